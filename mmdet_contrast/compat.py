@@ -1,0 +1,90 @@
+"""What this package mends in its dependencies: the one place that knows of their breakages.
+
+Each item says which versions need it, and does nothing with others. Importing the package applies
+all of them, so they hold as soon as a config's ``custom_imports`` has run: before a resume, before
+``mim test``, and before ``init_detector`` or ``DetInferencer`` load a checkpoint.
+"""
+
+import os.path as osp
+import re
+from typing import Any, Callable, Dict, Optional, Tuple, Union
+
+import torch
+from mmengine.runner.checkpoint import CheckpointLoader
+
+__all__ = ['apply', 'load_from_local', 'needs_local_loader']
+
+
+def parse_release(version: str) -> Tuple[int, int]:
+    """Read major and minor number from a version, e.g. ``'2.13.0+cpu'`` → ``(2, 13)``.
+
+    Args:
+        version (str): A version as a package reports it.
+
+    Returns:
+        tuple[int, int]: Major and minor number, which compare as numbers do.
+
+    Raises:
+        ValueError: If the text does not start with two numbers.
+    """
+    match = re.match(r'(\d+)\.(\d+)', version)
+    if match is None:
+        raise ValueError(f'{version!r} is not a version: expected something like 2.13.0+cpu.')
+    return int(match.group(1)), int(match.group(2))
+
+
+def needs_local_loader(torch_version: str) -> bool:
+    """Tell whether torch refuses MMEngine's own checkpoints by default (torch >= 2.6).
+
+    Args:
+        torch_version (str): ``torch.__version__``.
+
+    Returns:
+        bool: True from 2.6 on, where ``torch.load`` has ``weights_only=True`` as its default.
+    """
+    return parse_release(torch_version) >= (2, 6)
+
+
+def load_from_local(
+    filename: str, map_location: Optional[Union[str, Callable, Dict[str, str]]] = None
+) -> Any:
+    """Load a checkpoint from a local path, with the Python objects it holds.
+
+    MMEngine 0.10 keeps its message hub in every training checkpoint. torch >= 2.6 refuses to load
+    such objects unless told that the file is trusted, which broke resuming. A checkpoint can run
+    code when it is loaded: give this only files whose origin you trust. Checkpoints from ``http``
+    and the other remote schemes stay with MMEngine's loaders.
+
+    Args:
+        filename (str): A local path; ``~`` is expanded.
+        map_location: As in :func:`torch.load`.
+
+    Returns:
+        Any: What the file holds, a dict for a checkpoint of MMEngine.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+    """
+    path = osp.expanduser(filename)
+    if not osp.isfile(path):
+        raise FileNotFoundError(f'no checkpoint at {path!r}: the path is not an existing file.')
+    return torch.load(path, map_location=map_location, weights_only=False)
+
+
+def apply(torch_version: Optional[str] = None) -> Tuple[str, ...]:
+    """Apply every item that the installed versions need; calling it again changes nothing.
+
+    Args:
+        torch_version (str, optional): Defaults to the version of the installed torch.
+
+    Returns:
+        tuple[str, ...]: The names of the items that are in force.
+    """
+    applied = []
+    if needs_local_loader(torch_version or str(torch.__version__)):
+        CheckpointLoader.register_scheme(prefixes='', loader=load_from_local, force=True)
+        applied.append('load_from_local')
+    return tuple(applied)
+
+
+apply()

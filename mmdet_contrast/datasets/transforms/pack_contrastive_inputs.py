@@ -1,0 +1,66 @@
+"""Packing of an image and its contrastive view."""
+
+import numpy as np
+import torch
+from mmdet.datasets.transforms import PackDetInputs
+from mmdet.registry import TRANSFORMS
+from mmdet.structures.bbox import BaseBoxes
+
+
+@TRANSFORMS.register_module()
+class PackContrastiveInputs(PackDetInputs):
+    """``PackDetInputs`` with both views of the image in ``inputs``.
+
+    ``inputs`` gets the shape (2, C, H, W): the image, then its view. ``data_samples`` is
+    MMDetection's :class:`DetDataSample`, whose ``gt_instances`` carry in addition
+
+    - ``view_valid`` (Tensor): (M,) bool, True for boxes that may be contrasted;
+    - ``view_bboxes``: the boxes in the view, only where the view moved them.
+
+    Args:
+        meta_keys (Sequence[str]): As in ``PackDetInputs``.
+    """
+
+    def transform(self, results: dict) -> dict:
+        """Pack the results of one image.
+
+        Args:
+            results (dict): Results of the pipeline with ``img``, ``img_view`` and
+                ``gt_view_valid``.
+
+        Returns:
+            dict: ``inputs`` (2, C, H, W) of the image's dtype, and ``data_samples``.
+
+        Raises:
+            KeyError: If the results hold no view.
+            ValueError: If a later transform changed the image or its boxes but not the view.
+        """
+        if 'img_view' not in results:
+            raise KeyError(
+                "PackContrastiveInputs found no 'img_view' in the results; put ContrastiveView "
+                'before it, or use PackDetInputs.'
+            )
+        if results['img_view'].shape != results['img'].shape:
+            raise ValueError(
+                f'PackContrastiveInputs got an image of shape {results["img"].shape} and a view '
+                f'of shape {results["img_view"].shape}; put ContrastiveView after every '
+                'transform that changes the size of the image.'
+            )
+        valid = np.asarray(results['gt_view_valid'], dtype=bool)
+        if len(valid) != len(results['gt_bboxes']):
+            raise ValueError(
+                f'PackContrastiveInputs got {len(results["gt_bboxes"])} boxes but a view of '
+                f'{len(valid)}; put ContrastiveView after every transform that drops boxes.'
+            )
+        packed = super().transform(results)
+        view = super().transform(dict(img=results['img_view']))['inputs']
+        packed['inputs'] = torch.stack((packed['inputs'], view))
+
+        flags = results.get('gt_ignore_flags')
+        kept = np.where(flags == 0)[0] if flags is not None else np.arange(len(valid))
+        instances = packed['data_samples'].gt_instances
+        instances.view_valid = torch.from_numpy(valid[kept])
+        if 'gt_bboxes_view' in results:
+            moved = results['gt_bboxes_view'][kept]
+            instances.view_bboxes = moved if isinstance(moved, BaseBoxes) else torch.tensor(moved)
+        return packed

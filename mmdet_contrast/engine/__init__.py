@@ -1,0 +1,5 @@
+"""Extensions of MMEngine's runner."""
+
+from . import hooks
+
+__all__ = ['hooks']

@@ -1,0 +1,5 @@
+"""Hooks."""
+
+from .view_epoch_hook import ViewEpochHook
+
+__all__ = ['ViewEpochHook']

@@ -1,0 +1,77 @@
+"""Mixin that adds the contrastive loss to a dense head."""
+
+from typing import Dict, List, Optional, Sequence, Tuple
+
+from mmdet.registry import MODELS
+from mmdet.structures import SampleList
+from torch import Tensor
+
+
+class RegionContrastMixin:
+    """Add :class:`RegionContrast` to any of MMDetection's single-stage heads.
+
+    To be put before the head in the list of bases. The detection losses are the head's own;
+    prediction is not touched.
+
+    Args:
+        *args: Of the head.
+        contrast (dict, optional): Config of ``RegionContrast``; channels and strides are filled
+            in from the head.
+        train_views (str): What the detection losses see: ``'originals'``, or ``'both'`` views.
+        **kwargs: Of the head.
+
+    Examples:
+        >>> @MODELS.register_module()
+        ... class ContrastiveATSSHead(RegionContrastMixin, ATSSHead):
+        ...     pass
+    """
+
+    def __init__(
+        self,
+        *args,
+        contrast: Optional[dict] = None,
+        train_views: str = 'originals',
+        **kwargs,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        if train_views not in ('originals', 'both'):
+            raise ValueError(
+                f'{type(self).__name__} got train_views={train_views!r}, '
+                "'originals' or 'both' expected."
+            )
+        self.train_views = train_views
+        strides = [s[0] if isinstance(s, (tuple, list)) else s for s in self.prior_generator.strides]
+        defaults = dict(type='RegionContrast', in_channels=self.in_channels, strides=strides)
+        self.contrast = MODELS.build(dict(defaults, **(contrast or {})))
+
+    def loss(self, x: Tuple[Tensor], batch_data_samples: SampleList) -> Dict[str, Tensor]:
+        """Compute the detection losses and the contrastive loss of each level.
+
+        Args:
+            x (tuple[Tensor]): Features (B, C, H_l, W_l) of each level; the N originals first,
+                then the views.
+            batch_data_samples (list[DetDataSample]): B samples as laid out by
+                ``ContrastiveDataPreprocessor``.
+
+        Returns:
+            dict[str, Tensor]: The head's losses and ``loss_contrast_p3`` ….
+
+        Raises:
+            RuntimeError: If the batch holds no view though the contrastive loss has a weight.
+        """
+        number = sum(not s.metainfo.get('view', 0) for s in batch_data_samples)
+        if number == len(batch_data_samples) and self.contrast.criterion.loss_weight != 0:
+            raise RuntimeError(
+                f'{type(self).__name__} got {number} images and no second view: put '
+                'ContrastiveView and PackContrastiveInputs at the end of the train_pipeline and '
+                "set model.data_preprocessor.type='ContrastiveDataPreprocessor' (or set "
+                'bbox_head.contrast.criterion.loss_weight=0 to train without the contrastive loss).'
+            )
+        detected: Sequence[Tensor] = x
+        samples: List = batch_data_samples
+        if self.train_views == 'originals' and number < len(batch_data_samples):
+            detected = tuple(level[:number] for level in x)
+            samples = batch_data_samples[:number]
+        losses = super().loss(detected, samples)
+        losses.update(self.contrast(x, batch_data_samples))
+        return losses

@@ -1,0 +1,256 @@
+"""Curves of the losses and of the validation AP, from MMEngine's JSON logs."""
+
+import json
+import os
+import os.path as osp
+from dataclasses import dataclass, field
+from glob import escape, glob
+from typing import Dict, List, Optional, Sequence
+
+import numpy as np
+from mmengine.utils import mkdir_or_exist
+
+
+@dataclass
+class RunLog:
+    """What one run logged.
+
+    Attributes:
+        name (str): Label of the run in a picture.
+        train (list[dict]): Training records in the order of their iteration; each has ``step`` (the
+            iteration, from 1), ``epoch`` in an epoch-based run, and the logged values.
+        val (list[dict]): Validation records; ``step`` is the iteration at which they were taken.
+    """
+
+    name: str
+    train: List[Dict[str, float]] = field(default_factory=list)
+    val: List[Dict[str, float]] = field(default_factory=list)
+
+    def keys(self) -> List[str]:
+        """Names of the logged values, of training first."""
+        names: Dict[str, None] = {}
+        for record in [*self.train, *self.val]:
+            names.update(dict.fromkeys(key for key in record if key not in _COUNTERS))
+        return list(names)
+
+    def series(self, key: str) -> 'tuple[np.ndarray, np.ndarray]':
+        """Iterations and values at which ``key`` was logged.
+
+        Args:
+            key (str): Name of a logged value.
+
+        Returns:
+            tuple[ndarray, ndarray]: (N,) iterations and (N,) values.
+        """
+        for records in (self.train, self.val):
+            points = [(r['step'], r[key]) for r in records if key in r]
+            if points:
+                steps, values = zip(*points)
+                return np.asarray(steps, float), np.asarray(values, float)
+        return np.empty(0), np.empty(0)
+
+
+_COUNTERS = ('step', 'epoch', 'iter')
+
+
+def read_run(path: str, skip_epochs: int = 0) -> RunLog:
+    """Read the log of a run, interrupted and resumed runs included.
+
+    Args:
+        path (str): A work directory (all its ``*/vis_data/scalars.json`` are joined in the order
+            of time; where a resumed run repeats iterations, the later record counts), a folder of
+            one run, or a ``scalars.json``.
+        skip_epochs (int): Epochs to leave out at the beginning. Defaults to 0.
+
+    Returns:
+        RunLog: Records of training and validation.
+
+    Raises:
+        FileNotFoundError: If there is no log under ``path``.
+        ValueError: If the log has no training record, is not MMEngine's, has no epochs although
+            ``skip_epochs`` is given, or has none left.
+    """
+    files = _find_logs(path)
+    run = RunLog(osp.basename(osp.normpath(path)))
+    for file in files:
+        train, val = [], []
+        with open(file, encoding='utf-8') as stream:
+            for number, line in enumerate(stream, 1):
+                if not line.strip():
+                    continue
+                try:
+                    record = json.loads(line)
+                except json.JSONDecodeError as error:
+                    # A killed process can leave half a line behind; more after it is not a log.
+                    if stream.readline():
+                        raise ValueError(
+                            f'{file}, line {number} is not JSON: give a scalars.json of MMEngine.'
+                        ) from error
+                    break
+                if 'iter' in record:
+                    train.append(record)
+                elif 'step' in record:
+                    # Validation is written with an epoch (or an iteration) of its own; the records
+                    # above it tell the iteration.
+                    val.append((len(train), record))
+        if not train:
+            continue
+        first = train[0]['step']
+        # A record at `first` stands for the iterations up to it, so earlier records that share an
+        # epoch with it remain only when they lie before it.
+        run.train = [record for record in run.train if record['step'] < first]
+        run.val = [record for record in run.val if record['step'] < first]
+        run.train += train
+        for count, record in val:
+            step = train[count - 1]['step'] if count else first
+            run.val.append({**record, 'val_step': record['step'], 'step': step})
+    if not run.train:
+        raise ValueError(
+            f'no training record in {", ".join(files)}: was the run stopped before its first log '
+            'line (default_hooks.logger.interval)?'
+        )
+    if skip_epochs:
+        if 'epoch' not in run.train[0]:
+            raise ValueError(
+                f'{path} is the log of an iteration-based run, which has no epochs to skip.'
+            )
+        last = max(record['epoch'] for record in run.train)
+        begin = [r['step'] for r in run.train if r['epoch'] > skip_epochs]
+        if not begin:
+            raise ValueError(f'skip_epochs is {skip_epochs}, but {path} has only {last} epochs.')
+        run.val = [r for r in run.val if r['val_step'] > skip_epochs]
+        run.train = [r for r in run.train if r['epoch'] > skip_epochs]
+    for record in run.val:
+        record.pop('val_step')
+    return run
+
+
+def moving_average(values: np.ndarray, window: int) -> np.ndarray:
+    """Mean of each value and those before it, at most ``window`` of them.
+
+    Args:
+        values (ndarray): (N,) values.
+        window (int): Number of values to average, at least 1.
+
+    Returns:
+        ndarray: (N,) averages; the first ones are over as many values as there are.
+
+    Raises:
+        ValueError: If ``window`` is less than 1.
+    """
+    if window < 1:
+        raise ValueError(f'the smoothing window is {window}, but must be at least 1.')
+    sums = np.cumsum(np.concatenate([[0.0], values]))
+    ends = np.arange(1, len(values) + 1)
+    starts = np.maximum(ends - window, 0)
+    return (sums[ends] - sums[starts]) / (ends - starts)
+
+
+def plot_losses(
+    runs: Sequence[str],
+    out_file: str,
+    keys: Optional[Sequence[str]] = None,
+    smooth: int = 1,
+    skip_epochs: int = 0,
+) -> str:
+    """Draw losses and validation AP of one or several runs against the iteration.
+
+    Args:
+        runs (Sequence[str]): What :func:`read_run` takes, one per run.
+        out_file (str): PNG to write; its folder is made if absent.
+        keys (Sequence[str], optional): Values to draw, each in a panel of its own. Defaults to
+            three panels: ``loss``, ``loss_cls`` and ``loss_bbox``; every ``loss_contrast_*``; and
+            every validation value that ends in ``mAP`` or ``mAP_50``.
+        smooth (int): Moving average over this many training records. Defaults to 1 (none).
+        skip_epochs (int): Epochs to leave out at the beginning. Defaults to 0.
+
+    Returns:
+        str: ``out_file``.
+
+    Raises:
+        FileNotFoundError: If a run has no log.
+        ValueError: If no run logged one of ``keys`` (the message lists what was logged); see also
+            :func:`read_run` and :func:`moving_average`.
+
+    Example:
+        >>> plot_losses(['work_dirs/retina_contrast_shapes'], 'losses.png', smooth=5)
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    logs = [read_run(run, skip_epochs) for run in runs]
+    _make_names_unique(logs, runs)
+    known = list(dict.fromkeys(key for log in logs for key in log.keys()))
+    if keys:
+        absent = [key for key in keys if key not in known]
+        if absent:
+            raise ValueError(f'no run logged {absent}; there are: {", ".join(known)}.')
+        panels = {key: [key] for key in keys}
+    else:
+        panels = _default_panels(known)
+
+    rows = -(-len(panels) // 2) if len(panels) > 3 else 1
+    columns = -(-len(panels) // rows)
+    figure = Figure(figsize=(5.2 * columns, 3.9 * rows), layout='constrained')
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axis, (title, names) in zip(axes, panels.items()):
+        for name in names:
+            for log in logs:
+                _draw_series(axis, log, name, len(names) > 1, len(logs) > 1, smooth)
+        axis.set_title(title)
+        axis.set_xlabel('iteration')
+        axis.grid(alpha=0.3)
+        if axis.has_data():
+            axis.legend(fontsize=8)
+    for axis in axes[len(panels) :]:
+        axis.set_visible(False)
+    mkdir_or_exist(osp.dirname(osp.abspath(out_file)))
+    figure.savefig(out_file, dpi=120)
+    return out_file
+
+
+def _find_logs(path: str) -> List[str]:
+    if osp.isfile(path):
+        return [path]
+    patterns = ('scalars.json', 'vis_data/scalars.json', '*/vis_data/scalars.json')
+    for pattern in patterns:
+        # The folders are named by time stamp, so their order is that of time.
+        files = sorted(glob(osp.join(escape(os.fspath(path)), pattern)))
+        if files:
+            return files
+    raise FileNotFoundError(
+        f'no log under {path!r}: give a work directory that holds '
+        'TIME_STAMP/vis_data/scalars.json, or a scalars.json.'
+    )
+
+
+def _make_names_unique(logs: Sequence[RunLog], runs: Sequence[str]) -> None:
+    names = [log.name for log in logs]
+    if len(set(names)) < len(names):
+        for log, run in zip(logs, runs):
+            log.name = os.fspath(run)
+
+
+def _default_panels(known: Sequence[str]) -> Dict[str, List[str]]:
+    contrast = [key for key in known if key.startswith('loss_contrast')]
+    losses = [key for key in known if 'loss' in key and key not in contrast]
+    ap = [key for key in known if key.endswith(('mAP', 'mAP_50'))]
+    panels = {'losses': losses, 'contrastive loss, per level': contrast, 'validation AP': ap}
+    return {title: names for title, names in panels.items() if names}
+
+
+def _draw_series(
+    axis: 'object', log: RunLog, key: str, many_keys: bool, many_logs: bool, smooth: int
+) -> None:
+    steps, values = log.series(key)
+    if not len(steps):
+        return
+    short = key.replace('loss_contrast_', '').replace('coco/', '').replace('bbox_', '')
+    label = ' '.join(part for part in (log.name if many_logs else '', short) if part)
+    of_training = any(key in record for record in log.train)
+    if of_training and smooth > 1:
+        (line,) = axis.plot(steps, moving_average(values, smooth), label=label, linewidth=1.4)
+        axis.plot(steps, values, color=line.get_color(), alpha=0.2, linewidth=0.7)
+    else:
+        axis.plot(steps, values, label=label, linewidth=1.4, marker=None if of_training else 'o')

@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# Train on several processes: one per GPU, or CPU processes where there is no GPU.
+#
+#   tools/dist_train.sh CONFIG GPUS [arguments of tools/train.py]
+#
+# Several machines: run it on each of them with NNODES, NODE_RANK, MASTER_ADDR and PORT set.
+set -euo pipefail
+
+if [[ $# -lt 2 || ! "$2" =~ ^[1-9][0-9]*$ ]]; then
+    echo "usage: dist_train.sh CONFIG GPUS [arguments of train.py], GPUS a number of processes" >&2
+    exit 2
+fi
+
+root="$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)"
+export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
+# torchrun's own default for several processes, said here so that it need not warn.
+if [[ "$2" -gt 1 ]]; then
+    export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
+fi
+
+exec "${PYTHON:-python}" -m torch.distributed.run \
+    --nnodes="${NNODES:-1}" \
+    --node_rank="${NODE_RANK:-0}" \
+    --master_addr="${MASTER_ADDR:-127.0.0.1}" \
+    --master_port="${PORT:-29500}" \
+    --nproc_per_node="$2" \
+    "$root/tools/train.py" "$1" --launcher pytorch "${@:3}"
