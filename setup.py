@@ -93,8 +93,8 @@ class EditableWithMim(editable_wheel):
 
     def _ensure_dist_info(self) -> None:
         super()._ensure_dist_info()
-        # mim looks for `<site-packages>/<first line of top_level.txt>/.mim`, and an editable package
-        # is not in site-packages. An absolute path there leads mim to the source tree.
+        # mim looks for `<site-packages>/<first line of top_level.txt>/.mim`, and an editable
+        # package is not in site-packages. An absolute path there leads mim to the source tree.
         top_level = Path(self.dist_info_dir, 'top_level.txt')
         top_level.write_text(f'{ROOT / PACKAGE}\n{PACKAGE}\n', encoding='utf-8')
 

@@ -18,7 +18,7 @@ def _runs_doctor() -> bool:
     ``python -m`` imports the package before the module, with ``sys.argv[0]`` set to ``'-m'``. The
     doctor has to run when what the package stands on does not import.
     """
-    # Python before 3.10 has no `orig_argv`; any module of the package is taken for the doctor there.
+    # Python before 3.10 has no `orig_argv`: any `-m` module of the package counts as the doctor.
     command = getattr(sys, 'orig_argv', [f'{__name__}.doctor'])
     return sys.argv[:1] == ['-m'] and f'{__name__}.doctor' in command
 

@@ -1,7 +1,7 @@
 """Looks at the installed stack and says how to mend what is known to break.
 
-``python -m mmdet_contrast.doctor`` prints what is installed and, for each breakage it finds, one line
-with the command that mends it. Its exit status is 0 only when training can run.
+``python -m mmdet_contrast.doctor`` prints what is installed and, for each breakage it finds, one
+line with the command that mends it. Its exit status is 0 only when training can run.
 """
 
 import argparse
@@ -9,13 +9,10 @@ import importlib
 import platform
 import re
 import sys
+import warnings
 from dataclasses import dataclass, field
+from importlib import metadata
 from typing import Callable, Dict, List, Optional, Sequence, Tuple
-
-try:
-    from importlib import metadata
-except ImportError:  # pragma: no cover
-    metadata = None  # type: ignore[assignment]
 
 __all__ = ['Finding', 'Stack', 'collect', 'diagnose', 'main', 'report']
 
@@ -106,7 +103,9 @@ def _one_line(error: BaseException) -> str:
 def _probe(name: str, stack: Stack) -> None:
     """Import a module and keep its version, or the reason why it does not import."""
     try:
-        module = importlib.import_module(name)
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            module = importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name == name:
             return
@@ -122,8 +121,6 @@ def _probe(name: str, stack: Stack) -> None:
 
 def _distributed(name: str) -> Optional[str]:
     """Look a version up in the installed metadata, without importing the module."""
-    if metadata is None:
-        return None
     try:
         return metadata.version(MODULES.get(name, name))
     except metadata.PackageNotFoundError:
@@ -189,23 +186,16 @@ def _mend_import(name: str, message: str) -> str:
 
 
 def _diagnose_base(stack: Stack) -> List[Finding]:
-    """Python, setuptools, torch, numpy, torchvision and OpenCV."""
+    """Check setuptools, torch, numpy, OpenCV, pycocotools and torchvision."""
     found = []
     versions, errors = stack.versions, stack.errors
-    python = release(stack.python)
-    if python is not None and python < (3, 8):
-        found.append(
-            Finding(
-                'error', f'Python {stack.python} is too old: 3.8 is needed.', 'python3.11 -m venv'
-            )
-        )
     setuptools = release(versions.get('setuptools'))
     if 'pkg_resources' in errors or (setuptools is not None and setuptools >= (82, 0)):
         found.append(
             Finding(
                 'error',
-                f'setuptools {versions.get("setuptools", "is missing:")} has no pkg_resources, which '
-                'mim, mmengine\'s "mmdet::" configs and the build of mmcv import (82 removed it).',
+                f'setuptools {versions.get("setuptools", "is missing:")} has no pkg_resources, '
+                'which mim, mmengine\'s "mmdet::" configs and the mmcv build import (gone in 82).',
                 'pip install "setuptools<82"',
             )
         )
@@ -225,8 +215,8 @@ def _diagnose_base(stack: Stack) -> List[Finding]:
         found.append(
             Finding(
                 'error',
-                f'torch {versions["torch"]} was built for numpy 1 and numpy is {versions["numpy"]}: '
-                'tensors cannot become arrays.',
+                f'torch {versions["torch"]} was built for numpy 1 and numpy is {versions["numpy"]}'
+                ': tensors cannot become arrays.',
                 'pip install "numpy<2"',
             )
         )
@@ -265,7 +255,7 @@ def _diagnose_openmmlab(stack: Stack) -> List[Finding]:
         found.append(
             Finding(
                 'error',
-                f'{" and ".join(lite)} writes into the same folder as mmcv: remove it and build mmcv.',
+                f'{" and ".join(lite)} writes into the same folder as mmcv, whose ops are needed.',
                 f'pip uninstall -y mmcv {" ".join(lite)} && {_build_mmcv(stack)}',
             )
         )
@@ -285,8 +275,8 @@ def _diagnose_openmmlab(stack: Stack) -> List[Finding]:
         found.append(
             Finding(
                 'error',
-                f'mmcv {versions["mmcv"]} is outside of >=2.0, <2.2, the only versions that mmdet 3.3 '
-                'accepts.',
+                f'mmcv {versions["mmcv"]} is outside of >=2.0, <2.2, the only versions that mmdet '
+                '3.3 accepts.',
                 _build_mmcv(stack),
             )
         )
@@ -309,7 +299,9 @@ def _diagnose_openmmlab(stack: Stack) -> List[Finding]:
                 MMDET_INSTALL,
             )
         )
-    explained = bool(found) or any(name in errors for name in ('torch', 'torchvision', 'numpy'))
+    explained = bool(found) or any(
+        name in errors for name in ('torch', 'torchvision', 'numpy', 'cv2', 'pycocotools')
+    )
     for name in ('mmengine', 'mmcv', 'mmdet'):
         # What is broken below makes these fail as well: one line each for causes, none for effects.
         if name in errors and not explained:
@@ -348,7 +340,7 @@ def _diagnose_extras(stack: Stack) -> List[Finding]:
         found.append(
             Finding(
                 'warning',
-                'tensorboard is not installed or does not import: configs that log to it will stop.',
+                'tensorboard is not installed or does not import: configs that log to it stop.',
                 'pip install tensorboard',
             )
         )
@@ -357,15 +349,15 @@ def _diagnose_extras(stack: Stack) -> List[Finding]:
         found.append(
             Finding(
                 'note',
-                f'torch {versions["torch"]} loads only bare weights by default; mmdet_contrast.compat '
-                'loads local checkpoints whole, so load only those you trust.',
+                f'torch {versions["torch"]} loads only bare weights by default; '
+                'mmdet_contrast.compat loads local checkpoints whole: load only those you trust.',
             )
         )
     if torch is not None and stack.gpus == 0:
         found.append(
             Finding(
                 'note',
-                'torch sees no GPU: training runs on the CPU, where AmpOptimWrapper and SyncBN do not.',
+                'torch sees no GPU: training runs on the CPU, where AMP and SyncBN do not.',
             )
         )
     return found

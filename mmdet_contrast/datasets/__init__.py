@@ -2,4 +2,4 @@
 
 from . import transforms
 
-__all__ = ["transforms"]
+__all__ = ['transforms']

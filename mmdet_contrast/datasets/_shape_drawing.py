@@ -122,7 +122,7 @@ def _mottles(u: Array, v: Array, r: Array, a: Array, rng: Rng) -> Array:
     total = np.zeros_like(u)
     for _ in range(5):
         angle, phase = rng.uniform(0, 2 * np.pi, 2)
-        frequency = rng.uniform(2.2, 4.6)
+        frequency = rng.uniform(4.0, 7.0)
         total += np.sin(frequency * (u * np.cos(angle) + v * np.sin(angle)) + phase)
     return (total > 0.3).astype(np.float32)
 
@@ -131,6 +131,11 @@ def _plusses(u: Array, v: Array, r: Array, a: Array, rng: Rng) -> Array:
     x, y = _cell(u * 0.8, v * 0.8)
     x, y = np.abs(x), np.abs(y)
     return (((x < 0.11) & (y < 0.36)) | ((y < 0.11) & (x < 0.36))).astype(np.float32)
+
+
+def _argyle(u: Array, v: Array, r: Array, a: Array, rng: Rng) -> Array:
+    x, y = _cell(u * 0.9 + v * 0.45, v * 0.45 - u * 0.9)
+    return ((np.abs(x) < 0.34) & (np.abs(y) < 0.34)).astype(np.float32)
 
 
 def _dots(u: Array, v: Array, r: Array, a: Array, rng: Rng) -> Array:
@@ -177,7 +182,7 @@ TEXTURES: Dict[str, Texture] = {
     'barred': lambda u, v, r, a, g: (u * 1.15 % 1 < 0.36).astype(np.float32),
     'slanted': lambda u, v, r, a, g: ((u + v) * 0.72 % 1 < 0.5).astype(np.float32),
     'scaled': _scales,
-    'argyle': lambda u, v, r, a, g: (np.floor(u * 0.6 + v) + np.floor(v - u * 0.6)) % 2,
+    'argyle': _argyle,
     'spiral': lambda u, v, r, a, g: ((r + a / (2 * np.pi)) % 1 < 0.5).astype(np.float32),
     'bubbled': _bubbles,
     'crossed': _plusses,
@@ -188,8 +193,8 @@ TEXTURES: Dict[str, Texture] = {
 
 
 # --------------------------------------------------------------------------------- colours
-def _colour(rng: Rng, lightness: float) -> Array:
-    hue, saturation = rng.uniform(0, 180), rng.uniform(20, 190)
+def _colour(rng: Rng, lightness: float, vivid: float = 190) -> Array:
+    hue, saturation = rng.uniform(0, 180), rng.uniform(15, vivid)
     pixel = np.array([[[hue, lightness * 255, saturation]]], dtype=np.uint8)
     return cv2.cvtColor(pixel, cv2.COLOR_HLS2BGR)[0, 0].astype(np.float32)
 
@@ -215,7 +220,7 @@ def _ramp(rng: Rng, height: int, width: int) -> Array:
 
 
 def _background(rng: Rng, height: int, width: int) -> Array:
-    base, other = _colour(rng, rng.uniform(0.2, 0.8)), _colour(rng, rng.uniform(0.2, 0.8))
+    base, other = (_colour(rng, rng.uniform(0.2, 0.8), vivid=90) for _ in range(2))
     kind = rng.integers(4)
     mix = 0.5 * _ramp(rng, height, width) + 0.25 * _smooth(rng, height, width, 4)
     if kind == 1:
@@ -225,7 +230,7 @@ def _background(rng: Rng, height: int, width: int) -> Array:
         angle, pitch = rng.uniform(0, np.pi), rng.uniform(0.12, 0.3) * max(height, width)
         y, x = np.mgrid[:height, :width].astype(np.float32)
         along = (x * np.cos(angle) + y * np.sin(angle)) / pitch + 50
-        shades = rng.uniform(-0.25, 0.25, 128)
+        shades = rng.uniform(-0.25, 0.25, 128).astype(np.float32)
         mix = mix + shades[along.astype(np.int64) % 128] - 0.3 * (along % 1 < 0.05)
     elif kind == 3:
         # Gravel: fine grain of two sizes.
@@ -314,8 +319,8 @@ def _draw_object(
     # Pixel centres lie at half-integers of the picture but at integers for OpenCV.
     inside = (points - (left, top)) * fine - 0.5
     cv2.fillPoly(mask, [_fixed(inside)], 255, cv2.LINE_8, 4)
-    cover = cv2.resize(mask, shape[::-1][:0] or (right - left, bottom - top), None, 0, 0,
-                       cv2.INTER_AREA).astype(np.float32) / 255
+    mask = cv2.resize(mask, (right - left, bottom - top), interpolation=cv2.INTER_AREA)
+    cover = mask.astype(np.float32) / 255
 
     period = max(size / rng.uniform(2.8, 6.0), 3.2)
     y, x = np.mgrid[: shape[0], : shape[1]].astype(np.float32)
@@ -343,10 +348,12 @@ def _shadow(canvas: Array, patch: Patch, rng: Rng) -> None:
     reach = max(1, int(0.06 * max(patch.cover.shape)))
     dx, dy = rng.integers(-reach, reach + 1, 2)
     strength = rng.uniform(0.1, 0.5)
-    full = np.zeros((height, width), np.float32)
+    moved = np.zeros((height, width), np.float32)
     h, w = patch.cover.shape
-    full[patch.top : patch.top + h, patch.left : patch.left + w] = patch.cover
-    moved = cv2.warpAffine(full, np.float32([[1, 0, dx], [0, 1, dy]]), (width, height))
+    top, left = patch.top + int(dy), patch.left + int(dx)
+    rows, columns = slice(max(top, 0), max(top + h, 0)), slice(max(left, 0), max(left + w, 0))
+    part = patch.cover[max(-top, 0) : height - top, max(-left, 0) : width - left]
+    moved[rows, columns] = part
     moved = cv2.GaussianBlur(moved, (0, 0), 0.5 + 0.5 * reach)
     canvas *= (1 - strength * moved)[..., None]
 
@@ -443,9 +450,8 @@ def _finish(canvas: Array, rng: Rng) -> Array:
     canvas = (canvas - 128) * rng.uniform(0.75, 1.15) + 128 + rng.uniform(-18, 18)
     sigma = rng.uniform(0.25, 0.85)
     canvas = cv2.GaussianBlur(canvas, (0, 0), sigma)
-    noise = rng.normal(0, rng.uniform(2, 9), (height, width, 1)) + rng.normal(
-        0, rng.uniform(1, 4), canvas.shape
-    )
+    grey = rng.standard_normal((height, width, 1), np.float32) * np.float32(rng.uniform(2, 9))
+    noise = rng.standard_normal(canvas.shape, np.float32) * np.float32(rng.uniform(1, 4)) + grey
     return np.clip(np.round(canvas + noise), 0, 255).astype(np.uint8)
 
 

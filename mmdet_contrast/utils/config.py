@@ -25,8 +25,8 @@ def config_root() -> Path:
     if shipped.is_dir():
         return shipped.resolve()
     raise FileNotFoundError(
-        f'mmdet_contrast in {PACKAGE_ROOT} has no configs: neither {source / "configs"} nor {shipped} '
-        'exists; install the package again with `pip install`.'
+        f'mmdet_contrast in {PACKAGE_ROOT} has no configs: neither {source / "configs"} nor '
+        f'{shipped} exists; install the package again with `pip install`.'
     )
 
 

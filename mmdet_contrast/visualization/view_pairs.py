@@ -1,5 +1,6 @@
 """Pictures of the training samples: original and contrastive view side by side."""
 
+import inspect
 import os
 import os.path as osp
 from typing import Any, List, Optional, Sequence, Tuple, Union
@@ -29,13 +30,15 @@ def draw_view_pair(
     view_valid: Optional[Sequence[bool]] = None,
     view_bboxes: Optional[np.ndarray] = None,
     ignored_bboxes: Optional[np.ndarray] = None,
+    min_size: Optional[int] = None,
     min_panel: int = 480,
 ) -> np.ndarray:
     """Draw one sample: the original on the left, its contrastive view on the right.
 
     Boxes that take part in the contrastive loss are solid in the colour of their class; boxes that
-    do not are dashed and grey, and their label ends in "(left out)". Ignored boxes (crowd,
-    difficult) are dashed and grey in the original.
+    do not are dashed and grey, and their label says why: "too small" or "covered" by other boxes
+    ("left out" where ``min_size`` is not given). Ignored boxes (crowd, difficult) are dashed and
+    grey in the original.
 
     Args:
         inputs (ndarray): (2, H, W, 3) uint8 RGB, the original and the view.
@@ -46,6 +49,7 @@ def draw_view_pair(
             loss. Defaults to all of them.
         view_bboxes (ndarray, optional): (M, 4) boxes in the view. Defaults to ``bboxes``.
         ignored_bboxes (ndarray, optional): (K, 4) ignored boxes of the original.
+        min_size (int, optional): ``min_size`` of the ``ContrastiveView`` that made the view.
         min_panel (int): Smaller images are enlarged by a whole factor until their longer side
             reaches this many pixels. Defaults to 480.
 
@@ -62,6 +66,9 @@ def draw_view_pair(
         )
     colours = palette(len(classes))
     taking_part = np.ones(len(bboxes), bool) if view_valid is None else np.asarray(view_valid, bool)
+    names = [classes[label] for label in labels]
+    for index in np.flatnonzero(~taking_part):
+        names[index] += f': {_reason(bboxes[index], inputs.shape[1:3], min_size)}'
     panels = []
     for side, boxes in enumerate((bboxes, bboxes if view_bboxes is None else view_bboxes)):
         panel, scale = enlarge(np.ascontiguousarray(inputs[side]), min_panel)
@@ -73,9 +80,8 @@ def draw_view_pair(
             colour = colours[label] if valid else GREY
             draw_box(panel, box * scale, colour, dashed=not valid)
         # Labels last, so that no box line crosses a name.
-        for box, valid, label in zip(boxes, taking_part, labels):
-            text = classes[label] if valid else f'{classes[label]} (left out)'
-            draw_label(panel, box * scale, text, colours[label] if valid else GREY)
+        for box, valid, label, name in zip(boxes, taking_part, labels, names):
+            draw_label(panel, box * scale, name, colours[label] if valid else GREY)
         panels.append(panel)
     left_out = int((~taking_part).sum())
     note = f'{len(bboxes)} boxes' + (f', {left_out} left out of the loss' if left_out else '')
@@ -121,20 +127,49 @@ def save_view_pairs(
         raise ValueError('the training set is empty: check data_root and ann_file in the config.')
     classes = dataset.metainfo['classes']
     to_rgb = cfg.model.get('data_preprocessor', {}).get('bgr_to_rgb', False)
+    min_size = _view_min_size(cfg.train_dataloader.dataset)
     mkdir_or_exist(out_dir)
     paths = []
     num = min(num, len(dataset))
     for number, index in enumerate(np.linspace(0, len(dataset) - 1, num).round().astype(int)):
         sample = dataset[int(index)]
-        picture, name = _draw_sample(sample, classes, to_rgb, min_panel)
+        picture, name = _draw_sample(sample, classes, to_rgb, min_size, min_panel)
         path = osp.join(out_dir, f'{number:03d}_{name}.png')
         cv2.imwrite(path, picture[..., ::-1])
         paths.append(path)
     return paths
 
 
+def _reason(box: np.ndarray, shape: Tuple[int, int], min_size: Optional[int]) -> str:
+    """Say why a box takes no part: the two reasons that ``ContrastiveView`` has."""
+    if min_size is None:
+        return 'left out'
+    limits = np.array([shape[1], shape[0]])
+    sides = box[2:4].clip(0, limits) - box[:2].clip(0, limits)
+    return 'too small' if sides.min() < min_size else 'covered'
+
+
+def _view_min_size(node: Any) -> Optional[int]:
+    """Find the ``min_size`` of the first ``ContrastiveView`` in a data set's config."""
+    if isinstance(node, dict):
+        if str(node.get('type')).split('.')[-1] == 'ContrastiveView':
+            from mmdet_contrast.datasets.transforms import ContrastiveView
+
+            default = inspect.signature(ContrastiveView).parameters['min_size'].default
+            return node.get('min_size', default)
+        node = list(node.values())
+    if isinstance(node, (list, tuple)):
+        found = (_view_min_size(child) for child in node)
+        return next((size for size in found if size is not None), None)
+    return None
+
+
 def _draw_sample(
-    sample: dict, classes: Sequence[str], to_rgb: bool, min_panel: int
+    sample: dict,
+    classes: Sequence[str],
+    to_rgb: bool,
+    min_size: Optional[int],
+    min_panel: int,
 ) -> Tuple[np.ndarray, str]:
     """Draw one item of the data set; returns the picture and the image's name."""
     inputs, data_sample = sample['inputs'], sample['data_samples']
@@ -162,6 +197,7 @@ def _draw_sample(
         ignored_bboxes=_to_numpy(data_sample.ignored_instances.bboxes)
         if 'ignored_instances' in data_sample
         else None,
+        min_size=min_size,
         min_panel=min_panel,
     )
     return picture, osp.splitext(osp.basename(data_sample.get('img_path', 'image')))[0]

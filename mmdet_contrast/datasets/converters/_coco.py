@@ -84,9 +84,11 @@ def image_size(path: PathLike, verify: bool) -> Tuple[int, int, int]:
     try:
         with Image.open(path) as image:
             width, height = image.size
-            orientation = int(image.getexif().get(_EXIF_ORIENTATION, 1) or 1)
             if verify:
                 image.load()
+            # Not image.getexif(): for PNG files that would decode the picture first.
+            exif = Image.Image.getexif(image)
+            orientation = int(exif.get(_EXIF_ORIENTATION, 1) or 1)
     except OSError:
         raise
     except Exception as error:  # Pillow's plugins raise SyntaxError, ValueError, struct.error …

@@ -185,9 +185,11 @@ def _locate(
 
     if split is None:
         # A list of files is a choice: other images of the folder are not meant.
-        return xml_files, images_folder, sorted(xml_files) if isinstance(
-            source, (list, tuple)
-        ) else None
+        return (
+            xml_files,
+            images_folder,
+            sorted(xml_files) if isinstance(source, (list, tuple)) else None,
+        )
     tried = [Path(split)]
     if root is not None:
         tried.append(root / 'ImageSets' / 'Main' / f'{split}.txt')
@@ -238,7 +240,7 @@ def _read_image(
         return None
     if named and named.rsplit('.', 1)[0] != Path(file_name).stem and named != file_name:
         detail = f'<filename> says {named!r}'
-        report.add('file_name_differs', label, detail, f'image named as the XML file taken')
+        report.add('file_name_differs', label, detail, 'image named as the XML file taken')
     try:
         width, height, orientation = image_size(images_folder / file_name, verify_images)
     except OSError as error:

@@ -3,5 +3,6 @@
 from .background import sample_background_boxes
 from .mlp_projector import MLPProjector
 from .region_contrast import RegionContrast
+from .region_pool import pool_regions
 
-__all__ = ['MLPProjector', 'RegionContrast', 'sample_background_boxes']
+__all__ = ['MLPProjector', 'RegionContrast', 'pool_regions', 'sample_background_boxes']

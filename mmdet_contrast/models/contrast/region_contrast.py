@@ -5,7 +5,6 @@ from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 import torch
 import torch.distributed as dist
-from mmcv.ops import roi_align
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
 from mmdet.structures.bbox import bbox2roi, get_box_tensor
@@ -16,6 +15,7 @@ from torch import Tensor
 from torch.distributed.nn.functional import all_gather
 
 from .background import sample_background_boxes
+from .region_pool import pool_regions
 
 _CHOICES = dict(
     assign=('all', 'scale'),
@@ -48,11 +48,12 @@ class RegionContrast(BaseModule):
         strides (Sequence[int]): Stride of every level in pixels.
         levels (Sequence[int], optional): Indices of the levels used. Defaults to all.
         level_weights (Sequence[float], optional): A factor for each level used. Defaults to 1.
-        assign (str): ``'all'``: every box on every level. ``'scale'``: a box only on the level
-            whose stride suits its size, that is, whose basic anchor (4 strides) is nearest to
-            the root of its area.
+        assign (str): ``'all'``: every box on every level, compared within the level.
+            ``'scale'``: a box only on the level whose stride suits its size, that is, whose basic
+            anchor (4 strides) is nearest to the root of its area; it is compared with the boxes
+            of all levels, and its term counts for its own.
         pool_size (int): Height and width P of the pooled features.
-        sampling_ratio (int): Samples per cell and axis of RoIAlign; 0 adapts to the box.
+        sampling_ratio (int): Samples per cell and axis of RoIAlign, at least 1.
         projector (dict, optional): Config of the projector, which is built with
             ``in_channels = C * P * P``. None compares the flattened features themselves.
         share_projector (bool): One projector for all levels, or one for each.
@@ -96,6 +97,11 @@ class RegionContrast(BaseModule):
                 raise ValueError(
                     f'RegionContrast got {name}={value!r}, one of {_CHOICES[name]} expected.'
                 )
+        if pool_size < 1 or sampling_ratio < 1:
+            raise ValueError(
+                f'RegionContrast got pool_size={pool_size} and sampling_ratio={sampling_ratio}, '
+                'at least 1 expected of both.'
+            )
         self.strides = tuple(strides)
         self.levels = tuple(range(len(strides)) if levels is None else levels)
         if not self.levels or not set(self.levels) <= set(range(len(self.strides))):
@@ -157,9 +163,12 @@ class RegionContrast(BaseModule):
             key = key.detach()
 
         labels, groups = pairs.labels, pairs.query_rois[:, 0].long()
-        background, background_groups = self._embed_background(feats, batch_data_samples, pairs)
-        anchors = None
-        if self.scope == 'all_ranks' and get_world_size() > 1:
+        gathers = self.scope == 'all_ranks' and get_world_size() > 1
+        background = background_groups = anchors = None
+        # across ranks, all must take part in the same collectives, needed here or not
+        if gathers or self._needs_background(labels, groups).any():
+            background, background_groups = self._embed_background(feats, batch_data_samples)
+        if gathers:
             joined, ranks = _gather_rows(torch.cat((query, key), dim=-1))
             query, key = joined.chunk(2, dim=-1)
             codes, _ = _gather_rows(torch.stack((labels, level), dim=1))
@@ -172,21 +181,24 @@ class RegionContrast(BaseModule):
         avg_factor = 2 * reduce_mean(query.new_tensor(float(count), dtype=torch.float32))
         losses = {}
         for i, (name, weight) in enumerate(zip(self.names, self.level_weights)):
-            # With 'all', every box is on every level and each level is a mean of its own; with
-            # 'scale', the levels share the boxes, and each box counts once.
-            kept = slice(None) if self.assign == 'all' else level == i
-            column = i if self.assign == 'all' else 0
+            if self.assign == 'all':
+                # every box is on every level; the levels are averaged
+                column, chosen, weight = i, anchors, weight / len(self.levels)
+            else:
+                # every box is once an anchor, on its level, and meets those of all levels
+                column, chosen = 0, level == i
+                chosen = chosen if anchors is None else chosen & anchors
             loss = self.criterion(
-                query[kept, column],
-                key[kept, column],
-                labels=labels[kept],
-                groups=groups[kept] if self.scope == 'image' else None,
-                anchors=None if anchors is None else anchors[kept],
+                query[:, column],
+                key[:, column],
+                labels=labels,
+                groups=groups if self.scope == 'image' else None,
+                anchors=chosen,
                 background=None if background is None else background[:, i],
-                background_mask=None if background_mask is None else background_mask[kept],
+                background_mask=background_mask,
                 avg_factor=avg_factor.clamp(min=1),
             )
-            losses[name] = loss * (weight / (len(self.levels) if self.assign == 'all' else 1))
+            losses[name] = loss * weight
         return losses
 
     @staticmethod
@@ -252,25 +264,21 @@ class RegionContrast(BaseModule):
         return torch.cat(tuple(embedded))[torch.cat(order).argsort()][:, None]
 
     def _pool(self, feat: Tensor, rois: Tensor, stride: int) -> Tensor:
-        """Return the flattened RoIAlign features (K, C * P * P) of a level."""
-        if len(rois) == 0:
-            # connected to the features: a rank without boxes must run the same backward
-            return feat[:0].reshape(0, self.flat_channels)
-        if feat.dtype not in (torch.float32, torch.float64) and feat.device.type == 'cpu':
-            feat = feat.float()  # mmcv's CPU kernel knows no half precision
-        out = roi_align(
-            feat,
-            rois.to(feat.dtype),
-            (self.pool_size, self.pool_size),
-            1.0 / stride,
-            self.sampling_ratio,
-            'avg',
-            True,
-        )
-        return out.flatten(1)
+        """Return the flattened features (K, C * P * P) of regions on a level."""
+        pooled = pool_regions(feat, rois, self.pool_size, stride, self.sampling_ratio)
+        return pooled.reshape(len(rois), self.flat_channels)
+
+    def _needs_background(self, labels: Tensor, groups: Tensor) -> Tensor:
+        """Return (M,) bool: which pairs are to be compared with background regions."""
+        if self.background != 'when_needed':
+            return torch.full_like(labels, self.background == 'always', dtype=torch.bool)
+        other = labels[:, None] != labels
+        if self.scope == 'image':
+            other &= groups[:, None] == groups
+        return ~other.any(dim=1)
 
     def _embed_background(
-        self, feats: Sequence[Tensor], batch_data_samples: List[DetDataSample], pairs: _Pairs
+        self, feats: Sequence[Tensor], batch_data_samples: List[DetDataSample]
     ) -> Tuple[Optional[Tensor], Optional[Tensor]]:
         """Return (K, L, D) embeddings of background regions and (K,) their images."""
         if self.background == 'never':
@@ -279,8 +287,9 @@ class RegionContrast(BaseModule):
         occupied, shapes = [], []
         for sample in originals:
             boxes = [get_box_tensor(sample.gt_instances.bboxes)]
-            if 'bboxes' in sample.get('ignored_instances', ()):
-                boxes.append(get_box_tensor(sample.ignored_instances.bboxes))
+            ignored = sample.get('ignored_instances', None)
+            if ignored is not None and 'bboxes' in ignored:
+                boxes.append(get_box_tensor(ignored.bboxes))
             occupied.append(torch.cat(boxes))
             shapes.append(sample.img_shape)
         rois = bbox2roi(sample_background_boxes(occupied, shapes, self.num_background))
@@ -296,15 +305,9 @@ class RegionContrast(BaseModule):
         """Return (M, K) bool: which pair is compared with which background region."""
         if background is None:
             return None
-        mask = torch.ones(len(labels), len(background), dtype=torch.bool, device=labels.device)
-        by_image = self.scope == 'image'
-        if by_image:
-            mask = groups[:, None] == background_groups
-        if self.background == 'when_needed':
-            other = labels[:, None] != labels
-            if by_image:
-                other &= groups[:, None] == groups
-            mask = mask & ~other.any(dim=1)[:, None]
+        mask = self._needs_background(labels, groups)[:, None].expand(-1, len(background))
+        if self.scope == 'image':
+            mask = mask & (groups[:, None] == background_groups)
         return mask
 
 

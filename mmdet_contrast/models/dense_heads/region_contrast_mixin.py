@@ -40,7 +40,9 @@ class RegionContrastMixin:
                 "'originals' or 'both' expected."
             )
         self.train_views = train_views
-        strides = [s[0] if isinstance(s, (tuple, list)) else s for s in self.prior_generator.strides]
+        strides = [
+            s[0] if isinstance(s, (tuple, list)) else s for s in self.prior_generator.strides
+        ]
         defaults = dict(type='RegionContrast', in_channels=self.in_channels, strides=strides)
         self.contrast = MODELS.build(dict(defaults, **(contrast or {})))
 

@@ -1,0 +1,51 @@
+"""Threads, seeds and the small generated data set that the tests share."""
+
+import os
+import random
+from pathlib import Path
+
+# Before anything else is imported: a window system is not needed, and lightly must not ask the
+# network for a newer version of itself.
+os.environ.setdefault('MPLBACKEND', 'Agg')
+os.environ['LIGHTLY_DID_VERSION_CHECK'] = 'True'
+THREADS = int(os.environ.get('OMP_NUM_THREADS') or min(2, os.cpu_count() or 1))
+# Processes that the tests start: threads of two of them spin against each other on few cores.
+os.environ['OMP_NUM_THREADS'] = os.environ['MKL_NUM_THREADS'] = '1'
+
+import numpy as np  # noqa: E402
+import pytest  # noqa: E402
+import torch  # noqa: E402
+
+torch.set_num_threads(THREADS)
+
+TINY_CLASSES = 3
+TINY_SIZE = 96
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    random.seed(0)
+    np.random.seed(0)
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope='session')
+def repo_root() -> Path:
+    """The root of the source tree."""
+    return Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope='session')
+def tiny_shapes(tmp_path_factory) -> Path:
+    """The folder of a small generated data set: 12 train, 4 val and 4 test images."""
+    from mmdet_contrast.datasets.shapes import make_shapes
+
+    root = tmp_path_factory.mktemp('shapes')
+    make_shapes(
+        str(root),
+        num_images=dict(train=12, val=4, test=4),
+        num_classes=TINY_CLASSES,
+        image_size=TINY_SIZE,
+        seed=0,
+    )
+    return root

@@ -1,0 +1,239 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mmdet.registry import TRANSFORMS
+from mmdet.structures.bbox import HorizontalBoxes
+from mmengine.runner import set_random_seed
+
+from mmdet_contrast.datasets.transforms import ContrastiveView
+
+
+def make_results(boxes, size=(100, 120), dtype=np.uint8, channels=3, seed=0):
+    shape = size if channels is None else (*size, channels)
+    img = np.random.RandomState(seed).randint(0, 255, shape).astype(dtype)
+    boxes = np.array(boxes, dtype=np.float32).reshape(-1, 4)
+    return dict(
+        img=img,
+        img_shape=size,
+        gt_bboxes=HorizontalBoxes(torch.from_numpy(boxes)),
+        gt_bboxes_labels=np.zeros(len(boxes), dtype=np.int64),
+        gt_ignore_flags=np.zeros(len(boxes), dtype=bool),
+    )
+
+
+def test_only_the_boxes_change_and_the_source_stays():
+    results = make_results([[10, 20, 50, 60], [70, 5, 110, 35]])
+    img, boxes = results['img'].copy(), results['gt_bboxes'].tensor.clone()
+    out = ContrastiveView()(results)
+    assert np.array_equal(out['img'], img)
+    assert torch.equal(out['gt_bboxes'].tensor, boxes)
+    inside = np.zeros(img.shape[:2], bool)
+    inside[20:60, 10:50] = inside[5:35, 70:110] = True
+    changed = (out['img_view'] != img).any(axis=2)
+    assert not changed[~inside].any()
+    assert changed[inside].mean() > 0.9
+    assert out['gt_view_valid'].tolist() == [True, True]
+    assert not np.shares_memory(out['img_view'], img)
+
+
+def test_hand_worked_zoom_by_two():
+    # a box of 16 x 16 whose central 8 x 8 is constant: zoomed by two, the box is constant
+    results = make_results([[8, 8, 24, 24]])
+    results['img'][12:20, 12:20] = 77
+    out = ContrastiveView(zoom_range=(2, 2))(results)
+    assert (out['img_view'][8:24, 8:24] == 77).all()
+
+
+def test_equals_enlarging_the_whole_image():
+    """The log's way, enlarge everything and crop: same region of the picture."""
+    height, width = 100, 120
+    y, x = np.mgrid[:height, :width].astype(np.float32)
+    results = make_results([[20, 30, 60, 70]])
+    results['img'] = np.stack((x, y, x + y), axis=2)
+    view = ContrastiveView(zoom_range=(2, 2))(results)['img_view'][30:70, 20:60]
+    # enlarged by z around the centre, pixel (i, j) of the box shows c + (i - c) / z
+    column = 40 + (np.arange(20, 60) + 0.5 - 40) / 2 - 0.5
+    row = 50 + (np.arange(30, 70) + 0.5 - 50) / 2 - 0.5
+    # cv2 replicates the crop's edge, the enlarged picture goes on: half a pixel there
+    np.testing.assert_allclose(view[..., 0], np.broadcast_to(column, (40, 40)), atol=0.26)
+    np.testing.assert_allclose(view[..., 1], np.broadcast_to(row[:, None], (40, 40)), atol=0.26)
+
+
+def test_small_box_in_front_survives_and_large_one_is_marked():
+    # listed first, the small box would be painted over by the large one
+    results = make_results([[40, 40, 60, 60], [20, 20, 80, 80]])
+    alone = ContrastiveView(zoom_range=(2, 2))(make_results([[40, 40, 60, 60]]))
+    out = ContrastiveView(zoom_range=(2, 2))(results)
+    assert np.array_equal(out['img_view'][40:60, 40:60], alone['img_view'][40:60, 40:60])
+    assert out['gt_view_valid'].tolist() == [True, True]  # 400 / 3600 overwritten
+    results = make_results([[20, 20, 60, 62], [20, 20, 60, 60]])
+    assert ContrastiveView()(results)['gt_view_valid'].tolist() == [False, True]
+
+
+@pytest.mark.parametrize('limit, valid', [(0.24, False), (0.26, True)])
+def test_stated_share(limit, valid):
+    results = make_results([[0, 0, 40, 40], [20, 0, 60, 20], [20, 0, 60, 20]])
+    out = ContrastiveView(max_overwritten=limit)(results)
+    assert bool(out['gt_view_valid'][0]) is valid  # the union of both covers 400 / 1600
+    assert not out['gt_view_valid'][1]  # repainted by its duplicate
+    assert out['gt_view_valid'][2]
+
+
+@pytest.mark.parametrize(
+    'box, valid',
+    [
+        ([-20, -10, 30, 40], True),  # clipped to 30 x 40
+        ([100, 50, 140, 90], True),
+        ([-50, -50, -10, -10], False),  # outside
+        ([200, 200, 300, 300], False),
+        ([30, 30, 30, 50], False),  # no area
+        ([30, 30, 37, 60], False),  # under the stated size
+        ([30, 30, 38, 60], True),
+        ([50, 50, 40, 40], False),  # upside down
+        ([np.nan, 0, 30, 30], True),  # clipped to x from 0
+        ([0, 0, 120, 100], True),  # the whole image
+    ],
+)
+def test_odd_boxes(box, valid):
+    results = make_results([box])
+    img = results['img'].copy()
+    out = ContrastiveView()(results)
+    assert bool(out['gt_view_valid'][0]) is valid
+    assert np.array_equal(out['img'], img)
+    if not valid:
+        assert np.array_equal(out['img_view'], img)
+
+
+def test_tiny_box_keeps_its_pixels_on_top_of_a_zoomed_one():
+    results = make_results([[50, 50, 55, 55], [20, 20, 80, 80]])
+    out = ContrastiveView()(results)
+    assert np.array_equal(out['img_view'][50:55, 50:55], results['img'][50:55, 50:55])
+    assert out['gt_view_valid'].tolist() == [False, True]
+
+
+def test_ignored_boxes_take_no_part():
+    results = make_results([[10, 20, 50, 60], [70, 5, 110, 35]])
+    results['gt_ignore_flags'][0] = True
+    out = ContrastiveView()(results)
+    assert out['gt_view_valid'].tolist() == [False, True]
+    assert np.array_equal(out['img_view'][20:60, 10:50], results['img'][20:60, 10:50])
+
+
+@pytest.mark.parametrize('dtype', ['uint8', 'uint16', 'int32', 'float32', 'float64', 'float16'])
+@pytest.mark.parametrize('channels', [None, 1, 3])
+def test_image_types(dtype, channels):
+    results = make_results([[10, 20, 50, 60]], dtype=dtype, channels=channels)
+    view = ContrastiveView()(results)['img_view']
+    img = results['img']
+    assert view.dtype == img.dtype and view.shape == img.shape
+    assert view.min() >= img.min() and view.max() <= img.max()
+    assert (view[20:60, 10:50] != img[20:60, 10:50]).mean() > 0.9
+
+
+def test_no_box():
+    results = make_results([])
+    out = ContrastiveView(transforms=[dict(type='RandomFlip', prob=1.0)])(results)
+    assert out['gt_view_valid'].shape == (0,)
+    assert np.array_equal(out['img_view'], results['img'][:, ::-1])
+
+
+def test_plain_arrays_as_boxes():
+    results = make_results([[10, 20, 50, 60]])
+    results['gt_bboxes'] = results['gt_bboxes'].numpy()
+    out = ContrastiveView(transforms=[dict(type='RandomFlip', prob=1.0)])(results)
+    assert out['gt_bboxes_view'].tolist() == [[70, 20, 110, 60]]
+
+
+def test_flip_moves_the_boxes_of_the_view_only():
+    results = make_results([[10, 20, 50, 60], [70, 5, 110, 35]])
+    plain = ContrastiveView(zoom_range=(2, 2))(dict(results))['img_view']
+    out = ContrastiveView(zoom_range=(2, 2), transforms=[dict(type='RandomFlip', prob=1.0)])(
+        dict(results)
+    )
+    assert np.array_equal(out['img_view'], plain[:, ::-1])
+    assert out['gt_bboxes'].tensor.tolist() == [[10, 20, 50, 60], [70, 5, 110, 35]]
+    assert out['gt_bboxes_view'].tensor.tolist() == [[70, 20, 110, 60], [10, 5, 50, 35]]
+
+
+def test_photometric_keeps_type_and_range():
+    results = make_results([[10, 20, 50, 60]])
+    results['img'][:50] = 254
+    view = ContrastiveView(transforms=[dict(type='PhotoMetricDistortion')])(results)['img_view']
+    assert view.dtype == np.uint8
+    assert (view != results['img']).mean() > 0.5
+    # wrapped round values would turn the bright half dark
+    assert view[:20].mean() > 120
+
+
+def test_transforms_that_drop_boxes_or_change_the_size_are_refused():
+    drop = dict(type='FilterAnnotations', min_gt_bbox_wh=(35, 35))
+    results = make_results([[10, 20, 50, 60], [70, 5, 80, 15]])
+    with pytest.raises(ValueError, match='dropped or reordered boxes'):
+        ContrastiveView(transforms=[drop])(results)
+    with pytest.raises(ValueError, match='must have one size'):
+        ContrastiveView(transforms=[dict(type='Resize', scale=(50, 50))])(results)
+
+
+def test_seed_outside_a_data_set():
+    transform = ContrastiveView(transforms=[dict(type='PhotoMetricDistortion')])
+    views = []
+    for seed in (3, 3, 4):
+        set_random_seed(seed)
+        views.append(transform(make_results([[10, 20, 50, 60]]))['img_view'])
+    assert np.array_equal(views[0], views[1])
+    assert not np.array_equal(views[0], views[2])
+
+
+def test_view_transforms_leave_the_global_state_alone():
+    results = make_results([[10, 20, 50, 60]])
+    results['sample_idx'] = 0
+    set_random_seed(0)
+    expected = np.random.rand()
+    set_random_seed(0)
+    ContrastiveView(transforms=[dict(type='PhotoMetricDistortion')])(results)
+    assert np.random.rand() == expected
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.lists(
+        st.tuples(*[st.integers(-20, 140)] * 4).map(
+            lambda b: (min(b[0], b[2]), min(b[1], b[3]), max(b[0], b[2]), max(b[1], b[3]))
+        ),
+        max_size=6,
+    )
+)
+def test_nothing_outside_of_the_boxes_ever_changes(boxes):
+    results = make_results(boxes)
+    out = ContrastiveView()(results)
+    outside = np.ones(results['img'].shape[:2], bool)
+    for x1, y1, x2, y2 in boxes:
+        outside[max(y1, 0) : max(y2, 0), max(x1, 0) : max(x2, 0)] = False
+    assert np.array_equal(out['img_view'][outside], results['img'][outside])
+    assert len(out['gt_view_valid']) == len(boxes)
+
+
+@pytest.mark.parametrize(
+    'kwargs, message',
+    [
+        (dict(zoom_range=(0.5, 2)), 'zoom_range'),
+        (dict(zoom_range=(3, 2)), 'zoom_range'),
+        (dict(min_size=0), 'min_size'),
+        (dict(max_overwritten=1.5), 'max_overwritten'),
+    ],
+)
+def test_wrong_settings(kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        ContrastiveView(**kwargs)
+
+
+def test_missing_boxes():
+    with pytest.raises(KeyError, match='put it after LoadAnnotations'):
+        ContrastiveView()(dict(img=np.zeros((8, 8, 3), np.uint8)))
+
+
+def test_registered():
+    assert isinstance(TRANSFORMS.build(dict(type='ContrastiveView')), ContrastiveView)
+    assert 'zoom_range=(2.0, 3.0)' in repr(ContrastiveView())

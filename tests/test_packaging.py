@@ -1,0 +1,351 @@
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tarfile
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from mmdet_contrast import config_path
+from mmdet_contrast.utils import config as config_module
+
+KINDS = ('regular', 'editable', 'wheel')
+CONFIG = 'retina_contrast_shapes.py'
+MIM = "import sys; from mim.cli import cli; sys.argv[0] = 'mim'; cli()"
+
+
+def check(command, **kwargs):
+    """Run a command; fail with all it said."""
+    out = subprocess.run(
+        [str(part) for part in command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        **kwargs,
+    )
+    assert out.returncode == 0, f'{command}\n{out.stdout}'
+    return out.stdout
+
+
+def pip(python, *args, cwd):
+    return check([python, '-m', 'pip', *args, '--no-deps', '--no-build-isolation', '-q'], cwd=cwd)
+
+
+@pytest.fixture(scope='module')
+def source(repo_root, tmp_path_factory) -> Path:
+    """A clean copy of the source tree, so that no build leaves traces in it."""
+    target = tmp_path_factory.mktemp('source') / 'tree'
+    ignored = shutil.ignore_patterns(
+        '.git', '.venv*', '.mim', 'build', 'dist', '*.egg-info', 'work_dirs', 'data', '.*_cache',
+        '__pycache__', '.hypothesis',
+    )  # fmt: skip
+    shutil.copytree(repo_root, target, ignore=ignored)
+    return target
+
+
+@pytest.fixture(scope='module')
+def wheel(source, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp('wheel')
+    pip(sys.executable, 'wheel', '-w', out, source, cwd=out)
+    (path,) = out.glob('*.whl')
+    return path
+
+
+@pytest.fixture(scope='module')
+def sdist(source, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp('sdist')
+    code = f'from setuptools import build_meta; build_meta.build_sdist({str(out)!r})'
+    check([sys.executable, '-c', code], cwd=source)
+    (path,) = out.glob('*.tar.gz')
+    return path
+
+
+def tree_files(root, *folders):
+    """Files that have to be shipped, relative to the root."""
+    found = set()
+    for folder in folders:
+        for path in (root / folder).rglob('*'):
+            if path.is_file() and path.suffix in ('.py', '.sh'):
+                found.add(path.relative_to(root).as_posix())
+    return found
+
+
+def test_wheel_has_package_configs_and_tools(source, wheel):
+    with zipfile.ZipFile(wheel) as file:
+        names = set(file.namelist())
+        metadata = file.read(
+            next(name for name in names if name.endswith('.dist-info/METADATA'))
+        ).decode()
+        modes = {info.filename: info.external_attr >> 16 for info in file.infolist()}
+    assert tree_files(source, 'mmdet_contrast') <= names
+    shipped = tree_files(source, 'configs', 'tools')
+    assert any(name.startswith('configs/') for name in shipped) and 'tools/train.py' in shipped
+    assert {f'mmdet_contrast/.mim/{name}' for name in shipped} <= names
+    assert 'mmdet_contrast/.mim/model-index.yml' in names
+    assert modes['mmdet_contrast/.mim/tools/dist_train.sh'] & 0o100
+    assert not any('__pycache__' in name or name.startswith('tests') for name in names)
+    # mim and a plain import find the package by the first line of this file.
+    with zipfile.ZipFile(wheel) as file:
+        (top_level,) = [name for name in names if name.endswith('top_level.txt')]
+        assert file.read(top_level).decode().split() == ['mmdet_contrast']
+    required = [
+        line
+        for line in metadata.splitlines()
+        if line.startswith('Requires-Dist') and ';' not in line
+    ]
+    assert required and not any('mm' in line.split(':')[1] for line in required)
+    assert 'Requires-Python: >=3.8' in metadata
+
+
+def test_sdist_builds_the_same_wheel(wheel, sdist, tmp_path):
+    with tarfile.open(sdist) as file:
+        names = {name.split('/', 1)[-1] for name in file.getnames()}
+    assert {'setup.py', 'LICENSE', 'model-index.yml', 'requirements/runtime.txt'} <= names
+    assert not any('.mim/' in name for name in names)
+    pip(sys.executable, 'wheel', '-w', tmp_path, sdist, cwd=tmp_path)
+    (again,) = tmp_path.glob('*.whl')
+    with zipfile.ZipFile(wheel) as one, zipfile.ZipFile(again) as other:
+        assert sorted(one.namelist()) == sorted(other.namelist())
+
+
+def make_environment(folder, kind, source, wheel):
+    """An environment with the tested stack below it and this package in it, without downloads."""
+    venv.create(folder, with_pip=False, symlinks=True)
+    python = folder / 'bin' / 'python'
+    purelib = Path(
+        check([python, '-c', "import sysconfig; print(sysconfig.get_path('purelib'))"]).strip()
+    )
+    # `--system-site-packages` would give the base Python's packages, not those of this environment.
+    # A folder named in a .pth does not have its own .pth files run, so no editable package leaks.
+    (purelib / 'zz_stack.pth').write_text(sysconfig.get_path('purelib') + '\n')
+    what = {'regular': [source], 'editable': ['-e', source], 'wheel': [wheel]}[kind]
+    pip(python, 'install', *what, cwd=folder)
+    return python
+
+
+@pytest.fixture(scope='module', params=KINDS)
+def installed(request, source, wheel, tmp_path_factory):
+    """The Python of an environment in which the package is installed, and where from."""
+    tree = source
+    if request.param == 'editable':
+        # Links in the tree that the other kinds are built from would hide a missing copy.
+        tree = tmp_path_factory.mktemp('editable') / 'tree'
+        shutil.copytree(source, tree, symlinks=True)
+    python = make_environment(
+        tmp_path_factory.mktemp(request.param) / 'env', request.param, tree, wheel
+    )
+    return python, request.param, tree
+
+
+@pytest.fixture
+def elsewhere(tmp_path):
+    """A working directory from which the source tree cannot be imported, and an environment."""
+    env = {key: value for key, value in os.environ.items() if key != 'PYTHONPATH'}
+    env['PYTHONWARNINGS'] = 'ignore'
+    return dict(cwd=tmp_path, env=env)
+
+
+def test_mim_finds_package_configs_and_tools(installed, elsewhere):
+    python, kind, tree = installed
+    code = 'from mim.utils import get_installed_path as p; print(p("mmdet_contrast"))'
+    root = Path(check([python, '-c', code], **elsewhere).splitlines()[-1])
+    assert (root / '__init__.py').is_file()
+    assert (kind == 'editable') == (root == tree / 'mmdet_contrast')
+    if kind != 'editable':
+        assert python.parents[1] in root.parents
+    mim = root / '.mim'
+    assert (mim / 'configs').is_symlink() == (kind == 'editable')
+    for folder in ('configs', 'tools'):
+        for name in tree_files(tree, folder):
+            assert (mim / name).read_bytes() == (tree / name).read_bytes()
+    assert (mim / 'model-index.yml').is_file()
+    # mim takes a config by its file name, and refuses one that is there twice.
+    names = [path.name for path in (mim / 'configs').resolve().rglob('*.py')]
+    assert len(names) == len(set(names))
+
+
+def test_editable_sees_new_configs(source, wheel, tmp_path, elsewhere):
+    tree = tmp_path / 'tree'
+    shutil.copytree(source, tree)
+    python = make_environment(tmp_path / 'env', 'editable', tree, wheel)
+    (tree / 'configs' / 'brand_new.py').write_text('model = None\n')
+    assert (tree / 'mmdet_contrast' / '.mim' / 'configs' / 'brand_new.py').is_file()
+    # Installing again must replace the links, not follow them.
+    pip(python, 'install', '-e', tree, cwd=tmp_path)
+    assert (tree / 'configs' / 'brand_new.py').is_file()
+
+
+def test_model_index_names_shipped_configs(repo_root):
+    modelindex = pytest.importorskip('modelindex')
+    index = modelindex.load(str(repo_root / 'model-index.yml'))
+    assert len(index.models) >= 2
+    for model in index.models:
+        assert (repo_root / model.config).is_file(), model.config
+
+
+# --- config_path
+
+
+def test_config_path_of_the_source_tree(repo_root):
+    path = Path(config_path(CONFIG))
+    assert path == repo_root / 'configs' / CONFIG
+    assert config_path(CONFIG[: -len('.py')]) == str(path)
+    assert path.is_absolute() and path.is_file()
+
+
+@pytest.fixture
+def shipped(tmp_path, monkeypatch):
+    """A package as a wheel leaves it, with a few configs."""
+    configs = tmp_path / 'mmdet_contrast' / '.mim' / 'configs'
+    for name in ('retina_a.py', 'retina_b.py', 'deep/gfl.py', 'deep/twice.py', 'other/twice.py'):
+        (configs / name).parent.mkdir(parents=True, exist_ok=True)
+        (configs / name).write_text('')
+    monkeypatch.setattr(config_module, 'PACKAGE_ROOT', tmp_path / 'mmdet_contrast')
+    return configs.resolve()
+
+
+def test_config_path_of_a_wheel(shipped):
+    assert config_path('retina_a') == str(shipped / 'retina_a.py')
+    assert config_path('deep/gfl.py') == config_path('gfl.py') == str(shipped / 'deep' / 'gfl.py')
+
+
+def test_a_folder_called_configs_beside_the_package_is_not_taken(shipped, tmp_path):
+    (tmp_path / 'configs').mkdir()
+    assert config_path('retina_a') == str(shipped / 'retina_a.py')
+
+
+def test_unknown_config_names_near_ones(shipped):
+    with pytest.raises(FileNotFoundError, match="'retina_c.py'; did you mean retina_[ab].py or"):
+        config_path('retina_c.py')
+    with pytest.raises(FileNotFoundError, match='there are: deep/gfl.py, .*retina_b.py'):
+        config_path('zzz')
+
+
+def test_ambiguous_config_names_all(shipped):
+    with pytest.raises(FileNotFoundError, match='deep/twice.py, other/twice.py'):
+        config_path('twice')
+
+
+def test_package_without_configs(tmp_path, monkeypatch):
+    monkeypatch.setattr(config_module, 'PACKAGE_ROOT', tmp_path / 'mmdet_contrast')
+    with pytest.raises(FileNotFoundError, match='has no configs'):
+        config_path('x')
+
+
+def test_a_config_inherits_by_the_function(tmp_path):
+    from mmengine.config import Config
+
+    mine = tmp_path / 'mine.py'
+    mine.write_text(f"_base_ = __import__('mmdet_contrast').config_path('{CONFIG}')\nextra = 7\n")
+    mine, base = Config.fromfile(str(mine)), Config.fromfile(config_path(CONFIG))
+    assert mine.extra == 7 and mine.model == base.model
+
+
+# --- the set-up script
+
+
+def set_up(source, *args, **env):
+    clean = {
+        key: value
+        for key, value in os.environ.items()
+        if key not in ('VIRTUAL_ENV', 'CONDA_PREFIX', 'PYTHONPATH')
+    }
+    return subprocess.run(
+        ['bash', str(source / 'tools' / 'setup_env.sh'), *map(str, args)],
+        env=dict(clean, **env),
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize(
+    ('args', 'text'),
+    [
+        (['--wrong'], "unknown argument '--wrong'"),
+        (['--venv'], '--venv needs a value'),
+        (['--use-current', '--venv', 'x'], 'exclude each other'),
+        (['--python', '/no/such/python'], "'/no/such/python' does not run"),
+        (['--use-current', '--python', '/no/such/python'], "'/no/such/python' does not run"),
+    ],
+)
+def test_setup_says_what_is_wrong_in_one_sentence(source, args, text):
+    out = set_up(source, *args)
+    assert out.returncode == 1 and out.stdout == ''
+    assert text in out.stderr and len(out.stderr.splitlines()) == 1
+
+
+def test_setup_refuses_a_current_environment_that_does_not_work(source, tmp_path):
+    venv.create(tmp_path / 'empty', with_pip=False, symlinks=True)
+    out = set_up(source, '--use-current', '--python', tmp_path / 'empty' / 'bin' / 'python')
+    assert out.returncode == 1 and out.stdout == ''
+    assert 'torch is not installed' in out.stderr
+    assert 'MMDetection does not work with' in out.stderr.splitlines()[-1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('how', ['--use-current', '--python', 'VIRTUAL_ENV'])
+def test_setup_leaves_a_working_environment_alone(source, wheel, tmp_path, how):
+    tree = tmp_path / 'tree'
+    shutil.copytree(source, tree)
+    python = make_environment(tmp_path / 'env', 'wheel', source, wheel)
+    purelib = next((tmp_path / 'env' / 'lib').glob('*/site-packages'))
+    args = {
+        '--use-current': ['--use-current', '--python', python],
+        '--python': ['--python', python],
+    }
+    env = dict(VIRTUAL_ENV=str(tmp_path / 'env')) if how == 'VIRTUAL_ENV' else {}
+    out = set_up(tree, *args.get(how, []), **env)
+    assert out.returncode == 0, out.stderr
+    assert out.stdout == f'{python}\n'
+    assert 'as it is' in out.stderr
+    assert not (tree / '.venv').exists()
+    # The package, editable now, and nothing of the stack.
+    installed = sorted(path.name for path in purelib.glob('*.dist-info'))
+    assert [name.split('-')[0] for name in installed] == ['mmdet_contrast']
+    assert (tree / 'mmdet_contrast' / '.mim' / 'tools').is_symlink()
+    again = set_up(tree, *args.get(how, []), **env)
+    assert (again.returncode, again.stdout, again.stderr) == (0, f'{python}\n', '')
+
+
+# --- training through mim, from each kind of installation
+
+
+@pytest.mark.slow
+def test_mim_trains_and_tests(installed, elsewhere, tiny_shapes):
+    python, _, tree = installed
+    cwd = elsewhere['cwd']
+    options = [
+        '--cfg-options',
+        f'data_root={tiny_shapes}/',
+        f'train_dataloader.dataset.data_root={tiny_shapes}/',
+        f'val_dataloader.dataset.data_root={tiny_shapes}/',
+        f'test_dataloader.dataset.data_root={tiny_shapes}/',
+        'train_cfg.max_epochs=1',
+        'train_dataloader.num_workers=0',
+        'train_dataloader.persistent_workers=False',
+        'val_dataloader.num_workers=0',
+        'val_dataloader.persistent_workers=False',
+        'test_dataloader.num_workers=0',
+        'test_dataloader.persistent_workers=False',
+    ]
+    mim = [python, '-c', MIM]
+    # A config below the working directory, one given by its path, one by its name alone.
+    (cwd / 'configs').mkdir()
+    (cwd / 'configs' / CONFIG).write_text(f'_base_ = {str(tree / "configs" / CONFIG)!r}\n')
+    for number, (package, config) in enumerate(
+        [('mmdet', f'configs/{CONFIG}'), ('mmdet_contrast', CONFIG)]
+    ):
+        work_dir = cwd / f'work_{number}'
+        out = check([*mim, 'train', package, config, '--work-dir', work_dir, *options], **elsewhere)
+        assert 'loss_contrast' in out
+        assert (work_dir / 'epoch_1.pth').is_file()
+    out = check(
+        [*mim, 'test', 'mmdet', f'configs/{CONFIG}', '--checkpoint', work_dir / 'epoch_1.pth',
+         '--work-dir', cwd / 'tested', *options],
+        **elsewhere,
+    )  # fmt: skip
+    assert 'bbox_mAP' in out

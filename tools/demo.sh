@@ -1,0 +1,133 @@
+#!/usr/bin/env bash
+# The whole way on a generated data set: data, training, evaluation, pictures.
+#
+#   tools/demo.sh [--fresh]
+#
+# Run again after an interruption, it resumes the training; run again after the end, it evaluates
+# and draws again. --fresh starts from the beginning. PYTHON names the Python of an environment in
+# which this package is installed; CONFIG, DATA and WORK_DIR replace what is trained, on what data
+# (DATA= makes none) and where the results go.
+set -euo pipefail
+
+root="$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)"
+cd -- "$root"
+
+python="$(command -v -- "${PYTHON:-python}")" || {
+    echo "demo: there is no Python called '${PYTHON:-python}': set PYTHON" >&2
+    exit 1
+}
+mim="$(dirname -- "$python")/mim"
+if [[ ! -x "$mim" ]]; then
+    echo "demo: no 'mim' beside $python: install openmim there, or set PYTHON" >&2
+    exit 1
+fi
+
+config="${CONFIG:-configs/retina_contrast_shapes.py}"
+data="${DATA-data/shapes}"
+work="${WORK_DIR:-work_dirs/demo}"
+case "${1:-}" in
+    --fresh) rm -rf -- "$work" ;;
+    '') ;;
+    *)
+        echo "usage: demo.sh [--fresh]" >&2
+        exit 2
+        ;;
+esac
+mkdir -p -- "$work"
+work_abs="$(cd -- "$work" && pwd)"
+log="$work/demo.log"
+: > "$log"
+# Warnings of third-party packages would bury what the demo has to say.
+export PYTHONWARNINGS="${PYTHONWARNINGS:-ignore}"
+
+say() { printf '[%4ds] %s\n' "$SECONDS" "$*"; }
+
+# One line per validated epoch, from MMEngine's log on standard input.
+progress() {
+    awk '/Epoch\(train\)/ && match($0, /eta: [^ ]+/) { eta = substr($0, RSTART + 5, RLENGTH - 5) }
+         /Epoch\(val\).*bbox_mAP_50:/ {
+             match($0, /Epoch\(val\) *\[[0-9]+\]/); epoch = substr($0, RSTART, RLENGTH)
+             gsub(/[^0-9]/, "", epoch)
+             match($0, /bbox_mAP_50: [-0-9.]+/); ap = substr($0, RSTART + 13, RLENGTH - 13)
+             printf "        epoch %s: AP50 %.3f, %s left\n", epoch, ap, eta; fflush()
+         }'
+}
+
+# Run a command with its output in the log; show the log's end when it fails.
+quietly() {
+    local start status=0
+    start=$(($(wc -l < "$log") + 1))
+    "$@" 2>&1 | tee -a -- "$log" | progress || status=$?
+    if [[ $status -ne 0 ]]; then
+        {
+            echo "demo: failed (status $status): $*"
+            echo "demo: the end of $log:"
+            # mim ends with a traceback of its own; the real error stands above it.
+            tail -n "+$start" -- "$log" | awk '
+                { line[NR] = $0 }
+                /^Traceback/ { begin = NR }
+                /mim\/commands\// && !own && begin { own = begin }
+                END {
+                    last = NR
+                    if (own > 1 && line[NR] ~ /returned non-zero exit status/) last = own - 1
+                    for (i = (last > 25 ? last - 24 : 1); i <= last; i++) print line[i]
+                }'
+        } >&2
+        exit "$status"
+    fi
+}
+
+trap 'echo; echo "demo: interrupted; run it again to go on from the last checkpoint" >&2; exit 130' INT
+
+if [[ -n "$data" ]]; then
+    say "generating the data set in $data"
+    quietly "$python" tools/dataset_converters/make_shapes.py "$data"
+fi
+
+if [[ -e "$work/finished" ]]; then
+    say "trained already (--fresh trains anew)"
+else
+    if [[ -e "$work/last_checkpoint" ]]; then
+        say "resuming: mim train mmdet $config"
+    else
+        say "training: mim train mmdet $config"
+    fi
+    quietly "$mim" train mmdet "$config" --work-dir "$work" --resume auto
+    touch -- "$work/finished"
+fi
+
+checkpoint="$(cat -- "$work/last_checkpoint")"
+if [[ ! -f "$checkpoint" ]]; then
+    # The file holds an absolute path, which is stale in a folder that was moved.
+    checkpoint="$work/$(basename -- "$checkpoint")"
+fi
+
+say "evaluating: mim test mmdet $config"
+before=$(($(wc -l < "$log") + 1))
+quietly "$mim" test mmdet "$config" --checkpoint "$checkpoint" --work-dir "$work/test" \
+    --out "$work/test/predictions.pkl" --show-dir "$work_abs/test/pictures"
+table="$(tail -n "+$before" -- "$log" | grep -E '^[|+]' || true)"
+summary="$(tail -n "+$before" -- "$log" | grep -oE 'Average Precision .*' || true)"
+
+say "drawing"
+quietly "$python" tools/analysis_tools/draw_detections.py "$config" "$work/test/predictions.pkl" \
+    --out "$work/detections.png"
+quietly "$python" tools/analysis_tools/browse_views.py "$config" --out-dir "$work/views"
+quietly "$python" tools/analysis_tools/plot_losses.py "$work" --out "$work/losses.png" --smooth 5
+
+say "done"
+echo
+if [[ -n "$table" ]]; then
+    echo "AP on the test set, per class:"
+    echo "$table"
+fi
+echo "$summary"
+cat <<END
+
+checkpoint          $checkpoint
+detections          $work/detections.png (ground truth | detections)
+every test picture  $work/test/pictures (MMDetection's drawing)
+view pairs          $work/views (original | contrastive view)
+loss curves         $work/losses.png
+full log            $log
+END

@@ -1,0 +1,287 @@
+#!/usr/bin/env bash
+# Sets up an environment in which mmdet_contrast trains.
+#
+#   bash tools/setup_env.sh [--python PYTHON] [--venv DIR] [--use-current] [--dev]
+#
+#   --python PYTHON  the Python to make the environment from. If MMDetection already works in it, the
+#                    environment of that Python is used as it is, unless --venv is given.
+#   --venv DIR       the environment's folder; made if it is not there. Default: .venv beside this
+#                    repository's setup.py.
+#   --use-current    never make an environment: use that of --python (default: `python`), and stop
+#                    if MMDetection does not work in it.
+#   --dev            also install what the tests need (requirements/tests*.txt).
+#
+# Without --venv and --python, an active virtual or conda environment in which torch, mmcv's ops and
+# mmdet import is used as it is. An environment that works gets the package itself (editable), with
+# --dev the test tools that are missing, and nothing else: torch, mmcv and the rest stay as they are.
+#
+# Progress goes to standard error. Standard output is one line: the Python to use.
+# mmcv's ops are built once; the wheel is kept in MMDET_CONTRAST_CACHE, by default
+# ${XDG_CACHE_HOME:-~/.cache}/mmdet_contrast.
+set -euo pipefail
+
+ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)"
+CACHE="${MMDET_CONTRAST_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/mmdet_contrast}"
+REQUIREMENTS="$ROOT/requirements"
+# Left in an environment that this script made, and in one that was there and works.
+OWN_STAMP='.mmdet_contrast_stamp'
+USER_STAMP='.mmdet_contrast_user_stamp'
+export PIP_DISABLE_PIP_VERSION_CHECK=1
+
+say() { printf '%s\n' "$*" >&2; }
+die() {
+  say "setup_env.sh: $*"
+  exit 1
+}
+usage() { sed -n '2,/^set -euo/p' "${BASH_SOURCE[0]}" | sed -e '/^set -euo/d' -e 's/^# \{0,1\}//' >&2; }
+
+PYTHON_ARG='' VENV='' USE_CURRENT=0 DEV=0
+while [ "$#" -gt 0 ]; do
+  case "$1" in
+    --python | --venv)
+      [ "$#" -ge 2 ] || die "$1 needs a value"
+      if [ "$1" = --python ]; then PYTHON_ARG="$2"; else VENV="$2"; fi
+      shift 2
+      ;;
+    --use-current) USE_CURRENT=1 && shift ;;
+    --dev) DEV=1 && shift ;;
+    -h | --help) usage && exit 0 ;;
+    *) die "unknown argument '$1'; see --help" ;;
+  esac
+done
+if [ "$USE_CURRENT" -eq 1 ] && [ -n "$VENV" ]; then
+  die '--use-current and --venv exclude each other: give one of them'
+fi
+[ -f "$ROOT/setup.py" ] || die "$ROOT has no setup.py: run the script from a source tree"
+
+# Prints the absolute path of a Python, or nothing if it does not run (pyenv's shims exist even for
+# versions that are not there).
+resolve() { "$1" -c 'import sys; print(sys.executable)' 2>/dev/null || true; }
+
+# True if torch, mmcv with its ops and mmdet work in that Python, whatever their versions are.
+works() { PYTHONPATH="$ROOT" "$1" -m mmdet_contrast.doctor --stack --quiet >/dev/null 2>&1; }
+
+# What an installation depends on; without mim's links (.mim) there is none.
+fingerprint() { # PYTHON DEV
+  [ -e "$ROOT/mmdet_contrast/.mim/tools" ] || printf 'no links\n'
+  {
+    cat "$REQUIREMENTS"/*.txt "$ROOT/setup.py" "$ROOT/pyproject.toml" "$ROOT/mmdet_contrast/version.py"
+    printf '%s %s dev=%s\n' "$ROOT" "$("$1" -V 2>&1)" "$2"
+  } | cksum
+}
+
+prefix_of() { "$1" -c 'import sys; print(sys.prefix)'; }
+
+# True if the stamp was written for what is installed now. The test tools do no harm to a user, so an
+# environment that has them serves both.
+is_done() { # PYTHON STAMP
+  local dev
+  [ -f "$2" ] || return 1
+  for dev in "$DEV" 1; do
+    if [ "$(cat "$2")" = "$(fingerprint "$1" "$dev")" ]; then return 0; fi
+  done
+  return 1
+}
+
+# Prints the Python and ends if its environment, one that is used as it is, needs nothing more.
+finish_if_done() { # PYTHON
+  if is_done "$1" "$(prefix_of "$1")/$USER_STAMP"; then
+    printf '%s\n' "$1"
+    exit 0
+  fi
+}
+
+install_test_tools() { # PYTHON: adds what is missing, and changes nothing that is there
+  local python="$1" constraints
+  constraints="$(mktemp)"
+  "$python" -m pip freeze --exclude-editable | grep -E '^[A-Za-z0-9._-]+==' >"$constraints"
+  # A constraint on ruff would fight with its pin.
+  sed -i.bak '/^ruff==/d' "$constraints"
+  "$python" -m pip install -qq --no-compile -c "$constraints" -r "$REQUIREMENTS/tests.txt" >&2
+  "$python" -m pip install -qq --no-compile --no-deps -r "$REQUIREMENTS/tests_no_deps.txt" >&2
+  rm -f "$constraints" "$constraints.bak"
+}
+
+# Installs the package, and nothing else, into an environment that works.
+use_as_it_is() { # PYTHON REASON
+  local python="$1"
+  say "using the environment of $python as it is ($2): installing only the package"
+  "$python" -m pip install -qq --no-compile --no-deps --no-build-isolation -e "$ROOT" >&2
+  if [ "$DEV" -eq 1 ]; then
+    say 'installing the test tools that are missing'
+    install_test_tools "$python"
+  fi
+  # An environment may be read-only for its user; then the next call looks again.
+  { fingerprint "$python" "$DEV" >"$(prefix_of "$python")/$USER_STAMP"; } 2>/dev/null || true
+  printf '%s\n' "$python"
+  exit 0
+}
+
+if [ "$USE_CURRENT" -eq 1 ]; then
+  python="$(resolve "${PYTHON_ARG:-python}")"
+  [ -n "$python" ] || die "'${PYTHON_ARG:-python}' does not run: name the Python to use with --python"
+  finish_if_done "$python"
+  if ! works "$python"; then
+    PYTHONPATH="$ROOT" "$python" -m mmdet_contrast.doctor --stack >&2 || true
+    die "MMDetection does not work with $python (see above), and --use-current forbids another"
+  fi
+  use_as_it_is "$python" '--use-current'
+fi
+
+if [ -z "$VENV" ]; then
+  if [ -n "$PYTHON_ARG" ]; then
+    candidate="$(resolve "$PYTHON_ARG")"
+    [ -n "$candidate" ] || die "'$PYTHON_ARG' does not run: give the path of a Python 3.11 or newer"
+  elif [ -n "${VIRTUAL_ENV:-}" ]; then
+    candidate="$(resolve "$VIRTUAL_ENV/bin/python")"
+  elif [ -n "${CONDA_PREFIX:-}" ]; then
+    candidate="$(resolve "$CONDA_PREFIX/bin/python")"
+  else
+    candidate=''
+  fi
+  # The environment that this script made itself is brought up to date below instead.
+  if [ -n "$candidate" ] && [ ! -e "$(dirname "$candidate")/../$OWN_STAMP" ]; then
+    finish_if_done "$candidate"
+    if works "$candidate"; then use_as_it_is "$candidate" 'MMDetection works in it'; fi
+  fi
+  VENV="$ROOT/.venv"
+fi
+
+python="$VENV/bin/python"
+stamp="$VENV/$OWN_STAMP"
+if [ -x "$python" ]; then
+  python="$(cd "$VENV/bin" && pwd -P)/python"
+  if [ -f "$stamp" ]; then
+    if is_done "$python" "$stamp"; then
+      printf '%s\n' "$python"
+      exit 0
+    fi
+  else
+    finish_if_done "$python"
+    if works "$python"; then use_as_it_is "$python" 'MMDetection works in it'; fi
+  fi
+fi
+
+if [ ! -x "$python" ]; then
+  base=''
+  for name in ${PYTHON_ARG:+"$PYTHON_ARG"} python3.11 python3.12 python3.13 python3 python; do
+    base="$(resolve "$name")"
+    if [ -n "$base" ] && "$base" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then break; fi
+    base=''
+    if [ -n "$PYTHON_ARG" ]; then
+      die "'$PYTHON_ARG' is no Python 3.11 or newer, which the pinned stack needs; with an older" \
+        'Python install torch, mmcv with ops and mmdet yourself and use --use-current'
+    fi
+  done
+  [ -n "$base" ] || die 'no Python 3.11 or newer found: install one, or name it with --python'
+  "$base" -c 'import ensurepip, venv' 2>/dev/null ||
+    die "$base cannot make virtual environments: install its venv module (Debian: apt-get install python3-venv)"
+  say "making the environment $VENV from $base"
+  "$base" -m venv "$VENV"
+  python="$(cd "$VENV/bin" && pwd -P)/python"
+fi
+
+# Until the end, so that an interrupted set-up is not taken for a finished one, or for a user's own.
+printf 'incomplete\n' >"$stamp"
+say 'installing the pinned stack (torch and others): a minute or so, longer if it has to be downloaded'
+files=(-r "$REQUIREMENTS/stack.txt")
+if [ "$DEV" -eq 1 ]; then files+=(-r "$REQUIREMENTS/tests.txt"); fi
+"$python" -m pip install -qq --no-compile "${files[@]}" >&2
+
+# --- mmcv's ops: built once for each version of torch and Python, kept outside of the repository.
+mmcv="$(sed -n 's/^mmcv==\([0-9.]*\).*/\1/p' "$REQUIREMENTS/no_deps.txt")"
+key="$("$python" - "$mmcv" <<'PY'
+import platform
+import sys
+
+import torch
+
+tag = f'cp{sys.version_info[0]}{sys.version_info[1]}'
+key = f'mmcv-{sys.argv[1]}-{tag}-torch-{torch.__version__}-{platform.machine()}'
+# A torch for CUDA on a machine without a GPU makes mmcv build its CPU ops alone.
+if torch.version.cuda:
+    key += '-gpu' if torch.cuda.is_available() else '-nogpu'
+print(key)
+PY
+)"
+wheels="$CACHE/wheels/$key"
+
+has_ops() { # WHEEL
+  "$python" -c 'import sys, zipfile
+names = zipfile.ZipFile(sys.argv[1]).namelist()
+sys.exit(not any(name.startswith("mmcv/_ext.") for name in names))' "$1" 2>/dev/null
+}
+
+find_wheel() {
+  local path
+  for path in "$wheels"/mmcv-*.whl; do
+    if [ -f "$path" ] && has_ops "$path"; then
+      printf '%s\n' "$path"
+      return
+    fi
+  done
+}
+
+build_wheel() {
+  local work log source="mmcv==$mmcv"
+  command -v "${CXX:-c++}" >/dev/null || command -v g++ >/dev/null ||
+    die "no C++ compiler found, and mmcv's ops have to be built: install one (Debian: apt-get install g++)"
+  if "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' &&
+    ! { command -v nvcc >/dev/null || [ -n "${CUDA_HOME:-}" ]; }; then
+    die "torch sees a GPU but there is no nvcc to build mmcv's ops for it: install the CUDA toolkit" \
+      'and set CUDA_HOME, or use an environment that has mmcv (--use-current)'
+  fi
+  mkdir -p "$CACHE/wheels"
+  # On the same file system as its final place, so that the move at the end is atomic.
+  work="$(mktemp -d "$CACHE/wheels/.build-XXXXXX")"
+  trap 'rm -rf "$work"' EXIT
+  log="$CACHE/mmcv_build.log"
+  say "building mmcv's ops: about 10 minutes on two cores, once (log: $log)"
+  if "$python" -c 'import sys, torch
+sys.exit(tuple(int(n) for n in torch.__version__.split(".")[:2]) < (2, 14))'; then
+    # torch's headers need C++20 from 2.14 on, and mmcv asks for C++17.
+    "$python" -m pip download -qq --no-deps --no-build-isolation --no-binary mmcv -d "$work" "$source" >&2
+    tar -xzf "$work/mmcv-$mmcv.tar.gz" -C "$work"
+    sed -i.bak 's/c++17/c++20/g' "$work/mmcv-$mmcv/setup.py"
+    source="$work/mmcv-$mmcv"
+  fi
+  # Build isolation would bring another torch, or build without ops and say nothing.
+  MMCV_WITH_OPS=1 "$python" -m pip wheel --no-build-isolation --no-deps --no-cache-dir \
+    -w "$work/out" "$source" >"$log" 2>&1 || {
+    tail -n 30 "$log" >&2
+    die "mmcv's ops did not build; the whole log is in $log"
+  }
+  has_ops "$work"/out/mmcv-*.whl || die "the built mmcv has no ops; the log is in $log"
+  mkdir -p "$wheels"
+  mv -f "$work"/out/mmcv-*.whl "$wheels/"
+  rm -rf "$work"
+  trap - EXIT
+}
+
+wheel="$(find_wheel)"
+if [ -z "$wheel" ]; then
+  build_wheel
+  wheel="$(find_wheel)"
+else
+  say "taking mmcv with its ops from $wheels"
+fi
+
+say 'installing mmcv, mmdet, openmim and the package'
+files=(-r "$REQUIREMENTS/no_deps.txt")
+if [ "$DEV" -eq 1 ]; then files+=(-r "$REQUIREMENTS/tests_no_deps.txt"); fi
+# pip would keep an mmcv of the same version that was built without ops.
+if "$python" -c 'import importlib.util as u, sys
+sys.exit(not (u.find_spec("mmcv") and not u.find_spec("mmcv._ext")))' 2>/dev/null; then
+  "$python" -m pip uninstall -qq -y mmcv >&2
+fi
+# mmcv by its path, as an index or a cache may hold another build of the same version.
+"$python" -m pip install -qq --no-compile --no-deps --no-build-isolation \
+  "$wheel" "${files[@]}" -e "$ROOT" >&2
+
+works "$python" || {
+  PYTHONPATH="$ROOT" "$python" -m mmdet_contrast.doctor --stack >&2 || true
+  die 'the environment is set up but training cannot run; see above'
+}
+fingerprint "$python" "$DEV" >"$stamp"
+say "ready: $python"
+printf '%s\n' "$python"
