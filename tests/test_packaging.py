@@ -315,37 +315,26 @@ def test_setup_leaves_a_working_environment_alone(source, wheel, tmp_path, how):
 
 
 @pytest.mark.slow
-def test_mim_trains_and_tests(installed, elsewhere, tiny_shapes):
+def test_mim_trains_and_tests(installed, elsewhere):
+    from mmdet_contrast.datasets.shapes import make_shapes
+
     python, _, tree = installed
     cwd = elsewhere['cwd']
-    options = [
-        '--cfg-options',
-        f'data_root={tiny_shapes}/',
-        f'train_dataloader.dataset.data_root={tiny_shapes}/',
-        f'val_dataloader.dataset.data_root={tiny_shapes}/',
-        f'test_dataloader.dataset.data_root={tiny_shapes}/',
-        'train_cfg.max_epochs=1',
-        'train_dataloader.num_workers=0',
-        'train_dataloader.persistent_workers=False',
-        'val_dataloader.num_workers=0',
-        'val_dataloader.persistent_workers=False',
-        'test_dataloader.num_workers=0',
-        'test_dataloader.persistent_workers=False',
-    ]
+    make_shapes(cwd / 'data' / 'shapes', num_images=dict(train=16, val=4, test=4), seed=0)
+    options = ['--cfg-options', 'train_cfg.max_epochs=1', 'default_hooks.logger.interval=1']
     mim = [python, '-c', MIM]
-    # A config below the working directory, one given by its path, one by its name alone.
+    # A config of one's own below the working directory, and a shipped one by its name alone.
     (cwd / 'configs').mkdir()
-    (cwd / 'configs' / CONFIG).write_text(f'_base_ = {str(tree / "configs" / CONFIG)!r}\n')
-    for number, (package, config) in enumerate(
-        [('mmdet', f'configs/{CONFIG}'), ('mmdet_contrast', CONFIG)]
-    ):
-        work_dir = cwd / f'work_{number}'
-        out = check([*mim, 'train', package, config, '--work-dir', work_dir, *options], **elsewhere)
-        assert 'loss_contrast' in out
-        assert (work_dir / 'epoch_1.pth').is_file()
-    out = check(
-        [*mim, 'test', 'mmdet', f'configs/{CONFIG}', '--checkpoint', work_dir / 'epoch_1.pth',
-         '--work-dir', cwd / 'tested', *options],
-        **elsewhere,
-    )  # fmt: skip
-    assert 'bbox_mAP' in out
+    mine = cwd / 'configs' / 'mine.py'
+    mine.write_text(f"_base_ = __import__('mmdet_contrast').config_path('{CONFIG}')\n")
+    for package, config in (('mmdet', 'configs/mine.py'), ('mmdet_contrast', CONFIG)):
+        out = check([*mim, 'train', package, config, '--work-dir', package, *options], **elsewhere)
+        assert 'loss_contrast_p3' in out and 'Epoch(val) [1]' in out
+        assert (cwd / package / 'epoch_1.pth').is_file()
+    # By its path, as from the source tree; and on from the checkpoint, which torch must load.
+    command = [*mim, 'train', 'mmdet', tree / 'configs' / CONFIG, '--work-dir', 'mmdet', '--resume']
+    out = check([*command, *options, 'train_cfg.max_epochs=2'], **elsewhere)
+    assert 'resumed epoch: 1' in out and (cwd / 'mmdet' / 'epoch_2.pth').is_file()
+    command = [*mim, 'test', 'mmdet', 'configs/mine.py', '--checkpoint', 'mmdet/epoch_2.pth']
+    out = check([*command, '--work-dir', 'tested'], **elsewhere)
+    assert 'Epoch(test) [1/1]' in out and 'Testing finished successfully' in out

@@ -42,14 +42,22 @@ export PYTHONWARNINGS="${PYTHONWARNINGS:-ignore}"
 
 say() { printf '[%4ds] %s\n' "$SECONDS" "$*"; }
 
-# One line per validated epoch, from MMEngine's log on standard input.
+# One line per epoch and one per validation, from MMEngine's log on standard input.
 progress() {
-    awk '/Epoch\(train\)/ && match($0, /eta: [^ ]+/) { eta = substr($0, RSTART + 5, RLENGTH - 5) }
+    awk 'function after(name) {
+             return match($0, name ": +[-0-9.:]+") \
+                 ? substr($0, RSTART + length(name) + 1, RLENGTH - length(name) - 1) : ""
+         }
+         /Epoch\(train\)/ && match($0, /Epoch\(train\) *\[ *[0-9]+\]/) {
+             now = substr($0, RSTART, RLENGTH); gsub(/[^0-9]/, "", now)
+             if (epoch != "" && now != epoch) {
+                 printf "        epoch %d: loss %.3f,%s left\n", epoch, loss, eta; fflush()
+             }
+             epoch = now; loss = after(" loss"); eta = after("eta")
+         }
          /Epoch\(val\).*bbox_mAP_50:/ {
-             match($0, /Epoch\(val\) *\[[0-9]+\]/); epoch = substr($0, RSTART, RLENGTH)
-             gsub(/[^0-9]/, "", epoch)
-             match($0, /bbox_mAP_50: [-0-9.]+/); ap = substr($0, RSTART + 13, RLENGTH - 13)
-             printf "        epoch %s: AP50 %.3f, %s left\n", epoch, ap, eta; fflush()
+             printf "        after epoch %d: AP50 %.3f on the validation set\n", epoch,
+                 after("bbox_mAP_50"); fflush()
          }'
 }
 

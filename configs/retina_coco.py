@@ -1,0 +1,7 @@
+# MMDetection's RetinaNet-R50-FPN 1x on COCO: the plain twin of retina_contrast_coco.py. The
+# weights are those of torchvision://resnet50, named so that torchvision is not needed.
+_base_ = ['mmdet::retinanet/retinanet_r50_fpn_1x_coco.py', './_base_/plugin.py']
+
+model = dict(
+    backbone=dict(
+        init_cfg=dict(checkpoint='https://download.pytorch.org/models/resnet50-0676ba61.pth')))

@@ -1,0 +1,30 @@
+# Plain RetinaNet on the generated shapes: the twin of retina_contrast_shapes.py.
+_base_ = [
+    'mmdet::_base_/default_runtime.py', './_base_/plugin.py', './_base_/models/retinanet_small.py',
+    './_base_/datasets/shapes.py'
+]
+
+model = dict(
+    # the pictures are small and few: a quarter of ResNet-18's width trains on them in minutes
+    backbone=dict(base_channels=16),
+    neck=dict(in_channels=[16, 32, 64, 128]),
+    bbox_head=dict(num_classes=6))
+
+max_epochs = 20
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=5)
+val_cfg = dict(type='ValLoop')
+test_cfg = dict(type='TestLoop')
+optim_wrapper = dict(
+    type='OptimWrapper',
+    optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.01),
+    clip_grad=dict(max_norm=10))
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=50),
+    dict(type='CosineAnnealingLR', T_max=max_epochs, by_epoch=True, convert_to_iter_based=True),
+]
+default_hooks = dict(
+    logger=dict(interval=10), checkpoint=dict(interval=1, max_keep_ckpts=2))
+vis_backends = [dict(type='LocalVisBackend'), dict(type='TensorboardVisBackend')]
+visualizer = dict(type='DetLocalVisualizer', vis_backends=vis_backends, name='visualizer')
+randomness = dict(seed=0)
+auto_scale_lr = dict(enable=False, base_batch_size=8)

@@ -1,0 +1,122 @@
+"""Reading of MMEngine's logs, and the curves."""
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+
+from mmdet_contrast.visualization import plot_losses
+from mmdet_contrast.visualization.loss_curves import moving_average, read_run
+
+
+def write(folder, stamp, lines):
+    path = folder / stamp / 'vis_data' / 'scalars.json'
+    path.parent.mkdir(parents=True)
+    path.write_text('\n'.join(json.dumps(line) for line in lines) + '\n')
+    return path
+
+
+def train_line(step, loss, epoch=1):
+    return dict(loss=loss, loss_contrast_p3=loss / 2, epoch=epoch, iter=step, step=step)
+
+
+def val_line(epoch, ap):
+    return {'coco/bbox_mAP': ap, 'coco/bbox_mAP_50': 2 * ap, 'step': epoch}
+
+
+@pytest.fixture
+def work_dir(tmp_path):
+    folder = tmp_path / 'a [run]'
+    lines = [train_line(5, 4.0), train_line(10, 3.0), val_line(1, 0.1)]
+    lines += [train_line(15, 2.0, 2), train_line(20, 1.0, 2), val_line(2, 0.2)]
+    write(folder, '20260101_000000', lines)
+    return folder
+
+
+def test_validation_is_placed_at_its_iteration(work_dir):
+    run = read_run(str(work_dir))
+    assert run.name == 'a [run]'
+    np.testing.assert_array_equal(run.series('loss'), [[5, 10, 15, 20], [4, 3, 2, 1]])
+    np.testing.assert_array_equal(run.series('coco/bbox_mAP'), [[10, 20], [0.1, 0.2]])
+    assert run.keys() == ['loss', 'loss_contrast_p3', 'coco/bbox_mAP', 'coco/bbox_mAP_50']
+
+
+def test_a_file_and_a_run_folder_do_as_well(work_dir):
+    whole = read_run(str(work_dir))
+    for path in ('20260101_000000', '20260101_000000/vis_data/scalars.json'):
+        assert read_run(str(work_dir / path)).train == whole.train
+
+
+def test_a_resumed_run_replaces_what_it_repeats(work_dir):
+    lines = [train_line(15, 9.0, 2), train_line(20, 8.0, 2), val_line(2, 0.5)]
+    write(work_dir, '20260102_000000', lines)
+    run = read_run(str(work_dir))
+    np.testing.assert_array_equal(run.series('loss'), [[5, 10, 15, 20], [4, 3, 9, 8]])
+    np.testing.assert_array_equal(run.series('coco/bbox_mAP'), [[10, 20], [0.1, 0.5]])
+
+
+def test_runs_that_only_tested_are_no_part_of_it(work_dir):
+    write(work_dir, '20260103_000000', [val_line(0, 0.9)])
+    np.testing.assert_array_equal(read_run(str(work_dir)).series('coco/bbox_mAP')[1], [0.1, 0.2])
+
+
+def test_half_a_line_at_the_end_is_left_behind_by_a_killed_process(work_dir):
+    path = work_dir / '20260101_000000' / 'vis_data' / 'scalars.json'
+    with path.open('a') as stream:
+        stream.write('{"loss": 1.0, "st')
+    assert len(read_run(str(work_dir)).train) == 4
+
+
+def test_skipped_epochs(work_dir):
+    run = read_run(str(work_dir), skip_epochs=1)
+    np.testing.assert_array_equal(run.series('loss')[0], [15, 20])
+    np.testing.assert_array_equal(run.series('coco/bbox_mAP')[0], [20])
+    with pytest.raises(ValueError, match='skip_epochs is 2, but .* has only 2 epochs'):
+        read_run(str(work_dir), skip_epochs=2)
+
+
+def test_what_is_no_log_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no log under '.*nowhere'"):
+        read_run(str(tmp_path / 'nowhere'))
+    (tmp_path / 'scalars.json').write_text('not JSON\nat all\n')
+    with pytest.raises(ValueError, match='scalars.json, line 1 is not JSON'):
+        read_run(str(tmp_path))
+    write(tmp_path / 'empty', '20260101_000000', [val_line(0, 0.1)])
+    with pytest.raises(ValueError, match='no training record'):
+        read_run(str(tmp_path / 'empty'))
+    write(tmp_path / 'iters', '20260101_000000', [dict(loss=1.0, iter=5, step=5)])
+    with pytest.raises(ValueError, match='iteration-based run, which has no epochs'):
+        read_run(str(tmp_path / 'iters'), skip_epochs=1)
+
+
+@pytest.mark.parametrize('window', [1, 2, 3, 10])
+def test_moving_average_is_a_mean_of_the_last_values(window):
+    values = np.random.default_rng(0).normal(size=7)
+    expected = [values[max(0, i - window + 1) : i + 1].mean() for i in range(7)]
+    np.testing.assert_allclose(moving_average(values, window), expected, atol=1e-12)
+
+
+def test_moving_average_needs_a_window():
+    assert moving_average(np.empty(0), 3).shape == (0,)
+    with pytest.raises(ValueError, match='window is 0, but must be at least 1'):
+        moving_average(np.ones(3), 0)
+
+
+def test_picture_has_a_panel_for_each_kind(work_dir, tmp_path):
+    three = cv2.imread(plot_losses([str(work_dir)], str(tmp_path / 'out' / 'three.png')))
+    one = cv2.imread(plot_losses([str(work_dir)], str(tmp_path / 'one.png'), keys=['loss']))
+    assert three.shape[1] == 3 * one.shape[1] and three.shape[0] == one.shape[0]
+    assert one.std() > 1
+
+
+def test_unknown_key_lists_the_known_ones(work_dir, tmp_path):
+    with pytest.raises(ValueError, match=r"no run logged \['loss_p9'\]; there are: loss, loss_con"):
+        plot_losses([str(work_dir)], str(tmp_path / 'x.png'), keys=['loss_p9'])
+    assert not (tmp_path / 'x.png').exists()
+
+
+def test_runs_of_one_name_are_told_apart(work_dir, tmp_path):
+    write(tmp_path / 'other' / 'a [run]', '20260101_000000', [train_line(5, 1.0)])
+    runs = [str(work_dir), str(tmp_path / 'other' / 'a [run]')]
+    assert plot_losses(runs, str(tmp_path / 'two.png'), smooth=2).endswith('two.png')
