@@ -184,7 +184,7 @@ def test_training_logs_every_level(head, tiny_shapes, tmp_path):
         assert line['loss'] == pytest.approx(parts, rel=1e-4)
     text = next(tmp_path.glob('*/*.log')).read_text()
     assert all(f'{name}: ' in text for name in names)
-    assert 'coco/bbox_mAP' in lines[-1]
+    assert any('coco/bbox_mAP' in line for line in lines)
     assert runner.epoch == 1
     event_accumulator = pytest.importorskip(
         'tensorboard.backend.event_processing.event_accumulator'

@@ -1,0 +1,78 @@
+"""Every shipped config, as a user loads it."""
+
+from pathlib import Path
+
+import pytest
+from mmcv.transforms import Compose
+from mmdet.registry import MODELS, TRANSFORMS
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+
+from mmdet_contrast import config_path
+
+CONFIGS = Path(config_path('retina_contrast_coco.py')).parent
+NAMES = sorted(
+    str(p.relative_to(CONFIGS)) for p in CONFIGS.rglob('*.py') if '_base_' not in p.parts
+)
+
+
+@pytest.fixture(params=NAMES)
+def cfg(request):
+    init_default_scope('mmdet')
+    return Config.fromfile(CONFIGS / request.param)
+
+
+def walk(node):
+    yield node
+    for child in (
+        node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
+    ):
+        yield from walk(child)
+
+
+def test_registers_the_plugin_and_needs_no_torchvision(cfg):
+    assert cfg.default_scope == 'mmdet'
+    assert 'mmdet_contrast' in cfg.custom_imports['imports']
+    assert cfg.custom_imports['allow_failed_imports'] is False
+    texts = [n for n in walk(cfg.to_dict()) if isinstance(n, str)]
+    assert not [text for text in texts if text.startswith('torchvision://')]
+
+
+def test_builds(cfg):
+    if cfg.model.backbone.get('init_cfg'):
+        cfg.model.backbone.init_cfg = None
+    model = MODELS.build(cfg.model)
+    head = model.bbox_head
+    assert head.num_classes == len(
+        cfg.train_dataloader.dataset.get('metainfo', {}).get('classes', range(80))
+    )
+    for split in ('train', 'val', 'test'):
+        Compose([TRANSFORMS.build(t) for t in cfg[f'{split}_dataloader'].dataset.pipeline])
+
+
+def test_views_head_and_preprocessor_belong_together(cfg):
+    pipeline = [t['type'] for t in cfg.train_dataloader.dataset.pipeline]
+    contrastive = cfg.model.bbox_head.type.startswith('Contrastive')
+    assert (pipeline[-2:] == ['ContrastiveView', 'PackContrastiveInputs']) is contrastive
+    assert (cfg.model.data_preprocessor.type == 'ContrastiveDataPreprocessor') is contrastive
+    hooks = [h['type'] for h in cfg.get('custom_hooks', [])]
+    assert ('ViewEpochHook' in hooks) is contrastive
+    for split in ('val', 'test'):
+        pipeline = [t['type'] for t in cfg[f'{split}_dataloader'].dataset.pipeline]
+        assert pipeline[-1] == 'PackDetInputs'
+
+
+@pytest.mark.parametrize('data', ['coco', 'shapes', 'bccd'])
+def test_twins_differ_in_the_contrastive_part_only(data):
+    plain = Config.fromfile(CONFIGS / f'retina_{data}.py').to_dict()
+    contrast = Config.fromfile(CONFIGS / f'retina_contrast_{data}.py').to_dict()
+    for cfg in (plain, contrast):
+        cfg['model']['data_preprocessor'].pop('type')
+        cfg['model']['bbox_head'].pop('type')
+        cfg['model']['bbox_head'].pop('contrast', None)
+        cfg.pop('custom_hooks', None)
+        for pipeline in (cfg['train_pipeline'], cfg['train_dataloader']['dataset']['pipeline']):
+            pipeline[:] = [t for t in pipeline if t['type'] != 'ContrastiveView'][:-1]
+            for transform in pipeline:
+                transform.pop('_scope_', None)  # left by MMEngine in what MMDetection's base says
+    assert plain == contrast
