@@ -291,6 +291,7 @@ def test_test_tool_evaluates_the_checkpoint(project, trained):
     assert len(list((project / 'my test').glob('*/drawn/*.png'))) == 8
 
 
+@pytest.mark.slow
 def test_dist_test_joins_the_processes(project, trained):
     command = [TOOLS / 'dist_test.sh', 'tiny.py', 'my run/epoch_2.pth', '2']
     options = ['--work-dir', 'dist test', '--out', 'dist test/found.pkl']

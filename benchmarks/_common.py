@@ -1,0 +1,192 @@
+"""What the benchmarks share: timing, peak memory of fresh processes, the machine, tables."""
+
+import argparse
+import gc
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from pathlib import Path
+from statistics import median
+from typing import Callable, Dict, List, Optional, Sequence
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+# lightly asks the network for a newer version of itself otherwise
+os.environ['LIGHTLY_DID_VERSION_CHECK'] = 'True'
+
+GIB = 2**30
+MIB = 2**20
+
+
+def parser(description: str) -> argparse.ArgumentParser:
+    """Return the parser with the options of every benchmark."""
+    result = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    result.add_argument('--quick', action='store_true', help='tiny sizes: do the scripts run?')
+    return result
+
+
+def machine() -> str:
+    """Describe processor, cores, memory, threads and versions in one line."""
+    import torch
+
+    name = platform.processor() or platform.machine()
+    cpuinfo, meminfo = Path('/proc/cpuinfo'), Path('/proc/meminfo')
+    if cpuinfo.exists():
+        models = [x.split(':')[1].strip() for x in cpuinfo.read_text().splitlines() if 'model name' in x]
+        name = models[0] if models else name
+    memory = ''
+    if meminfo.exists():
+        memory = f', {int(meminfo.read_text().split()[1]) / MIB:.0f} GiB'
+    load = f', load {os.getloadavg()[0]:.1f}' if hasattr(os, 'getloadavg') else ''
+    return (
+        f'{name}, {os.cpu_count()} cores{memory}; {torch.get_num_threads()} threads, '
+        f'torch {torch.__version__}, Python {platform.python_version()}{load}'
+    )
+
+
+def seconds(
+    functions: Dict[str, Callable[[], object]],
+    repeats: int = 5,
+    warm_up: int = 1,
+    limit: float = float('inf'),
+) -> Dict[str, float]:
+    """Time functions in turns, so that whatever else the machine does meets all of them.
+
+    Args:
+        functions (dict[str, Callable]): What is timed, by name.
+        repeats (int): Rounds that count.
+        warm_up (int): Rounds that do not.
+        limit (float): Seconds after which a function gets no further round (it gets one).
+
+    Returns:
+        dict[str, float]: Median seconds of a call, by name.
+    """
+    for function in functions.values():
+        for _ in range(warm_up):
+            function()
+    taken: Dict[str, List[float]] = {name: [] for name in functions}
+    for _ in range(repeats):
+        for name, function in functions.items():
+            if sum(taken[name]) > limit:
+                continue
+            gc.collect()
+            start = time.perf_counter()
+            function()
+            taken[name].append(time.perf_counter() - start)
+    return {name: median(values) for name, values in taken.items()}
+
+
+class PeakMemory:
+    """Growth of this process's resident memory over what it was on entry, in bytes.
+
+    On Linux the high-water mark is set back on entry, so that what the imports needed for a
+    moment does not hide small growth. Elsewhere it is the growth of ``ru_maxrss``.
+    """
+
+    def __enter__(self) -> 'PeakMemory':
+        gc.collect()
+        self.grown = 0
+        self._resets = True
+        try:
+            Path('/proc/self/clear_refs').write_text('5')
+        except OSError:
+            self._resets = False
+        self._before = self._peak()
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.grown = self._peak() - self._before
+
+    def _peak(self) -> int:
+        if self._resets:
+            status = Path('/proc/self/status').read_text().splitlines()
+            return next(int(x.split()[1]) * 1024 for x in status if x.startswith('VmHWM'))
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
+            1 if sys.platform == 'darwin' else 1024
+        )
+
+
+def limit_memory(gib: float) -> None:
+    """Let allocations beyond this much address space fail instead of filling the machine."""
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_AS, (int(gib * GIB), resource.getrlimit(resource.RLIMIT_AS)[1]))
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell a failed allocation from other errors."""
+    return isinstance(error, MemoryError) or "can't allocate memory" in str(error)
+
+
+def in_fresh_process(arguments: Sequence[str], script: str) -> Optional[dict]:
+    """Run a script of this folder anew and return the JSON of the last line that it prints.
+
+    Returns:
+        dict, optional: None where the process ended for want of memory.
+
+    Raises:
+        RuntimeError: If it ended for another reason.
+    """
+    done = subprocess.run(
+        [sys.executable, script, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    if done.returncode == 0:
+        return json.loads(done.stdout.strip().splitlines()[-1])
+    # -9: the kernel's out-of-memory killer; bad_alloc: a failed allocation outside of torch
+    if done.returncode == -9 or 'bad_alloc' in done.stderr:
+        return None
+    raise RuntimeError(f'{script} {" ".join(arguments)} failed:\n{done.stderr[-2000:]}')
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Lay out a Markdown table whose columns line up in a terminal, too."""
+    cells = [list(header), *[list(row) for row in rows]]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
+    lines = [' | '.join(x.ljust(w) for x, w in zip(row, widths)) for row in cells]
+    lines.insert(1, ' | '.join('-' * w for w in widths))
+    return '\n'.join(f'| {line} |' for line in lines)
+
+
+def show_time(value: Optional[float]) -> str:
+    """Format seconds."""
+    if value is None:
+        return 'out of memory'
+    return f'{value:.2f} s' if value >= 1 else f'{value * 1e3:.2f} ms'
+
+
+def show_memory(value: Optional[float]) -> str:
+    """Format bytes."""
+    if value is None:
+        return 'out of memory'
+    return f'{value / GIB:.2f} GiB' if value >= GIB else f'{value / MIB:.1f} MiB'
+
+
+def show_ratio(theirs: Optional[float], ours: float) -> str:
+    """Format how many times more they need than we do."""
+    if theirs is None:
+        return '-'
+    return f'{theirs / ours:.3g}x' if ours > 0 else '-'
+
+
+def random_boxes(count: int, height: int, width: int, seed: int = 0):
+    """Draw boxes as COCO's are: root of the area log-uniform from 16 px to 0.6 of the short side.
+
+    Returns:
+        np.ndarray: (count, 4) float32 ``x1, y1, x2, y2`` inside of the picture.
+    """
+    import numpy as np
+
+    rng = np.random.default_rng(seed)
+    size = np.exp(rng.uniform(np.log(16), np.log(0.6 * min(height, width)), count))
+    aspect = np.exp(rng.uniform(-0.7, 0.7, count))
+    w = np.minimum(size * np.sqrt(aspect), width)
+    h = np.minimum(size / np.sqrt(aspect), height)
+    x, y = rng.uniform(0, width - w), rng.uniform(0, height - h)
+    return np.stack((x, y, x + w, y + h), axis=1).astype(np.float32)

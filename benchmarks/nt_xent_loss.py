@@ -1,0 +1,124 @@
+"""NTXentLoss against pytorch-metric-learning's and lightly's: time and peak memory.
+
+Forward and backward with pairs of 128-dimensional embeddings. Peak memory is the growth of a
+fresh process's resident memory during the call; one that would need more than --memory-limit GiB
+of address space is reported as out of memory.
+"""
+
+import json
+import sys
+from typing import Callable, Optional
+
+import _common as common
+
+DIM = 128
+TEMPERATURE = 0.5
+THEIRS = ('pytorch-metric-learning', 'lightly')
+
+
+def build(name: str, pairs: int) -> Callable:
+    """Return a loss of query and key by name."""
+    if name == 'pytorch-metric-learning':
+        from pytorch_metric_learning import losses
+
+        return losses.SelfSupervisedLoss(losses.NTXentLoss(TEMPERATURE))
+    if name == 'lightly':
+        from lightly.loss import NTXentLoss as LightlyLoss
+
+        return LightlyLoss(TEMPERATURE)
+    from mmdet_contrast.models.losses import NTXentLoss
+
+    if name == 'ours, sliced':
+        # the similarity matrix sixteen times over its limit
+        return NTXentLoss(TEMPERATURE, 'all', max_elements=(2 * pairs) ** 2 // 16)
+    return NTXentLoss(TEMPERATURE, 'all')
+
+
+def make_step(name: str, pairs: int) -> Callable[[], float]:
+    """Return a function that runs the loss forward and backward and returns its value."""
+    import torch
+
+    generator = torch.Generator().manual_seed(0)
+    query, key = torch.randn(2, pairs, DIM, generator=generator).unbind()
+    query, key = query.requires_grad_(), key.requires_grad_()
+    loss = build(name, pairs)
+
+    def step() -> float:
+        query.grad = key.grad = None
+        value = loss(query, key)
+        value.backward()
+        return value.item()
+
+    return step
+
+
+def run_case(name: str, pairs: int, memory_limit: float) -> None:
+    """In a fresh process: print value and peak memory of one call as JSON."""
+    # loads whatever is loaded at the first call only
+    make_step(name, 4)()
+    step = make_step(name, pairs)
+    common.limit_memory(memory_limit)
+    try:
+        with common.PeakMemory() as memory:
+            value = step()
+    except (RuntimeError, MemoryError) as error:
+        if not common.is_out_of_memory(error):
+            raise
+        print(json.dumps(None))
+        return
+    print(json.dumps(dict(value=value, memory=memory.grown)))
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = common.parser(__doc__)
+    parser.add_argument('--pairs', type=int, nargs='+', default=[128, 512, 2048, 8192])
+    parser.add_argument('--memory-limit', type=float, default=14, metavar='GIB')
+    parser.add_argument('--case', nargs=2, metavar=('NAME', 'PAIRS'), help='used by the script')
+    args = parser.parse_args()
+    if args.case:
+        run_case(args.case[0], int(args.case[1]), args.memory_limit)
+        return
+    sizes = [8, 32] if args.quick else args.pairs
+
+    # the small processes come first: a child starts with its parent's high-water mark
+    results = {}
+    for pairs in sizes:
+        for name in ('ours', 'ours, sliced', *THEIRS):
+            arguments = ['--case', name, str(pairs), '--memory-limit', str(args.memory_limit)]
+            results[pairs, name] = common.in_fresh_process(arguments, __file__)
+
+    print(common.machine())
+    rows = []
+    for pairs in sizes:
+        done = {name: results[pairs, name] for name in ('ours', 'ours, sliced', *THEIRS)}
+        fits = {name: make_step(name, pairs) for name, result in done.items() if result}
+        repeats = max(3, min(101, 20 * (512 // pairs) ** 2))
+        taken = common.seconds(fits, repeats=repeats, limit=20)
+        values = {name: done[name]['value'] for name in fits}
+        for name in done:
+            own = name.startswith('ours')
+
+            def get(key: str, name: str = name) -> Optional[float]:
+                return done[name][key] if done[name] else None  # noqa: B023
+
+            rows.append(
+                (
+                    str(pairs),
+                    name,
+                    common.show_time(taken.get(name)),
+                    '' if own else common.show_ratio(taken.get(name), taken['ours']),
+                    common.show_memory(get('memory')),
+                    '' if own else common.show_ratio(get('memory'), done['ours']['memory']),
+                    f'{values[name]:.6f}' if name in values else '-',
+                )
+            )
+        worst = max(abs(value - values['ours']) for value in values.values())
+        if worst > 1e-5 * max(1.0, abs(values['ours'])):
+            sys.exit(f'The values disagree by {worst:.2e} at {pairs} pairs: {values}')
+    header = ('pairs', 'loss', 'time', 'time / ours', 'peak memory', 'memory / ours', 'value')
+    print(common.table(header, rows))
+
+
+if __name__ == '__main__':
+    main()
