@@ -35,6 +35,12 @@ case "${1:-}" in
 esac
 mkdir -p -- "$work"
 work_abs="$(cd -- "$work" && pwd)"
+# Resuming another config's run, or calling it finished, would give results of neither.
+if [[ -e "$work/config" && "$(cat -- "$work/config")" != "$config" ]]; then
+    echo "demo: $work holds a run of $(cat -- "$work/config"), not of $config: add --fresh, or set WORK_DIR" >&2
+    exit 1
+fi
+printf '%s\n' "$config" > "$work/config"
 log="$work/demo.log"
 : > "$log"
 # Warnings of third-party packages would bury what the demo has to say.

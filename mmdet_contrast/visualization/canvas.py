@@ -81,7 +81,8 @@ def draw_label(image: np.ndarray, box: Sequence[float], text: str, colour: Colou
         image (ndarray): (H, W, 3) uint8, changed in place.
         box (Sequence[float]): (x1, y1, x2, y2) in pixels of ``image``.
         text (str): The name.
-        colour (tuple[int, int, int]): RGB of the label's ground; the text is black.
+        colour (tuple[int, int, int]): RGB of the label's ground; the text is black or white,
+            whichever stands out.
     """
     (width, height), base = cv2.getTextSize(text, _FONT, _FONT_SCALE, 1)
     tall = height + base + 2
@@ -90,7 +91,10 @@ def draw_label(image: np.ndarray, box: Sequence[float], text: str, colour: Colou
     y = int(np.clip(top, 0, max(image.shape[0] - tall, 0)))
     cv2.rectangle(image, (x, y), (x + width + 4, y + tall), colour, -1)
     origin = (x + 2, y + height + 1)
-    cv2.putText(image, text, origin, _FONT, _FONT_SCALE, (0, 0, 0), 1, cv2.LINE_AA)
+    # Luma of ITU-R BT.601.
+    bright = float(np.dot(colour, (0.299, 0.587, 0.114))) > 128
+    ink = (0, 0, 0) if bright else (255, 255, 255)
+    cv2.putText(image, text, origin, _FONT, _FONT_SCALE, ink, 1, cv2.LINE_AA)
 
 
 def stack_panels(panels: Sequence[np.ndarray], titles: Sequence[str]) -> np.ndarray:
