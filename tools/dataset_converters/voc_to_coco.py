@@ -53,4 +53,7 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    try:
+        main()
+    except (ValueError, OSError) as error:
+        raise SystemExit(f'voc_to_coco.py: error: {error}') from None

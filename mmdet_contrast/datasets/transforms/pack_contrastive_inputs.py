@@ -57,10 +57,17 @@ class PackContrastiveInputs(PackDetInputs):
         packed['inputs'] = torch.stack((packed['inputs'], view))
 
         flags = results.get('gt_ignore_flags')
-        kept = np.where(flags == 0)[0] if flags is not None else np.arange(len(valid))
-        instances = packed['data_samples'].gt_instances
-        instances.view_valid = torch.from_numpy(valid[kept])
+        ignored = np.zeros(len(valid), dtype=bool) if flags is None else np.asarray(flags) == 1
+        sample = packed['data_samples']
+        sample.gt_instances.view_valid = torch.from_numpy(valid[~ignored])
         if 'gt_bboxes_view' in results:
-            moved = results['gt_bboxes_view'][kept]
-            instances.view_bboxes = moved if isinstance(moved, BaseBoxes) else torch.tensor(moved)
+            for instances, chosen in (
+                (sample.gt_instances, ~ignored),
+                (sample.ignored_instances, ignored),
+            ):
+                if 'bboxes' in instances:
+                    moved = results['gt_bboxes_view'][np.flatnonzero(chosen)]
+                    instances.view_bboxes = (
+                        moved if isinstance(moved, BaseBoxes) else torch.tensor(moved)
+                    )
         return packed

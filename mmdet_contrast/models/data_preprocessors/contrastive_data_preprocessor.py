@@ -65,9 +65,9 @@ class ContrastiveDataPreprocessor(DetDataPreprocessor):
             # place, and would scale shared ones twice.
             view_sample = deepcopy(sample)
             view_sample.set_metainfo(dict(view=1, view_of=index))
-            instances = view_sample.gt_instances
-            if 'view_bboxes' in instances:
-                instances.bboxes = instances.pop('view_bboxes')
-                sample.gt_instances.pop('view_bboxes')
+            for field in ('gt_instances', 'ignored_instances'):
+                if 'view_bboxes' in view_sample.get(field, ()):
+                    view_sample.get(field).bboxes = view_sample.get(field).pop('view_bboxes')
+                    sample.get(field).pop('view_bboxes')
             view_samples.append(view_sample)
         return originals + views, data_samples + view_samples

@@ -41,7 +41,9 @@ def test_ignored_boxes_leave_marks_and_boxes_aligned():
     assert instances.labels.tolist() == [0, 1]
     assert instances.view_valid.tolist() == [False, True]
     assert instances.view_bboxes.tensor.tolist() == [[97, 0, 100, 3], [10, 40, 40, 80]]
-    assert len(packed['data_samples'].ignored_instances) == 1
+    ignored = packed['data_samples'].ignored_instances
+    assert ignored.bboxes.tensor.tolist() == [[10, 20, 50, 60]]
+    assert ignored.view_bboxes.tensor.tolist() == [[50, 20, 90, 60]]
 
 
 def test_grey_image():

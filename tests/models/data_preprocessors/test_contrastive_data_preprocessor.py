@@ -85,9 +85,14 @@ def test_view_boxes_become_the_boxes_of_the_view():
     data = make_data(sizes=((20, 30),), views=(True,))
     moved = torch.tensor([[19.0, 2, 29, 12], [10, 4, 26, 16]])
     data['data_samples'][0].gt_instances.view_bboxes = HorizontalBoxes(moved)
+    ignored = InstanceData(bboxes=torch.tensor([[0.0, 0, 8, 8]]), labels=torch.tensor([0]))
+    ignored.view_bboxes = torch.tensor([[22.0, 0, 30, 8]])
+    data['data_samples'][0].ignored_instances = ignored
     first, second = ContrastiveDataPreprocessor(**NORM)(data, True)['data_samples']
     assert torch.equal(second.gt_instances.bboxes, moved)
     assert first.gt_instances.bboxes[0].tolist() == [1, 2, 11, 12]
+    assert first.ignored_instances.bboxes.tolist() == [[0, 0, 8, 8]]
+    assert second.ignored_instances.bboxes.tolist() == [[22, 0, 30, 8]]
     assert 'view_bboxes' not in first.gt_instances and 'view_bboxes' not in second.gt_instances
 
 
