@@ -37,7 +37,9 @@ def machine() -> str:
     name = platform.processor() or platform.machine()
     cpuinfo, meminfo = Path('/proc/cpuinfo'), Path('/proc/meminfo')
     if cpuinfo.exists():
-        models = [x.split(':')[1].strip() for x in cpuinfo.read_text().splitlines() if 'model name' in x]
+        models = [
+            x.split(':')[1].strip() for x in cpuinfo.read_text().splitlines() if 'model name' in x
+        ]
         name = models[0] if models else name
     memory = ''
     if meminfo.exists():
@@ -70,14 +72,16 @@ def seconds(
         for _ in range(warm_up):
             function()
     taken: Dict[str, List[float]] = {name: [] for name in functions}
+    gc.collect()
+    gc.disable()
     for _ in range(repeats):
         for name, function in functions.items():
             if sum(taken[name]) > limit:
                 continue
-            gc.collect()
             start = time.perf_counter()
             function()
             taken[name].append(time.perf_counter() - start)
+    gc.enable()
     return {name: median(values) for name, values in taken.items()}
 
 
@@ -117,7 +121,9 @@ def limit_memory(gib: float) -> None:
     """Let allocations beyond this much address space fail instead of filling the machine."""
     import resource
 
-    resource.setrlimit(resource.RLIMIT_AS, (int(gib * GIB), resource.getrlimit(resource.RLIMIT_AS)[1]))
+    resource.setrlimit(
+        resource.RLIMIT_AS, (int(gib * GIB), resource.getrlimit(resource.RLIMIT_AS)[1])
+    )
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -135,7 +141,10 @@ def in_fresh_process(arguments: Sequence[str], script: str) -> Optional[dict]:
         RuntimeError: If it ended for another reason.
     """
     done = subprocess.run(
-        [sys.executable, script, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, script, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     if done.returncode == 0:
         return json.loads(done.stdout.strip().splitlines()[-1])

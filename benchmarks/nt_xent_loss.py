@@ -79,7 +79,7 @@ def main() -> None:
     if args.case:
         run_case(args.case[0], int(args.case[1]), args.memory_limit)
         return
-    sizes = [8, 32] if args.quick else args.pairs
+    sizes = [16] if args.quick else args.pairs
 
     # the small processes come first: a child starts with its parent's high-water mark
     results = {}
@@ -93,8 +93,8 @@ def main() -> None:
     for pairs in sizes:
         done = {name: results[pairs, name] for name in ('ours', 'ours, sliced', *THEIRS)}
         fits = {name: make_step(name, pairs) for name, result in done.items() if result}
-        repeats = max(3, min(101, 20 * (512 // pairs) ** 2))
-        taken = common.seconds(fits, repeats=repeats, limit=20)
+        repeats = 2 if args.quick else max(3, min(101, 20 * (512 // pairs) ** 2))
+        taken = common.seconds(fits, repeats=repeats, limit=15)
         values = {name: done[name]['value'] for name in fits}
         for name in done:
             own = name.startswith('ours')

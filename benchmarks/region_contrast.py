@@ -158,7 +158,6 @@ def make_branch(channels: int, project: bool, with_mmcv: bool = False):
         projector=dict(type='MLPProjector') if project else None,
         criterion=dict(type='NTXentLoss', temperature=TEMPERATURE, negatives='all'),
     )
-    contrast.init_weights()
     return contrast
 
 

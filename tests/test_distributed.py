@@ -41,9 +41,9 @@ class TinyModel(nn.Module):
         return sum(self.contrast([fine, self.down(fine)], samples).values())
 
 
-def build(case):
+def build(case, **kwargs):
     torch.manual_seed(0)
-    return TinyModel(**dict(CASES[case])).double()
+    return TinyModel(**{'background': 'never', **CASES[case], **kwargs}).double()
 
 
 def make_batch(counts_by_rank, ranks):
@@ -89,6 +89,12 @@ def work(rank, folder):
         for name, counts in COUNTS.items():
             model = nn.parallel.DistributedDataParallel(build(case))
             results[case, name] = gradients_of(model, *make_batch(counts, (rank,)))
+    # with background regions, drawn by each process, on a rank without objects too
+    model = nn.parallel.DistributedDataParallel(
+        build('all ranks', background='always', num_background=2 + rank)
+    )
+    batch = make_batch(COUNTS['one rank with none'], (rank,))
+    results['background'] = gradients_of(model, *batch)
     torch.save(results, f'{folder}/rank{rank}.pt')
     dist.barrier()
     dist.destroy_process_group()
@@ -116,6 +122,12 @@ def test_gradients_are_those_of_one_process_with_the_joined_batch(results, case,
     for rank in (0, 1):
         for ours, theirs in zip(results[rank][case, name], expected):
             torch.testing.assert_close(ours, theirs, atol=1e-9, rtol=1e-6)
+
+
+def test_background_regions_of_unequal_number(results):
+    for first, second in zip(results[0]['background'], results[1]['background']):
+        assert torch.isfinite(first).all() and first.abs().sum() > 0
+        torch.testing.assert_close(first, second)
 
 
 if __name__ == '__main__':

@@ -86,7 +86,7 @@ class RegionContrast(BaseModule):
         share_projector: bool = True,
         criterion: Optional[dict] = None,
         scope: str = 'batch',
-        background: str = 'never',
+        background: str = 'when_needed',
         num_background: int = 4,
         detach_keys: bool = False,
         init_cfg: Optional[Union[dict, List[dict]]] = None,

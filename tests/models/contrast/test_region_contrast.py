@@ -44,7 +44,9 @@ def make_feats(batch, channels=4, dtype=torch.double, seed=0):
 
 
 def build(**kwargs):
-    cfg = dict(type='RegionContrast', in_channels=4, strides=STRIDES, pool_size=3)
+    cfg = dict(
+        type='RegionContrast', in_channels=4, strides=STRIDES, pool_size=3, background='never'
+    )
     torch.manual_seed(0)
     module = MODELS.build(dict(cfg, **kwargs))
     module.init_weights()
@@ -278,3 +280,19 @@ class TestBackground:
 def test_wrong_settings(kwargs, message):
     with pytest.raises(ValueError, match=message):
         RegionContrast(**kwargs)
+
+
+def test_data_with_one_class_is_contrasted_with_background_by_default():
+    module = RegionContrast(in_channels=4, strides=STRIDES, pool_size=3)
+    feats = [f.float() for f in make_feats(4)]
+    assert total(module, feats, make_samples((3, 2), classes=1)) > 1e-3
+
+
+def test_all_ranks_of_a_single_process_are_its_batch():
+    # without other ranks 'all_ranks' is the batch, background included
+    values = []
+    for scope in ('batch', 'all_ranks'):
+        torch.manual_seed(2)
+        module = build(scope=scope, background='always')
+        values.append(total(module, make_feats(4), make_samples((3, 2), dtype=torch.double)))
+    torch.testing.assert_close(*values)

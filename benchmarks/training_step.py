@@ -1,0 +1,188 @@
+"""A training step with second views against one without, and where the time goes.
+
+Whole iterations on generated shapes, from reading the pictures to the optimizer's update, for the
+small RetinaNets that the package ships: quarter width at 128 x 128, and half width at 320 x 240.
+Variants: plain (no view), the second view forwarded with the contrastive loss switched off
+(weight 0), and the contrastive loss with every box on every level, or each on the level of its
+size.
+"""
+
+import tempfile
+import time
+from collections import defaultdict
+from contextlib import contextmanager
+from statistics import median
+from typing import Dict, Iterator, List, Tuple
+
+import _common as common
+
+PARTS = ('read', 'view', 'pack', 'prepare', 'backbone, neck', 'detection', 'contrast', 'backward',
+         'optimizer')  # fmt: skip
+VARIANTS = ('plain', 'view, weight 0', "contrast, assign='all'", "contrast, assign='scale'")
+SETTINGS = (
+    # name, configs, width and height, batch
+    ('quarter width, 128 x 128', 'shapes', (128, 128), 8),
+    ('half width, 320 x 240', 'bccd', (320, 240), 4),
+)
+
+
+class Clock:
+    """Seconds by part; a part that runs inside another one does not count for that."""
+
+    def __init__(self) -> None:
+        self.parts: Dict[str, float] = defaultdict(float)
+        self._inner = [0.0]
+
+    @contextmanager
+    def __call__(self, part: str) -> Iterator[None]:
+        """Count what runs inside for ``part``."""
+        self._inner.append(0.0)
+        start = time.perf_counter()
+        yield
+        taken = time.perf_counter() - start
+        self.parts[part] += taken - self._inner.pop()
+        self._inner[-1] += taken
+
+    def wrap(self, owner: object, method: str, part: str) -> None:
+        """Count every call of a method for ``part``."""
+        function = getattr(owner, method)
+
+        def timed(*args, **kwargs):
+            with self(part):
+                return function(*args, **kwargs)
+
+        setattr(owner, method, timed)
+
+
+class Step:
+    """One variant's iterations."""
+
+    def __init__(self, variant: str, config: str, root: str, size: Tuple[int, int], batch: int):
+        import torch
+        from mmdet.registry import DATASETS, MODELS
+        from mmengine.config import Config
+        from mmengine.dataset import pseudo_collate
+        from mmengine.optim import build_optim_wrapper
+
+        twin = 'retina' if variant == 'plain' else 'retina_contrast'
+        cfg = Config.fromfile(str(common.ROOT / 'configs' / f'{twin}_{config}.py'))
+        if variant == 'view, weight 0':
+            cfg.model.bbox_head.contrast.criterion.loss_weight = 0.0
+        elif 'scale' in variant:
+            cfg.model.bbox_head.contrast.assign = 'scale'
+        elif 'all' in variant:
+            cfg.model.bbox_head.contrast.assign = 'all'
+        dataset_cfg = cfg.train_dataloader.dataset
+        # the shapes at this size, whatever data the config names
+        pictures = dict(img='train/')
+        dataset_cfg.update(
+            data_root=root, ann_file='annotations/instances_train.json', data_prefix=pictures
+        )
+        dataset_cfg.metainfo = None
+        for transform in dataset_cfg.pipeline:
+            if transform.type == 'Resize':
+                transform.scale = size
+        dataset_cfg.metainfo = dict(classes=self._classes(root))
+        cfg.model.bbox_head.num_classes = len(dataset_cfg.metainfo['classes'])
+
+        torch.manual_seed(0)
+        self.dataset = DATASETS.build(dataset_cfg)
+        self.model = MODELS.build(cfg.model).train()
+        self.optim_wrapper = build_optim_wrapper(self.model, cfg.optim_wrapper)
+        self.collate, self.batch, self.next = pseudo_collate, batch, 0
+        self.clock = Clock()
+        for transform in self.dataset.pipeline.transforms:
+            name = type(transform).__name__
+            part = 'view' if name == 'ContrastiveView' else 'pack' if 'Pack' in name else 'read'
+            self.clock.wrap(transform, 'transform', part)
+        self.clock.wrap(self.model.data_preprocessor, 'forward', 'prepare')
+        self.clock.wrap(self.model, 'extract_feat', 'backbone, neck')
+        self.clock.wrap(self.model.bbox_head, 'loss', 'detection')
+        if variant != 'plain':
+            self.clock.wrap(self.model.bbox_head.contrast, 'forward', 'contrast')
+
+    @staticmethod
+    def _classes(root: str) -> Tuple[str, ...]:
+        import json
+        from pathlib import Path
+
+        content = json.loads((Path(root) / 'annotations' / 'instances_train.json').read_text())
+        return tuple(x['name'] for x in content['categories'])
+
+    def __call__(self) -> None:
+        """Run one iteration."""
+        indices = [(self.next + i) % len(self.dataset) for i in range(self.batch)]
+        self.next = (self.next + self.batch) % len(self.dataset)
+        with self.clock('read'):
+            data = self.collate([self.dataset[i] for i in indices])
+        data = self.model.data_preprocessor(data, training=True)
+        losses = self.model(**data, mode='loss')
+        total, _ = self.model.parse_losses(losses)
+        with self.clock('backward'):
+            self.optim_wrapper.backward(total)
+        with self.clock('optimizer'):
+            self.optim_wrapper.step()
+            self.optim_wrapper.zero_grad()
+
+
+def measure(name: str, config: str, size: Tuple[int, int], batch: int, steps: int) -> None:
+    """Print the table of one setting."""
+    from mmdet_contrast.datasets.shapes import make_shapes
+
+    with tempfile.TemporaryDirectory() as root:
+        make_shapes(root, num_images=dict(train=4 * batch), image_size=size, shots=())
+        runs = {variant: Step(variant, config, root, size, batch) for variant in VARIANTS}
+        taken: Dict[str, List[float]] = {variant: [] for variant in VARIANTS}
+        parts: Dict[str, Dict[str, List[float]]] = {v: defaultdict(list) for v in VARIANTS}
+        for iteration in range(steps + 1):
+            for variant, run in runs.items():
+                run.clock.parts.clear()
+                start = time.perf_counter()
+                run()
+                if iteration == 0:
+                    continue
+                taken[variant].append(time.perf_counter() - start)
+                for part in PARTS:
+                    parts[variant][part].append(run.clock.parts.get(part, 0.0))
+    totals = {variant: median(values) for variant, values in taken.items()}
+    print(f'\n{name}, batch {batch}, {steps} steps')
+    rows = []
+    for variant in VARIANTS:
+        cells = [f'{1e3 * median(parts[variant][part]):.1f}' for part in PARTS]
+        ratio = totals[variant] / totals['plain']
+        rows.append((variant, f'{1e3 * totals[variant]:.1f}', f'{ratio:.2f}x', *cells))
+    print(common.table(('variant, ms', 'step', '/ plain', *PARTS), rows))
+
+    both, chosen = totals['view, weight 0'], totals["contrast, assign='all'"]
+    extra = chosen - totals['plain']
+    print(
+        f'Of the {1e3 * extra:.0f} ms that the contrastive step costs more than the plain one, '
+        f'{1e3 * (both - totals["plain"]):.0f} ms go to the second view itself (making it, and '
+        f'backbone and neck once more, forward and backward), {1e3 * (chosen - both):.0f} ms to '
+        'the contrastive loss.'
+    )
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = common.parser(__doc__)
+    parser.add_argument('--steps', type=int, default=25)
+    args = parser.parse_args()
+    from mmengine.registry import init_default_scope
+
+    init_default_scope('mmdet')
+    print(common.machine())
+    for name, config, size, batch in SETTINGS[:1] if args.quick else SETTINGS:
+        if args.quick:
+            name, size, batch = f'{name} (quick: 64 x 64)', (64, 64), 2
+        measure(name, config, size, batch, 2 if args.quick else args.steps)
+    print(
+        '\nWhat would bring it down: the view costs a second pass through backbone and neck, so '
+        'contrast on every k-th iteration, a view of half the size, or detach_keys (no backward '
+        'pass through the view, once its features are made without gradient); the loss itself '
+        "costs least with assign='scale' or fewer levels, and a smaller pool_size."
+    )
+
+
+if __name__ == '__main__':
+    main()
