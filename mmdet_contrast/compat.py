@@ -1,18 +1,21 @@
 """What this package mends in its dependencies: the one place that knows of their breakages.
 
 Each item says which versions need it, and does nothing with others. Importing the package applies
-all of them, so they hold as soon as a config's ``custom_imports`` has run: before a resume, before
-``mim test``, and before ``init_detector`` or ``DetInferencer`` load a checkpoint.
+all of them but :func:`without_cuda_device`, so they hold as soon as a config's ``custom_imports``
+has run: before a resume, before ``mim test``, and before ``init_detector`` or ``DetInferencer``
+load a checkpoint.
 """
 
 import os.path as osp
 import re
-from typing import Any, Callable, Dict, Optional, Tuple, Union
+from contextlib import contextmanager
+from typing import Any, Callable, Dict, Iterator, Optional, Tuple, Union
+from unittest import mock
 
 import torch
 from mmengine.runner.checkpoint import CheckpointLoader
 
-__all__ = ['apply', 'load_from_local', 'needs_local_loader']
+__all__ = ['apply', 'load_from_local', 'needs_local_loader', 'without_cuda_device']
 
 
 def parse_release(version: str) -> Tuple[int, int]:
@@ -69,6 +72,24 @@ def load_from_local(
     if not osp.isfile(path):
         raise FileNotFoundError(f'no checkpoint at {path!r}: the path is not an existing file.')
     return torch.load(path, map_location=map_location, weights_only=False)
+
+
+@contextmanager
+def without_cuda_device() -> Iterator[None]:
+    """Let ``mmengine.dist.init_dist`` run on a torch without CUDA.
+
+    MMEngine (0.10.7 and before) calls ``torch.cuda.set_device`` for every backend, gloo too, which
+    raises where torch has no GPU; the rest of its set-up is what is wanted. Does nothing where
+    torch sees a GPU.
+
+    Yields:
+        None: With ``torch.cuda.set_device`` switched off on a machine without a GPU.
+    """
+    if torch.cuda.is_available():
+        yield
+        return
+    with mock.patch.object(torch.cuda, 'set_device', lambda device: None):
+        yield
 
 
 def apply(torch_version: Optional[str] = None) -> Tuple[str, ...]:

@@ -5,11 +5,9 @@ import inspect
 import os
 import os.path as osp
 import warnings
-from contextlib import contextmanager
 from copy import deepcopy
 from types import SimpleNamespace
-from typing import Any, Dict, Iterator, Optional, Union
-from unittest import mock
+from typing import Any, Dict, Optional, Union
 
 import torch
 from mmengine.config import Config, ConfigDict
@@ -19,6 +17,8 @@ from mmengine.registry import MODEL_WRAPPERS, RUNNERS
 from mmengine.runner import Runner
 from mmengine.utils.dl_utils import set_multi_processing
 from torch.nn.parallel import DistributedDataParallel
+
+from mmdet_contrast.compat import without_cuda_device
 
 LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
 
@@ -405,7 +405,7 @@ def _set_up_cpu(cfg: Config) -> None:
             dist_cfg['backend'] = 'gloo'
         # First, because init_dist would set 'spawn' and the runner would then warn of the change.
         set_multi_processing(**(env_cfg.get('mp_cfg') or {}), distributed=True)
-        with _without_cuda_device():
+        with without_cuda_device():
             init_dist(cfg.launcher, **dist_cfg)
     _plain_batch_norm(cfg)
     wrapper = cfg.get('model_wrapper_cfg')
@@ -421,17 +421,6 @@ def _set_up_cpu(cfg: Config) -> None:
     if wrapper_class is not None and issubclass(wrapper_class, DistributedDataParallel):
         wrapper['device_ids'] = None
     cfg.model_wrapper_cfg = wrapper
-
-
-@contextmanager
-def _without_cuda_device() -> Iterator[None]:
-    """Let ``init_dist`` run on a CPU-only torch.
-
-    MMEngine (0.10.7) calls ``torch.cuda.set_device`` for every backend, which raises where torch
-    has no CUDA; the rest of its set-up, for all launchers, is what is wanted.
-    """
-    with mock.patch.object(torch.cuda, 'set_device', lambda device: None):
-        yield
 
 
 def _plain_batch_norm(cfg: Config) -> None:
