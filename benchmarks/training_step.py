@@ -177,10 +177,10 @@ def main() -> None:
             name, size, batch = f'{name} (quick: 64 x 64)', (64, 64), 2
         measure(name, config, size, batch, 2 if args.quick else args.steps)
     print(
-        '\nWhat would bring it down: the view costs a second pass through backbone and neck, so '
-        'contrast on every k-th iteration, a view of half the size, or detach_keys (no backward '
-        'pass through the view, once its features are made without gradient); the loss itself '
-        "costs least with assign='scale' or fewer levels, and a smaller pool_size."
+        '\nWhat would bring it down: most of the extra time is the second pass through backbone '
+        'and neck, forward and backward, so a view on every k-th iteration only, or a forward '
+        'pass of the view without gradient (its embeddings as fixed targets), would save most. '
+        "The loss itself costs less with assign='scale', fewer levels or a smaller pool_size."
     )
 
 

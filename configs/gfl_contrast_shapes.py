@@ -6,14 +6,14 @@ model = dict(
     bbox_head=dict(
         _delete_=True,
         type='ContrastiveGFLHead',
-        num_classes=6,
+        num_classes=4,
         in_channels=64,
         stacked_convs=2,
         feat_channels=64,
         anchor_generator=dict(
             type='AnchorGenerator',
             ratios=[1.0],
-            octave_base_scale=8,
+            octave_base_scale=4,
             scales_per_octave=1,
             strides=[8, 16, 32, 64, 128]),
         norm_cfg=dict(type='GN', num_groups=16),

@@ -58,7 +58,7 @@ _DEFAULT_SHOTS = (5, 10)
 _SMALLEST_PICTURE = 32
 
 
-def shapes_metainfo(num_classes: int = 6) -> Dict[str, Any]:
+def shapes_metainfo(num_classes: int = 4) -> Dict[str, Any]:
     """``metainfo`` of the generated data set, for a ``CocoDataset``.
 
     Args:
@@ -83,7 +83,7 @@ def shapes_metainfo(num_classes: int = 6) -> Dict[str, Any]:
 def make_shapes(
     out_dir: Union[str, 'os.PathLike[str]'],
     num_images: Optional[Mapping[str, int]] = None,
-    num_classes: int = 6,
+    num_classes: int = 4,
     image_size: Union[int, Tuple[int, int]] = 128,
     seed: int = 0,
     shots: Optional[Sequence[int]] = None,
@@ -111,7 +111,7 @@ def make_shapes(
         out_dir (str or PathLike): Folder of the data set. It is made, must be empty, or hold an
             earlier data set of this function, which is replaced if its arguments differ.
         num_images (Mapping[str, int], optional): Number of pictures of each split, by default
-            400 'train', 100 'val', 100 'test'.
+            800 'train', 100 'val', 100 'test'.
         num_classes (int): 3 to 20; the first ones of :data:`SHAPES_CLASSES` are used.
         image_size (int or Tuple[int, int]): Side, or width and height, in pixels; at least 32.
         seed (int): Seed of the whole data set.
@@ -180,7 +180,7 @@ def _checked_arguments(
     """The arguments as plain JSON values, checked."""
     _check_classes(num_classes)
     if num_images is None:
-        num_images = {'train': 400, 'val': 100, 'test': 100}
+        num_images = {'train': 800, 'val': 100, 'test': 100}
     counts = {str(name): int(count) for name, count in num_images.items()}
     for name, count in counts.items():
         if count < 1 or not name.replace('_', '').isalnum() or name == 'annotations':

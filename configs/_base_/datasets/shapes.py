@@ -2,8 +2,7 @@
 dataset_type = 'CocoDataset'
 data_root = 'data/shapes/'
 metainfo = dict(
-    classes=('striped_disc', 'checkered_square', 'dotted_triangle', 'ringed_star', 'zigzag_heart',
-             'meshed_hexagon'))
+    classes=('striped_disc', 'checkered_square', 'dotted_triangle', 'ringed_star'))
 
 scale = (128, 128)
 
