@@ -117,6 +117,17 @@ class PeakMemory:
         )
 
 
+def release_memory() -> None:
+    """Give memory that is free, but kept by the C library, back to the system (glibc only)."""
+    import ctypes
+
+    gc.collect()
+    try:
+        ctypes.CDLL('libc.so.6').malloc_trim(0)
+    except (OSError, AttributeError):
+        pass
+
+
 def limit_memory(gib: float) -> None:
     """Let allocations beyond this much address space fail instead of filling the machine."""
     import resource

@@ -1,14 +1,18 @@
 """Normalised temperature-scaled cross-entropy (NT-Xent)."""
 
-from typing import Optional
+from typing import Callable, Optional, Tuple
 
 import torch
 import torch.nn.functional as F
 from mmdet.registry import MODELS
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 
 NEGATIVES = ('all', 'other_class')
+# Elements of a slice of the similarity matrix: enough to keep processors busy, and few enough for
+# large caches.
+_SLICE = 2**22
 
 
 def nt_xent_loss(
@@ -47,8 +51,9 @@ def nt_xent_loss(
         background (Tensor, optional): (K, D) embeddings that are negatives and nothing else.
         background_mask (Tensor, optional): (M, K) bool, which pair is compared with which
             background embedding. Defaults to all with all.
-        max_elements (int): Size of the similarity matrix from which on it is made and
-            differentiated in slices of rows: slower by one matrix product, in bounded memory.
+        max_elements (int): Size of the similarity matrix up to which it is kept for the backward
+            pass. A larger one is made again there: slower by one matrix product, and no more
+            than a slice of it is held at a time.
 
     Returns:
         Tensor: (2A,) terms of the A anchor pairs, queries first, in float32 or float64.
@@ -62,41 +67,99 @@ def nt_xent_loss(
     pair_of_row = pairs.repeat(2)
     rows = torch.cat((pairs, pairs + num_pairs))
     partners = torch.cat((pairs + num_pairs, pairs))
-    scaled = embeddings / temperature
+    scaled = (embeddings if anchors is None else embeddings[rows]) / temperature
+    candidates = embeddings
     if background is not None:
-        background = F.normalize(background.to(dtype), dim=1)
+        candidates = torch.cat((embeddings, F.normalize(background.to(dtype), dim=1)))
 
-    def terms(index: Tensor) -> Tensor:
-        pair, row, partner = pair_of_row[index], rows[index], partners[index][:, None]
-        logits = scaled[row] @ embeddings.T
-        positive = logits.gather(1, partner)[:, 0]
-        with torch.no_grad():
-            excluded = None
-            if negatives == 'other_class':
-                excluded = labels[pair][:, None] == labels
-            if groups is not None:
-                foreign = groups[pair][:, None] != groups
-                excluded = foreign if excluded is None else excluded | foreign
-            if excluded is not None:
-                excluded = excluded.repeat(1, 2).scatter_(1, partner, False)
-        if excluded is None:
-            logits = logits.scatter(1, row[:, None], float('-inf'))
-        else:
-            excluded.scatter_(1, row[:, None], True)
-            logits = logits.masked_fill(excluded, float('-inf'))
-        if background is not None:
-            extra = scaled[row] @ background.T
-            if background_mask is not None:
-                extra = extra.masked_fill(~background_mask[pair], float('-inf'))
-            logits = torch.cat((logits, extra), dim=1)
-        return logits.logsumexp(dim=1) - positive
+    def exclude(logits: Tensor, start: int, stop: int) -> None:
+        pair, row, partner = pair_of_row[start:stop], rows[start:stop, None], partners[start:stop]
+        excluded = None
+        if negatives == 'other_class':
+            excluded = labels[pair][:, None] == labels
+        if groups is not None:
+            foreign = groups[pair][:, None] != groups
+            excluded = foreign if excluded is None else excluded | foreign
+        if excluded is not None:
+            excluded = excluded.repeat(1, 2).scatter_(1, partner[:, None], False)
+            logits[:, : 2 * num_pairs].masked_fill_(excluded, float('-inf'))
+        logits.scatter_(1, row, float('-inf'))
+        if background_mask is not None:
+            logits[:, 2 * num_pairs :].masked_fill_(~background_mask[pair], float('-inf'))
 
-    columns = 2 * num_pairs + (0 if background is None else len(background))
-    index = torch.arange(len(rows), device=device)
-    if len(rows) * columns <= max_elements:
-        return terms(index)
-    slices = index.split(max(1, max_elements // (8 * columns)))
-    return torch.cat([checkpoint(terms, part, use_reentrant=False) for part in slices])
+    return _Terms.apply(scaled, candidates, partners, exclude, max_elements)
+
+
+class _Terms(Function):
+    """``logsumexp(scaled @ candidates.T, dim=1) - positive`` of every row, without excluded ones.
+
+    Autograd would keep the similarity matrix several times. Here it is made in slices that stay
+    in the cache, turned in place into the gradient of its row's term, and kept at most once.
+    """
+
+    @staticmethod
+    def forward(
+        ctx,
+        scaled: Tensor,
+        candidates: Tensor,
+        partners: Tensor,
+        exclude: Callable[[Tensor, int, int], None],
+        max_elements: int,
+    ) -> Tensor:
+        rows = max(1, min(_SLICE, max_elements) // len(candidates))
+        ctx.starts = range(0, len(scaled), rows)
+        ctx.rows, ctx.exclude = rows, exclude
+        keeps = len(scaled) * len(candidates) <= max_elements and any(ctx.needs_input_grad)
+        terms, kept = [], []
+        for start in ctx.starts:
+            term, gradient = _slice_terms(
+                scaled, candidates, partners, exclude, start, start + rows
+            )
+            terms.append(term)
+            if keeps:
+                kept.append(gradient)
+        ctx.save_for_backward(scaled, candidates, partners, *kept)
+        return torch.cat(terms)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor) -> Tuple[Optional[Tensor], ...]:
+        scaled, candidates, partners, *kept = ctx.saved_tensors
+        grad_scaled, grad_candidates = torch.empty_like(scaled), torch.zeros_like(candidates)
+        for i, start in enumerate(ctx.starts):
+            part = slice(start, start + ctx.rows)
+            if kept:
+                gradient = kept[i]
+            else:
+                _, gradient = _slice_terms(
+                    scaled, candidates, partners, ctx.exclude, part.start, part.stop
+                )
+            factor = grad[part, None]
+            grad_scaled[part] = (gradient @ candidates).mul_(factor)
+            grad_candidates.addmm_(gradient.T, factor * scaled[part])
+        return grad_scaled, grad_candidates, None, None, None
+
+
+def _slice_terms(
+    scaled: Tensor,
+    candidates: Tensor,
+    partners: Tensor,
+    exclude: Callable[[Tensor, int, int], None],
+    start: int,
+    stop: int,
+) -> Tuple[Tensor, Tensor]:
+    """Return the terms of some rows, (R,), and their gradients by the logits, (R, columns)."""
+    logits = scaled[start:stop] @ candidates.T
+    exclude(logits, start, stop)
+    partner = partners[start:stop, None]
+    positive = logits.gather(1, partner)
+    highest = logits.amax(dim=1, keepdim=True)
+    weights = logits.sub_(highest).exp_()
+    total = weights.sum(dim=1, keepdim=True)
+    term = total.log() + (highest - positive)
+    gradient = weights.div_(total)
+    gradient.scatter_add_(1, partner, -torch.ones_like(total))
+    return term[:, 0], gradient
 
 
 @MODELS.register_module()
@@ -111,8 +174,8 @@ class NTXentLoss(nn.Module):
         temperature (float): Temperature, > 0.
         negatives (str): ``'other_class'`` or ``'all'``.
         loss_weight (float): Factor of the result.
-        max_elements (int): Size of the similarity matrix (rows times columns) from which on it
-            is processed in slices of rows.
+        max_elements (int): Size of the similarity matrix (rows times columns) up to which it is
+            kept for the backward pass; a larger one is made twice and never held whole.
 
     Examples:
         >>> loss = NTXentLoss(temperature=0.5, negatives='other_class')
