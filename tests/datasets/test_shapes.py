@@ -19,7 +19,9 @@ COUNTS = {'train': 60, 'val': 20}
 
 @pytest.fixture(scope='module')
 def made(tmp_path_factory):
-    return make_shapes(tmp_path_factory.mktemp('shapes') / 'a', COUNTS, seed=3, shots=(2, 5))
+    return make_shapes(
+        tmp_path_factory.mktemp('shapes') / 'a', COUNTS, num_classes=6, seed=3, shots=(2, 5)
+    )
 
 
 def _digest(root):
@@ -114,12 +116,12 @@ def test_annotations_agree_with_the_drawn_pixels(monkeypatch):
 
 
 def test_same_arguments_give_the_same_bytes(made, tmp_path):
-    again = make_shapes(tmp_path / 'b', COUNTS, seed=3, shots=(2, 5))
+    again = make_shapes(tmp_path / 'b', COUNTS, num_classes=6, seed=3, shots=(2, 5))
     assert _digest(again['root']) == _digest(made['root'])
 
 
 def test_a_picture_depends_on_seed_split_and_number_alone(made, tmp_path):
-    more = make_shapes(tmp_path / 'b', {'val': 8, 'train': 3}, seed=3, shots=())
+    more = make_shapes(tmp_path / 'b', {'val': 8, 'train': 3}, num_classes=6, seed=3, shots=())
     first, second = _digest(made['root']), _digest(more['root'])
     pictures = [name for name in second if name.endswith('.jpg')]
     assert len(pictures) == 11
