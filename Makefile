@@ -5,9 +5,8 @@ PYTHON ?=
 ARGS ?=
 
 SETUP = bash tools/setup_env.sh $(if $(VENV),--venv "$(VENV)") $(if $(PYTHON),--python "$(PYTHON)")
-# Threads that wait by spinning stall every process of a busy machine.
-THREADS = OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2} MKL_NUM_THREADS=$${MKL_NUM_THREADS:-2} \
-  OMP_WAIT_POLICY=$${OMP_WAIT_POLICY:-passive}
+# Threads of several processes spin against each other on few cores.
+THREADS = OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2} MKL_NUM_THREADS=$${MKL_NUM_THREADS:-2}
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-slow lint format benchmarks clean

@@ -7,11 +7,12 @@ _base_ = [
 model = dict(
     # the pictures are small and few: a quarter of ResNet-18's width trains on them in minutes
     backbone=dict(base_channels=16),
-    # normalisation everywhere: without it, neck and head learn slowly from scratch
-    neck=dict(in_channels=[16, 32, 64, 128], norm_cfg=dict(type='BN')),
+    # without normalisation, neck and head learn slowly from scratch; groups, because a batch of one
+    # image has a single value per channel on P7
+    neck=dict(in_channels=[16, 32, 64, 128], norm_cfg=dict(type='GN', num_groups=16)),
     bbox_head=dict(
         num_classes=4,
-        norm_cfg=dict(type='BN'),
+        norm_cfg=dict(type='GN', num_groups=16),
         # anchors from 16 pixels on, as half of the objects are smaller than 32
         anchor_generator=dict(octave_base_scale=2)))
 

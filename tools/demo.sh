@@ -43,8 +43,6 @@ fi
 printf '%s\n' "$config" > "$work/config"
 log="$work/demo.log"
 : > "$log"
-# Threads that wait by spinning stall every process of a busy machine.
-export OMP_WAIT_POLICY="${OMP_WAIT_POLICY:-passive}"
 # Warnings of third-party packages would bury what the demo has to say.
 export PYTHONWARNINGS="${PYTHONWARNINGS:-ignore}"
 
