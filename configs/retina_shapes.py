@@ -11,13 +11,13 @@ model = dict(
     # image has a single value per channel on P7
     neck=dict(in_channels=[16, 32, 64, 128], norm_cfg=dict(type='GN', num_groups=16)),
     bbox_head=dict(
-        num_classes=4,
+        num_classes=3,
         norm_cfg=dict(type='GN', num_groups=16),
         # anchors from 16 pixels on, as half of the objects are smaller than 32
         anchor_generator=dict(octave_base_scale=2)))
 
-max_epochs = 12
-train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=3)
+max_epochs = 10
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=5)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 optim_wrapper = dict(

@@ -97,8 +97,8 @@ install_test_tools() { # PYTHON: adds what is missing, and changes nothing that 
   "$python" -m pip freeze --exclude-editable | grep -E '^[A-Za-z0-9._-]+==' >"$constraints"
   # A constraint on ruff would fight with its pin.
   sed -i.bak '/^ruff==/d' "$constraints"
-  "$python" -m pip install -qq --no-compile -c "$constraints" -r "$REQUIREMENTS/tests.txt" >&2
-  "$python" -m pip install -qq --no-compile --no-deps -r "$REQUIREMENTS/tests_no_deps.txt" >&2
+  "$python" -m pip install -qq -c "$constraints" -r "$REQUIREMENTS/tests.txt" >&2
+  "$python" -m pip install -qq --no-deps -r "$REQUIREMENTS/tests_no_deps.txt" >&2
   rm -f "$constraints" "$constraints.bak"
 }
 
@@ -106,7 +106,7 @@ install_test_tools() { # PYTHON: adds what is missing, and changes nothing that 
 use_as_it_is() { # PYTHON REASON
   local python="$1"
   say "using the environment of $python as it is ($2): installing only the package"
-  "$python" -m pip install -qq --no-compile --no-deps --no-build-isolation -e "$ROOT" >&2
+  "$python" -m pip install -qq --no-deps --no-build-isolation -e "$ROOT" >&2
   if [ "$DEV" -eq 1 ]; then
     say 'installing the test tools that are missing'
     install_test_tools "$python"
@@ -186,7 +186,7 @@ printf 'incomplete\n' >"$stamp"
 say 'installing the pinned stack (torch and others): a minute or so, longer if it has to be downloaded'
 files=(-r "$REQUIREMENTS/stack.txt")
 if [ "$DEV" -eq 1 ]; then files+=(-r "$REQUIREMENTS/tests.txt"); fi
-"$python" -m pip install -qq --no-compile "${files[@]}" >&2
+"$python" -m pip install -qq "${files[@]}" >&2
 
 # --- mmcv's ops: built once for each version of torch and Python, kept outside of the repository.
 mmcv="$(sed -n 's/^mmcv==\([0-9.]*\).*/\1/p' "$REQUIREMENTS/no_deps.txt")"
@@ -275,7 +275,7 @@ sys.exit(not (u.find_spec("mmcv") and not u.find_spec("mmcv._ext")))' 2>/dev/nul
   "$python" -m pip uninstall -qq -y mmcv >&2
 fi
 # mmcv by its path, as an index or a cache may hold another build of the same version.
-"$python" -m pip install -qq --no-compile --no-deps --no-build-isolation \
+"$python" -m pip install -qq --no-deps --no-build-isolation \
   "$wheel" "${files[@]}" -e "$ROOT" >&2
 
 works "$python" || {

@@ -58,7 +58,7 @@ _DEFAULT_SHOTS = (5, 10)
 _SMALLEST_PICTURE = 32
 
 
-def shapes_metainfo(num_classes: int = 4) -> Dict[str, Any]:
+def shapes_metainfo(num_classes: int = 3) -> Dict[str, Any]:
     """``metainfo`` of the generated data set, for a ``CocoDataset``.
 
     Args:
@@ -83,7 +83,7 @@ def shapes_metainfo(num_classes: int = 4) -> Dict[str, Any]:
 def make_shapes(
     out_dir: Union[str, 'os.PathLike[str]'],
     num_images: Optional[Mapping[str, int]] = None,
-    num_classes: int = 4,
+    num_classes: int = 3,
     image_size: Union[int, Tuple[int, int]] = 128,
     seed: int = 0,
     shots: Optional[Sequence[int]] = None,

@@ -9,7 +9,7 @@ def parse_args() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('out_dir', help='folder of the data set')
-    parser.add_argument('--num-classes', type=int, default=4, help='3 to 20')
+    parser.add_argument('--num-classes', type=int, default=3, help='3 to 20')
     parser.add_argument('--train', type=int, default=800, help='number of training pictures')
     parser.add_argument('--val', type=int, default=100, help='number of validation pictures')
     parser.add_argument('--test', type=int, default=100, help='number of test pictures')

@@ -1,8 +1,7 @@
 # The generated data set, made with tools/dataset_converters/make_shapes.py data/shapes.
 dataset_type = 'CocoDataset'
 data_root = 'data/shapes/'
-metainfo = dict(
-    classes=('striped_disc', 'checkered_square', 'dotted_triangle', 'ringed_star'))
+metainfo = dict(classes=('striped_disc', 'checkered_square', 'dotted_triangle'))
 
 scale = (128, 128)
 

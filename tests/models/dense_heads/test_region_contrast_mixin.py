@@ -51,7 +51,7 @@ def one_batch(model, counts=(2, 3), views=True, size=96):
     data = demo_mm_inputs(
         len(counts),
         [[3, size, size]] * len(counts),
-        num_classes=4,
+        num_classes=3,
         num_items=list(counts),
         use_box_type=True,
     )
