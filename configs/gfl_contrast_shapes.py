@@ -15,7 +15,8 @@ model = dict(
             ratios=[1.0],
             octave_base_scale=4,
             scales_per_octave=1,
-            strides=[8, 16, 32, 64, 128]),
+            strides=[8, 16, 32, 64, 128],
+        ),
         norm_cfg=dict(type='GN', num_groups=16),
         loss_cls=dict(type='QualityFocalLoss', use_sigmoid=True, beta=2.0, loss_weight=1.0),
         loss_dfl=dict(type='DistributionFocalLoss', loss_weight=0.25),
@@ -24,11 +25,16 @@ model = dict(
         contrast=dict(
             projector=dict(type='MLPProjector', hidden_channels=256, out_channels=128),
             criterion=dict(
-                type='NTXentLoss', temperature=0.5, negatives='other_class', loss_weight=0.5))),
+                type='NTXentLoss', temperature=0.5, negatives='other_class', loss_weight=0.5
+            ),
+        ),
+    ),
     train_cfg=dict(
         _delete_=True,
         assigner=dict(type='ATSSAssigner', topk=9),
         allowed_border=-1,
         pos_weight=-1,
-        debug=False),
-    test_cfg=dict(nms=dict(type='nms', iou_threshold=0.6)))
+        debug=False,
+    ),
+    test_cfg=dict(nms=dict(type='nms', iou_threshold=0.6)),
+)

@@ -4,4 +4,6 @@ _base_ = ['mmdet::retinanet/retinanet_r50_fpn_1x_coco.py', './_base_/plugin.py']
 
 model = dict(
     backbone=dict(
-        init_cfg=dict(checkpoint='https://download.pytorch.org/models/resnet50-0676ba61.pth')))
+        init_cfg=dict(checkpoint='https://download.pytorch.org/models/resnet50-0676ba61.pth')
+    )
+)

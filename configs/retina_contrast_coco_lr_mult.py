@@ -6,4 +6,6 @@ optim_wrapper = dict(
         custom_keys={
             'backbone': dict(lr_mult=0.1),
             'bbox_head.contrast': dict(lr_mult=2.0, decay_mult=0.0),
-        }))
+        }
+    )
+)

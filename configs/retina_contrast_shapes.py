@@ -11,7 +11,11 @@ model = dict(
             projector=dict(type='MLPProjector', hidden_channels=256, out_channels=128),
             scope='batch',
             criterion=dict(
-                type='NTXentLoss', temperature=0.5, negatives='other_class', loss_weight=0.5))))
+                type='NTXentLoss', temperature=0.5, negatives='other_class', loss_weight=0.5
+            ),
+        ),
+    ),
+)
 
 train_pipeline = [
     dict(type='LoadImageFromFile'),

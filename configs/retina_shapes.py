@@ -1,7 +1,9 @@
 # Plain RetinaNet on the generated shapes: the twin of retina_contrast_shapes.py.
 _base_ = [
-    'mmdet::_base_/default_runtime.py', './_base_/plugin.py', './_base_/models/retinanet_small.py',
-    './_base_/datasets/shapes.py'
+    'mmdet::_base_/default_runtime.py',
+    './_base_/plugin.py',
+    './_base_/models/retinanet_small.py',
+    './_base_/datasets/shapes.py',
 ]
 
 model = dict(
@@ -14,7 +16,9 @@ model = dict(
         num_classes=3,
         norm_cfg=dict(type='GN', num_groups=16),
         # anchors from 16 pixels on, as half of the objects are smaller than 32
-        anchor_generator=dict(octave_base_scale=2)))
+        anchor_generator=dict(octave_base_scale=2),
+    ),
+)
 
 max_epochs = 10
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=5)
@@ -23,13 +27,13 @@ test_cfg = dict(type='TestLoop')
 optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(type='AdamW', lr=2e-3, weight_decay=0.01),
-    clip_grad=dict(max_norm=10))
+    clip_grad=dict(max_norm=10),
+)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.1, by_epoch=False, begin=0, end=50),
     dict(type='CosineAnnealingLR', T_max=max_epochs, by_epoch=True, convert_to_iter_based=True),
 ]
-default_hooks = dict(
-    logger=dict(interval=10), checkpoint=dict(interval=1, max_keep_ckpts=2))
+default_hooks = dict(logger=dict(interval=10), checkpoint=dict(interval=1, max_keep_ckpts=2))
 vis_backends = [dict(type='LocalVisBackend'), dict(type='TensorboardVisBackend')]
 visualizer = dict(type='DetLocalVisualizer', vis_backends=vis_backends, name='visualizer')
 randomness = dict(seed=0)

@@ -5,7 +5,7 @@ import os
 
 from mmengine.config import DictAction
 
-from mmdet_contrast.utils.launch import LAUNCHERS, LaunchError, test
+from mmdet_contrast.utils.launch import LAUNCHERS, LaunchError, shut_down, test
 
 
 def parse_args() -> argparse.Namespace:
@@ -40,6 +40,7 @@ def main() -> None:
     os.environ.setdefault('LOCAL_RANK', str(args.pop('local_rank')))
     try:
         test(**args)
+        shut_down()
     except LaunchError as error:
         raise SystemExit(f'test.py: error: {error}') from None
 

@@ -5,7 +5,7 @@ import os
 
 from mmengine.config import DictAction
 
-from mmdet_contrast.utils.launch import LAUNCHERS, LaunchError, train
+from mmdet_contrast.utils.launch import LAUNCHERS, LaunchError, shut_down, train
 
 
 def parse_args() -> argparse.Namespace:
@@ -44,6 +44,7 @@ def main() -> None:
     os.environ.setdefault('LOCAL_RANK', str(args.pop('local_rank')))
     try:
         train(**args)
+        shut_down()
     except LaunchError as error:
         raise SystemExit(f'train.py: error: {error}') from None
 

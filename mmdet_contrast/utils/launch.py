@@ -12,7 +12,7 @@ from typing import Any, Dict, Optional, Union
 import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.device import get_device
-from mmengine.dist import init_dist, is_distributed
+from mmengine.dist import barrier, init_dist, is_distributed
 from mmengine.registry import MODEL_WRAPPERS, RUNNERS
 from mmengine.runner import Runner
 from mmengine.utils.dl_utils import set_multi_processing
@@ -291,6 +291,16 @@ def test(
 
 # ``test`` is an entry point here, and pytest would take an import of it for a test case.
 test.__test__ = False  # type: ignore[attr-defined]
+
+
+def shut_down() -> None:
+    """Leave the process group at the end of a program; does nothing outside of one.
+
+    A process that exits with gloo's threads still running may be aborted although it has finished.
+    """
+    if is_distributed():
+        barrier()
+        torch.distributed.destroy_process_group()
 
 
 def _limit_dynamo_cache() -> None:
