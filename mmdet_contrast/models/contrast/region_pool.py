@@ -5,6 +5,8 @@ from typing import Tuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 
 
 def pool_regions(
@@ -40,12 +42,40 @@ def pool_regions(
     index = (image * height + y[:, :, None, :, None]) * width + x[:, None, :, None, :]
     weight = y_weight[:, :, None, :, None] * x_weight[:, None, :, None, :]
 
-    rows = feat.permute(0, 2, 3, 1).to(dtype).reshape(-1, channels)
+    # only the cells that are read: the maps are far larger, and their layout is another one
+    used = torch.zeros(batch * height * width, dtype=torch.bool, device=feat.device)
+    used[index.reshape(-1)] = True
+    position = used.cumsum(0) - 1
+    rows = _TakeCells.apply(feat, used.nonzero()[:, 0]).to(dtype)
     bag = (2 * sampling_ratio) ** 2
     pooled = F.embedding_bag(
-        index.reshape(-1, bag), rows, per_sample_weights=weight.reshape(-1, bag), mode='sum'
+        position[index].reshape(-1, bag),
+        rows,
+        per_sample_weights=weight.reshape(-1, bag),
+        mode='sum',
     )
     return pooled.view(len(rois), output_size, output_size, channels).permute(0, 3, 1, 2)
+
+
+class _TakeCells(Function):
+    """Rows (U, C) of distinct cells of a feature map; their gradient is written in one pass."""
+
+    @staticmethod
+    def forward(ctx, feat: Tensor, cells: Tensor) -> Tensor:
+        ctx.shape = feat.shape
+        ctx.save_for_backward(cells)
+        area = feat.shape[2] * feat.shape[3]
+        return feat.flatten(2)[cells // area, :, cells % area]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor) -> Tuple[Tensor, None]:
+        (cells,) = ctx.saved_tensors
+        area = ctx.shape[2] * ctx.shape[3]
+        out = grad.new_zeros(ctx.shape)
+        # cells are distinct: nothing to accumulate
+        out.flatten(2)[cells // area, :, cells % area] = grad
+        return out, None
 
 
 def _taps(
