@@ -1,5 +1,25 @@
 """Models: registered in MMDetection's registry on import."""
 
-from . import contrast, data_preprocessors, dense_heads, losses
+from . import (
+    backbones,
+    contrast,
+    data_preprocessors,
+    dense_heads,
+    detectors,
+    layers,
+    losses,
+    necks,
+    task_modules,
+)
 
-__all__ = ['contrast', 'data_preprocessors', 'dense_heads', 'losses']
+__all__ = [
+    'backbones',
+    'contrast',
+    'data_preprocessors',
+    'dense_heads',
+    'detectors',
+    'layers',
+    'losses',
+    'necks',
+    'task_modules',
+]

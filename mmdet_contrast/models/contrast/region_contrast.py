@@ -44,7 +44,8 @@ class RegionContrast(BaseModule):
     so that the averaged gradients are those of one process with the joined batch.
 
     Args:
-        in_channels (int): Channels C of every level.
+        in_channels (int | Sequence[int]): Channels C of every level, or of each. Where they differ
+            each level needs a projector of its own (``share_projector=False``).
         strides (Sequence[int]): Stride of every level in pixels.
         levels (Sequence[int], optional): Indices of the levels used. Defaults to all.
         level_weights (Sequence[float], optional): A factor for each level used. Defaults to 1.
@@ -55,7 +56,8 @@ class RegionContrast(BaseModule):
         pool_size (int): Height and width P of the pooled features.
         sampling_ratio (int): Samples per cell and axis of RoIAlign, at least 1.
         projector (dict, optional): Config of the projector, which is built with
-            ``in_channels = C * P * P``. None compares the flattened features themselves.
+            ``in_channels = C * P * P`` of its level. None compares the flattened features
+            themselves.
         share_projector (bool): One projector for all levels, or one for each.
         criterion (dict): Config of the loss.
         scope (str): Where negatives come from: the same ``'image'``, the ``'batch'`` of this
@@ -75,7 +77,7 @@ class RegionContrast(BaseModule):
 
     def __init__(
         self,
-        in_channels: int = 256,
+        in_channels: Union[int, Sequence[int]] = 256,
         strides: Sequence[int] = (8, 16, 32, 64, 128),
         levels: Optional[Sequence[int]] = None,
         level_weights: Optional[Sequence[float]] = None,
@@ -124,12 +126,20 @@ class RegionContrast(BaseModule):
         self.num_background = num_background
         self.detach_keys = detach_keys
 
-        self.flat_channels = in_channels * pool_size**2
+        if isinstance(in_channels, int):
+            in_channels = [in_channels] * len(self.strides)
+        channels = [in_channels[i] for i in self.levels]
+        if len(set(channels)) > 1 and (projector is None or share_projector):
+            raise ValueError(
+                f'RegionContrast got levels of {tuple(channels)} channels, which one projector, or '
+                'none, cannot make comparable: set bbox_head.contrast.projector='
+                "dict(type='MLPProjector') and bbox_head.contrast.share_projector=False."
+            )
         self.share_projector = share_projector
         self.projectors = ModuleList()
         if projector is not None:
-            for _ in self.levels[:1] if share_projector else self.levels:
-                cfg = dict(dict(type='MLPProjector', in_channels=self.flat_channels), **projector)
+            for c in channels[:1] if share_projector else channels:
+                cfg = dict(dict(type='MLPProjector', in_channels=c * pool_size**2), **projector)
                 self.projectors.append(MODELS.build(cfg))
         self.criterion = MODELS.build(criterion or dict(type='NTXentLoss'))
 
@@ -266,7 +276,7 @@ class RegionContrast(BaseModule):
     def _pool(self, feat: Tensor, rois: Tensor, stride: int) -> Tensor:
         """Return the flattened features (K, C * P * P) of regions on a level."""
         pooled = pool_regions(feat, rois, self.pool_size, stride, self.sampling_ratio)
-        return pooled.reshape(len(rois), self.flat_channels)
+        return pooled.flatten(1)
 
     def _needs_background(self, labels: Tensor, groups: Tensor) -> Tensor:
         """Return (M,) bool: which pairs are to be compared with background regions."""

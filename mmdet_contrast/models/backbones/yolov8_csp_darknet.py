@@ -1,0 +1,133 @@
+"""The backbone of YOLOv8."""
+
+from typing import List, Optional, Sequence, Tuple, Union
+
+from mmcv.cnn import ConvModule
+from mmdet.registry import MODELS
+from mmengine.model import BaseModule, Sequential
+from mmengine.utils.dl_utils.parrots_wrapper import _BatchNorm
+from torch import Tensor
+
+from ..layers.c2f import ACT_CFG, NORM_CFG, C2f
+from ..layers.sppf import SPPF
+from ..layers.yolov8_scale import check_factors, scale_channels, scale_depth
+
+
+@MODELS.register_module()
+class YOLOv8CSPDarknet(BaseModule):
+    """CSPDarknet of YOLOv8: a stem and four stages of a strided convolution and a C2f.
+
+    SPPF ends the last stage. The published sizes are pairs of factors and a width of the last
+    stage, see ``YOLOV8_SCALES``; ``YOLOv8Detector(scale='n')`` fills them in.
+
+    Args:
+        deepen_factor (float): Factor of the number of bottlenecks (3, 6, 6, 3).
+        widen_factor (float): Factor of the channels (64, 128, 256, 512, last).
+        last_stage_out_channels (int): Channels of the last stage at width 1.
+        in_channels (int): Channels of the images.
+        out_indices (Sequence[int]): Outputs: 0 is the stem (stride 2), 4 the last stage (32).
+        frozen_stages (int): The stem and so many stages less one are frozen, that is, without
+            gradient and in eval mode; -1 freezes nothing.
+        norm_eval (bool): Whether BatchNorm stays in eval mode in training.
+        norm_cfg (dict): Normalisation of the convolutions.
+        act_cfg (dict): Activation of the convolutions.
+        init_cfg (dict, optional): Initialisation; Kaiming for the convolutions by default.
+
+    Raises:
+        ValueError: If a factor is not above 0 or an index is not from 0 to 4.
+
+    Examples:
+        >>> backbone = YOLOv8CSPDarknet(deepen_factor=0.33, widen_factor=0.25)
+        >>> [tuple(out.shape) for out in backbone(torch.rand(1, 3, 64, 64))]
+        [(1, 64, 8, 8), (1, 128, 4, 4), (1, 256, 2, 2)]
+    """
+
+    BLOCKS = (3, 6, 6, 3)
+
+    def __init__(
+        self,
+        deepen_factor: float = 1.0,
+        widen_factor: float = 1.0,
+        last_stage_out_channels: int = 1024,
+        in_channels: int = 3,
+        out_indices: Sequence[int] = (2, 3, 4),
+        frozen_stages: int = -1,
+        norm_eval: bool = False,
+        norm_cfg: dict = NORM_CFG,
+        act_cfg: dict = ACT_CFG,
+        init_cfg: Optional[Union[dict, List[dict]]] = None,
+    ) -> None:
+        if init_cfg is None:
+            init_cfg = dict(
+                type='Kaiming',
+                layer='Conv2d',
+                a=5**0.5,
+                distribution='uniform',
+                mode='fan_in',
+                nonlinearity='leaky_relu',
+            )
+        super().__init__(init_cfg=init_cfg)
+        check_factors('YOLOv8CSPDarknet', deepen_factor, widen_factor)
+        if not set(out_indices) <= set(range(5)) or frozen_stages not in range(-1, 5):
+            raise ValueError(
+                f'YOLOv8CSPDarknet got out_indices={tuple(out_indices)} and frozen_stages='
+                f'{frozen_stages}; indices from 0 (stem) to 4 expected, and -1 to 4.'
+            )
+        self.out_indices = tuple(out_indices)
+        self.frozen_stages = frozen_stages
+        self.norm_eval = norm_eval
+
+        channels = [
+            scale_channels(c, widen_factor) for c in (64, 128, 256, 512, last_stage_out_channels)
+        ]
+        self.out_channels = tuple(channels[i] for i in self.out_indices)
+        cfg = dict(norm_cfg=norm_cfg, act_cfg=act_cfg)
+        self.stem = ConvModule(in_channels, channels[0], 3, stride=2, padding=1, **cfg)
+        self.layers = ['stem']
+        for i, blocks in enumerate(self.BLOCKS):
+            stage = [
+                ConvModule(channels[i], channels[i + 1], 3, stride=2, padding=1, **cfg),
+                C2f(channels[i + 1], channels[i + 1], scale_depth(blocks, deepen_factor), **cfg),
+            ]
+            if i == len(self.BLOCKS) - 1:
+                stage.append(SPPF(channels[i + 1], channels[i + 1], **cfg))
+            self.layers.append(f'stage{i + 1}')
+            self.add_module(self.layers[-1], Sequential(*stage))
+
+    def forward(self, x: Tensor) -> Tuple[Tensor, ...]:
+        """Compute the features.
+
+        Args:
+            x (Tensor): (N, in_channels, H, W) images.
+
+        Returns:
+            tuple[Tensor]: (N, C_i, H / 2**(i + 1), W / 2**(i + 1)) for each index of
+            ``out_indices``.
+        """
+        outs = []
+        for i, name in enumerate(self.layers):
+            x = getattr(self, name)(x)
+            if i in self.out_indices:
+                outs.append(x)
+        return tuple(outs)
+
+    def train(self, mode: bool = True) -> 'YOLOv8CSPDarknet':
+        """Set the mode, frozen stages excepted.
+
+        Args:
+            mode (bool): Whether to train.
+
+        Returns:
+            YOLOv8CSPDarknet: Itself.
+        """
+        super().train(mode)
+        for name in self.layers[: self.frozen_stages + 1]:
+            stage = getattr(self, name)
+            stage.eval()
+            for parameter in stage.parameters():
+                parameter.requires_grad = False
+        if mode and self.norm_eval:
+            for module in self.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
+        return self

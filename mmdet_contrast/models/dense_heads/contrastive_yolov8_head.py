@@ -1,0 +1,21 @@
+"""YOLOv8Head with the region-contrastive loss."""
+
+from mmdet.registry import MODELS
+
+from .region_contrast_mixin import RegionContrastMixin
+from .yolov8_head import YOLOv8Head
+
+
+@MODELS.register_module()
+class ContrastiveYOLOv8Head(RegionContrastMixin, YOLOv8Head):
+    """``YOLOv8Head`` with :class:`RegionContrast` beside its own losses.
+
+    The levels of YOLOv8 have different numbers of channels, so each needs a projector of its own:
+    ``contrast=dict(projector=dict(type='MLPProjector'), share_projector=False)``.
+
+    Args:
+        *args: As in ``YOLOv8Head``.
+        contrast (dict, optional): Config of ``RegionContrast``.
+        train_views (str): What the detection losses see: ``'originals'``, or ``'both'`` views.
+        **kwargs: As in ``YOLOv8Head``.
+    """

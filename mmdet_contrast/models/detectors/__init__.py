@@ -1,0 +1,5 @@
+"""Detectors."""
+
+from .yolov8_detector import YOLOv8Detector
+
+__all__ = ['YOLOv8Detector']

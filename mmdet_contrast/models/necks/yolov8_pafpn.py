@@ -1,0 +1,125 @@
+"""The neck of YOLOv8."""
+
+from typing import List, Optional, Sequence, Tuple, Union
+
+import torch
+import torch.nn.functional as F
+from mmcv.cnn import ConvModule
+from mmdet.registry import MODELS
+from mmengine.model import BaseModule, ModuleList
+from torch import Tensor
+
+from ..layers.c2f import ACT_CFG, NORM_CFG, C2f
+from ..layers.yolov8_scale import check_factors, scale_channels, scale_depth
+
+
+@MODELS.register_module()
+class YOLOv8PAFPN(BaseModule):
+    """Path aggregation (PANet, arXiv 1803.01534) with C2f blocks, as in YOLOv8.
+
+    Args:
+        in_channels (Sequence[int]): Channels of the backbone's outputs at width 1, finest first.
+        out_channels (Sequence[int], optional): Channels of the outputs at width 1; those of the
+            inputs by default.
+        deepen_factor (float): Factor of ``num_blocks``.
+        widen_factor (float): Factor of the channels. 1 for a backbone that is not widened, whose
+            channels are then taken as they are.
+        num_blocks (int): Bottlenecks of a C2f at depth 1.
+        norm_cfg (dict): Normalisation of the convolutions.
+        act_cfg (dict): Activation of the convolutions.
+        init_cfg (dict, optional): Initialisation; Kaiming for the convolutions by default.
+
+    Raises:
+        ValueError: If a factor is not above 0 or the numbers of channels differ.
+    """
+
+    def __init__(
+        self,
+        in_channels: Sequence[int] = (256, 512, 1024),
+        out_channels: Optional[Sequence[int]] = None,
+        deepen_factor: float = 1.0,
+        widen_factor: float = 1.0,
+        num_blocks: int = 3,
+        norm_cfg: dict = NORM_CFG,
+        act_cfg: dict = ACT_CFG,
+        init_cfg: Optional[Union[dict, List[dict]]] = None,
+    ) -> None:
+        if init_cfg is None:
+            init_cfg = dict(
+                type='Kaiming',
+                layer='Conv2d',
+                a=5**0.5,
+                distribution='uniform',
+                mode='fan_in',
+                nonlinearity='leaky_relu',
+            )
+        super().__init__(init_cfg=init_cfg)
+        check_factors('YOLOv8PAFPN', deepen_factor, widen_factor)
+        out_channels = in_channels if out_channels is None else out_channels
+        if len(in_channels) != len(out_channels) or len(in_channels) < 2:
+            raise ValueError(
+                f'YOLOv8PAFPN got in_channels={tuple(in_channels)} and out_channels='
+                f'{tuple(out_channels)}; one number for each of at least two levels expected.'
+            )
+        # channels that come out of a backbone as they are need not be multiples of 8
+        ins = [c if widen_factor == 1 else scale_channels(c, widen_factor) for c in in_channels]
+        outs = [c if widen_factor == 1 else scale_channels(c, widen_factor) for c in out_channels]
+        self.in_channels, self.out_channels = tuple(ins), tuple(outs)
+        cfg = dict(norm_cfg=norm_cfg, act_cfg=act_cfg)
+        c2f = dict(num_blocks=scale_depth(num_blocks, deepen_factor), shortcut=False, **cfg)
+
+        self.top_down_blocks = ModuleList()
+        self.downsamples = ModuleList()
+        self.bottom_up_blocks = ModuleList()
+        last = len(ins) - 1
+        # what comes from above: the backbone's last map, then the blocks' outputs
+        above = ins[last]
+        for level in range(last - 1, -1, -1):
+            self.top_down_blocks.append(C2f(above + ins[level], outs[level], **c2f))
+            above = outs[level]
+        for level in range(1, last + 1):
+            below = outs[level - 1]
+            self.downsamples.append(ConvModule(below, below, 3, stride=2, padding=1, **cfg))
+            lateral = ins[last] if level == last else outs[level]
+            self.bottom_up_blocks.append(C2f(below + lateral, outs[level], **c2f))
+
+    def forward(self, inputs: Sequence[Tensor]) -> Tuple[Tensor, ...]:
+        """Compute the pyramid.
+
+        Args:
+            inputs (Sequence[Tensor]): (N, C_l, H_l, W_l) features, finest first, each map half
+                the size of the one before.
+
+        Returns:
+            tuple[Tensor]: (N, out_channels[l], H_l, W_l).
+
+        Raises:
+            ValueError: If the channels or the sizes of the maps do not fit.
+        """
+        self._check(inputs)
+        maps = [inputs[-1]]
+        for block, lateral in zip(self.top_down_blocks, reversed(inputs[:-1])):
+            above = F.interpolate(maps[0], scale_factor=2, mode='nearest')
+            maps.insert(0, block(torch.cat((above, lateral), dim=1)))
+        outs = [maps[0]]
+        for downsample, block, lateral in zip(self.downsamples, self.bottom_up_blocks, maps[1:]):
+            outs.append(block(torch.cat((downsample(outs[-1]), lateral), dim=1)))
+        return tuple(outs)
+
+    def _check(self, inputs: Sequence[Tensor]) -> None:
+        channels = tuple(x.shape[1] for x in inputs)
+        if channels != self.in_channels:
+            raise ValueError(
+                f'YOLOv8PAFPN got features with {channels} channels, {self.in_channels} expected: '
+                "set the neck's in_channels and widen_factor to those of the backbone."
+            )
+        if torch.onnx.is_in_onnx_export() or torch.jit.is_tracing():
+            return
+        for fine, coarse in zip(inputs, inputs[1:]):
+            if tuple(fine.shape[2:]) != tuple(2 * size for size in coarse.shape[2:]):
+                sizes = [tuple(x.shape[2:]) for x in inputs]
+                raise ValueError(
+                    f'YOLOv8PAFPN got maps of {sizes} cells, each expected half the size of the '
+                    'one before: height and width of the input must be multiples of the coarsest '
+                    'stride; set data_preprocessor.pad_size_divisor=32.'
+                )

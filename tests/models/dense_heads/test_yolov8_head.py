@@ -1,0 +1,285 @@
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from mmdet.registry import MODELS
+from mmdet.structures.bbox import HorizontalBoxes
+from mmengine.config import ConfigDict
+from mmengine.registry import init_default_scope
+from mmengine.structures import InstanceData
+
+from mmdet_contrast.models.dense_heads import YOLOv8Head
+from mmdet_contrast.models.losses import complete_iou
+
+CLASSES = 4
+TEST_CFG = ConfigDict(
+    score_thr=0.3, nms=dict(type='nms', iou_threshold=0.6), max_per_img=10, multi_label=True
+)
+
+
+def make_head(**kwargs):
+    init_default_scope('mmdet')
+    torch.manual_seed(0)
+    settings = dict(num_classes=CLASSES, in_channels=[16, 16, 24], test_cfg=TEST_CFG)
+    head = YOLOv8Head(**dict(settings, **kwargs))
+    head.init_weights()
+    return head
+
+
+def make_maps(batch=2, height=64, width=96, seed=0, scale=1.0):
+    generator = torch.Generator().manual_seed(seed)
+    shapes = [(height // s, width // s) for s in (8, 16, 32)]
+    return tuple(
+        [scale * torch.randn(batch, c, *shape, generator=generator) for shape in shapes]
+        for c in (CLASSES, 64)
+    )
+
+
+def make_instances(counts, seed=0, height=64, width=96):
+    generator = torch.Generator().manual_seed(seed)
+    instances = []
+    for count in counts:
+        corner = torch.rand(count, 2, generator=generator) * torch.tensor([width, height]) * 0.6
+        size = 4 + torch.rand(count, 2, generator=generator) * 36
+        labels = torch.randint(CLASSES, (count,), generator=generator)
+        instances.append(InstanceData(bboxes=torch.cat((corner, corner + size), 1), labels=labels))
+    return instances
+
+
+def metas(batch=2, height=64, width=96):
+    return [dict(img_shape=(height, width), scale_factor=(1.0, 1.0))] * batch
+
+
+def slow_losses(head, cls_scores, bbox_preds, instances):
+    """Loop over images and points, dense targets, everything decoded."""
+    points, strides = [], []
+    for level, stride in zip(cls_scores, (8, 16, 32)):
+        for y in range(level.shape[2]):
+            for x in range(level.shape[3]):
+                points.append(((x + 0.5) * stride, (y + 0.5) * stride))
+                strides.append(stride)
+    points, strides = torch.tensor(points), torch.tensor(strides).float()
+    logits = torch.cat([m.permute(0, 2, 3, 1).reshape(len(m), -1, CLASSES) for m in cls_scores], 1)
+    bins = torch.cat([m.permute(0, 2, 3, 1).reshape(len(m), -1, 4, 16) for m in bbox_preds], 1)
+    distances = (bins.softmax(-1) * torch.arange(16.0)).sum(-1) * strides[:, None]
+    boxes = torch.cat((points - distances[..., :2], points + distances[..., 2:]), -1)
+    cls, bbox, dfl, total = 0, 0, 0, 0
+    for i, gt in enumerate(instances):
+        assigned = head.assigner.assign(
+            logits[i : i + 1].sigmoid().transpose(1, 2),
+            boxes[i : i + 1],
+            points,
+            gt.bboxes,
+            gt.labels,
+            torch.zeros(len(gt), dtype=torch.long),
+        )
+        target = torch.zeros_like(logits[i])
+        for p, g, score in zip(*[part.tolist() for part in assigned]):
+            target[p, gt.labels[g]] = score
+            total += score
+            bbox += score * (1 - complete_iou(boxes[i, p] / strides[p], gt.bboxes[g] / strides[p]))
+            x, y = (points[p] / strides[p]).tolist()
+            x1, y1, x2, y2 = (gt.bboxes[g] / strides[p]).tolist()
+            for side, distance in enumerate((x - x1, y - y1, x2 - x, y2 - y)):
+                distance = min(max(distance, 0), 14.99)
+                low = int(distance)
+                log_p = bins[i, p, side].log_softmax(-1)
+                term = (low + 1 - distance) * log_p[low] + (distance - low) * log_p[low + 1]
+                dfl -= score * term / 4
+        cls += F.binary_cross_entropy_with_logits(logits[i], target, reduction='sum')
+    factor = len(logits) / max(total, 1)
+    return dict(
+        loss_cls=0.5 * cls * factor, loss_bbox=7.5 * bbox * factor, loss_dfl=1.5 * dfl * factor
+    )
+
+
+@pytest.mark.parametrize('counts', [(3, 5), (0, 4), (40, 1)])
+def test_losses_equal_a_loop_with_gradients(counts):
+    head = make_head()
+    maps = make_maps()
+    for level in (*maps[0], *maps[1]):
+        level.requires_grad_()
+    instances = make_instances(counts)
+    ours = head.loss_by_feat(*maps, instances, metas())
+    theirs = slow_losses(head, *maps, instances)
+    assert list(ours) == ['loss_cls', 'loss_bbox', 'loss_dfl']
+    inputs = (*maps[0], *maps[1])
+    for name in ours:
+        torch.testing.assert_close(ours[name], theirs[name], rtol=1e-4, atol=1e-5)
+    gradients = [torch.autograd.grad(sum(losses.values()), inputs) for losses in (ours, theirs)]
+    for first, second in zip(*gradients):
+        torch.testing.assert_close(first, second, rtol=1e-3, atol=1e-5)
+
+
+def test_no_object_in_the_batch_is_finite_and_reaches_every_parameter():
+    head = make_head()
+    feats = [torch.randn(2, c, 64 // s, 96 // s) for c, s in zip((16, 16, 24), (8, 16, 32))]
+    losses = head.loss_by_feat(*head(feats), make_instances((0, 0)), metas())
+    assert losses['loss_bbox'] == 0
+    assert losses['loss_dfl'] == 0
+    assert 0 < losses['loss_cls'] < 1e4
+    sum(losses.values()).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in head.parameters())
+
+
+def test_boxes_smaller_than_a_cell_and_without_area():
+    gt = InstanceData(
+        bboxes=torch.tensor([[9.0, 9.0, 11.0, 11.0], [20.0, 20.0, 20.0, 30.0]]),
+        labels=torch.tensor([0, 1]),
+    )
+    losses = make_head().loss_by_feat(*make_maps(1), [gt], metas(1))
+    assert losses['loss_bbox'] == 0
+    assert losses['loss_cls'].isfinite()
+
+
+def test_more_than_300_objects():
+    losses = make_head().loss_by_feat(*make_maps(), make_instances((320, 2)), metas())
+    assert all(loss.isfinite() for loss in losses.values())
+
+
+def test_boxes_of_mmdetections_box_type():
+    head, maps = make_head(), make_maps()
+    plain = make_instances((3, 2))
+    typed = [InstanceData(bboxes=HorizontalBoxes(gt.bboxes), labels=gt.labels) for gt in plain]
+    first = head.loss_by_feat(*maps, plain, metas())
+    second = head.loss_by_feat(*maps, typed, metas())
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_losses_by_batch_or_not():
+    maps, instances = make_maps(), make_instances((3, 2))
+    scaled = make_head().loss_by_feat(*maps, instances, metas())
+    plain = make_head(scale_by_batch=False).loss_by_feat(*maps, instances, metas())
+    for name in scaled:
+        torch.testing.assert_close(scaled[name], 2 * plain[name])
+
+
+def test_half_precision_maps_give_float32_losses():
+    head, instances = make_head(), make_instances((3, 2))
+    maps = make_maps(scale=3.0)
+    half = tuple([level.bfloat16().requires_grad_() for level in part] for part in maps)
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        losses = head.loss_by_feat(*half, instances, metas())
+    full = head.loss_by_feat(*[[m.detach().float() for m in p] for p in half], instances, metas())
+    for name in losses:
+        assert losses[name].dtype == torch.float32
+        torch.testing.assert_close(losses[name], full[name])
+    sum(losses.values()).backward()
+    assert all(level.grad.isfinite().all() for part in half for level in part)
+
+
+def test_mmdetections_varifocal_loss_in_place_of_bce():
+    head = make_head(
+        loss_cls=dict(type='VarifocalLoss', use_sigmoid=True, iou_weighted=True, loss_weight=1.0)
+    )
+    losses = head.loss_by_feat(*make_maps(), make_instances((3, 2)), metas())
+    assert losses['loss_cls'].isfinite()
+
+
+def test_a_label_beyond_the_classes_is_refused():
+    gt = InstanceData(bboxes=torch.tensor([[0.0, 0.0, 20.0, 20.0]]), labels=torch.tensor([4]))
+    with pytest.raises(ValueError, match='num_classes=4 and got the label 4: set'):
+        make_head().loss_by_feat(*make_maps(1), [gt], metas(1))
+
+
+def test_wrong_settings_are_refused():
+    with pytest.raises(ValueError, match=r'in_channels=\(16,\) and strides=\(8, 16, 32\)'):
+        make_head(in_channels=[16])
+
+
+def test_biases():
+    head = make_head()
+    for stride, cls, reg in zip(
+        (8, 16, 32), head.head_module.cls_convs, head.head_module.reg_convs
+    ):
+        assert reg[-1].bias.tolist() == [1.0] * 64
+        expected = math.log(5 / CLASSES / (640 / stride) ** 2)
+        assert cls[-1].bias.tolist() == pytest.approx([expected] * CLASSES)
+
+
+def test_raw_maps_in_training_and_eval_mode():
+    head = make_head()
+    feats = [torch.randn(1, c, 64 // s, 96 // s) for c, s in zip((16, 16, 24), (8, 16, 32))]
+    for mode in (True, False):
+        cls_scores, bbox_preds = head.train(mode)(feats)
+        assert [tuple(m.shape) for m in cls_scores] == [(1, 4, 8, 12), (1, 4, 4, 6), (1, 4, 2, 3)]
+        assert [m.shape[1] for m in bbox_preds] == [64, 64, 64]
+
+
+def planted(logits, row=1, column=2, distances=(1.0, 0.5, 2.0, 1.5)):
+    """Maps of one image with one confident point on level 16; distances in strides."""
+    cls_scores, bbox_preds = make_maps(1, scale=0.0)
+    for level in cls_scores:
+        level -= 10
+    cls_scores[1][0, :, row, column] = torch.tensor(logits)
+    for side, distance in enumerate(distances):
+        low = int(distance)
+        bins = torch.full((16,), -50.0)
+        bins[low] = math.log(low + 1 - distance + 1e-9)
+        bins[low + 1] = math.log(distance - low + 1e-9)
+        bbox_preds[1][0, 16 * side : 16 * side + 16, row, column] = bins
+    return cls_scores, bbox_preds
+
+
+def test_prediction_by_hand():
+    # the point at (40, 24), distances in strides of 16
+    maps = planted([2.0, -10.0, 1.0, -10.0])
+    (result,) = make_head().predict_by_feat(*maps, batch_img_metas=metas(1), cfg=TEST_CFG)
+    expected = torch.tensor([40.0 - 16, 24 - 8, 40 + 32, 24 + 24])
+    torch.testing.assert_close(result.bboxes, expected.expand(2, 4), rtol=0, atol=1e-3)
+    assert result.labels.tolist() == [0, 2]
+    torch.testing.assert_close(result.scores, torch.tensor([2.0, 1.0]).sigmoid())
+
+
+def test_one_label_to_a_point():
+    maps = planted([2.0, -10.0, 1.0, -10.0])
+    cfg = ConfigDict(TEST_CFG, multi_label=False)
+    (result,) = make_head().predict_by_feat(*maps, batch_img_metas=metas(1), cfg=cfg)
+    assert result.labels.tolist() == [0]
+
+
+def test_class_agnostic_nms_keeps_the_best_class():
+    maps = planted([2.0, -10.0, 1.0, -10.0])
+    cfg = ConfigDict(TEST_CFG, nms=dict(type='nms', iou_threshold=0.6, class_agnostic=True))
+    (result,) = make_head().predict_by_feat(*maps, batch_img_metas=metas(1), cfg=cfg)
+    assert result.labels.tolist() == [0]
+
+
+def test_soft_nms():
+    maps = planted([2.0, -10.0, 1.0, -10.0])
+    nms = dict(type='soft_nms', iou_threshold=0.3, min_score=0.01, class_agnostic=True)
+    cfg = ConfigDict(TEST_CFG, nms=nms)
+    (result,) = make_head().predict_by_feat(*maps, batch_img_metas=metas(1), cfg=cfg)
+    assert len(result) == 1 or result.scores[1] < torch.tensor(1.0).sigmoid()
+
+
+def test_boxes_are_clipped_and_rescaled():
+    maps = planted([2.0, -10.0, -10.0, -10.0], distances=(6.0, 0.5, 2.0, 9.0))
+    meta = [dict(img_shape=(64, 96), scale_factor=(2.0, 4.0))]
+    (result,) = make_head().predict_by_feat(*maps, batch_img_metas=meta, cfg=TEST_CFG, rescale=True)
+    expected = torch.tensor([[0.0, 16 / 4, 72 / 2, 64 / 4]])
+    torch.testing.assert_close(result.bboxes, expected, rtol=0, atol=1e-3)
+
+
+def test_at_most_nms_pre_candidates():
+    maps = planted([3.0, 2.0, 1.0, 2.5])
+    cfg = ConfigDict(TEST_CFG, nms_pre=2)
+    (result,) = make_head().predict_by_feat(*maps, batch_img_metas=metas(1), cfg=cfg)
+    assert result.labels.tolist() == [0, 3]
+
+
+def test_nothing_above_the_threshold():
+    maps = planted([-10.0] * 4)
+    (result,) = make_head().predict_by_feat(*maps, batch_img_metas=metas(1), cfg=TEST_CFG)
+    assert result.bboxes.shape == (0, 4)
+
+
+def test_contrastive_head_needs_a_projector_for_each_level():
+    init_default_scope('mmdet')
+    cfg = dict(type='ContrastiveYOLOv8Head', num_classes=3, in_channels=[16, 16, 24])
+    with pytest.raises(ValueError, match='share_projector=False'):
+        MODELS.build(cfg)
+    contrast = dict(projector=dict(type='MLPProjector'), share_projector=False, pool_size=2)
+    head = MODELS.build(dict(cfg, contrast=contrast))
+    assert [p.layers[0].in_features for p in head.contrast.projectors] == [64, 64, 96]

@@ -1,0 +1,100 @@
+import copy
+
+import pytest
+import torch
+from mmdet.registry import MODELS
+from mmdet.testing import demo_mm_inputs
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+
+from mmdet_contrast import config_path
+from mmdet_contrast.models.layers import YOLOV8_SCALES
+
+PARAMETERS = dict(n=3157200, s=11166560, m=25902640, l=43691520, x=68229648)
+
+
+@pytest.fixture(scope='module')
+def shipped():
+    init_default_scope('mmdet')
+    return Config.fromfile(config_path('yolov8/yolov8_n_coco.py')).model
+
+
+@pytest.mark.parametrize('scale', YOLOV8_SCALES)
+def test_number_of_parameters_is_the_published_one(shipped, scale):
+    with torch.device('meta'):
+        model = MODELS.build(dict(shipped, scale=scale))
+    # the published counts include the 16 fixed bins, stored there as a convolution
+    assert sum(p.numel() for p in model.parameters()) + 16 == PARAMETERS[scale]
+
+
+@pytest.mark.parametrize('scale', YOLOV8_SCALES)
+def test_config_of_each_size(scale):
+    assert Config.fromfile(config_path(f'yolov8/yolov8_{scale}_coco.py')).model.scale == scale
+
+
+def test_factors_given_one_by_one_make_the_same_network(shipped):
+    cfg = copy.deepcopy(shipped)
+    cfg.pop('scale')
+    cfg.backbone.update(deepen_factor=0.33, widen_factor=0.25, last_stage_out_channels=1024)
+    cfg.neck.update(in_channels=[256, 512, 1024], deepen_factor=0.33, widen_factor=0.25)
+    cfg.bbox_head.update(in_channels=[256, 512, 1024], widen_factor=0.25)
+    with torch.device('meta'):
+        first, second = MODELS.build(cfg), MODELS.build(shipped)
+    assert {k: v.shape for k, v in first.state_dict().items()} == {
+        k: v.shape for k, v in second.state_dict().items()
+    }
+
+
+@pytest.mark.parametrize(
+    ('change', 'text'),
+    [
+        (dict(scale='xl'), "scale='xl', one of"),
+        (dict(backbone=dict(type='ResNet', depth=18)), 'with the backbone ResNet'),
+        (
+            dict(backbone=dict(type='YOLOv8CSPDarknet', widen_factor=0.5)),
+            'backbone.widen_factor=0.25, and backbone.widen_factor=0.5',
+        ),
+        (
+            dict(scale=None, backbone=dict(type='YOLOv8CSPDarknet', widen_factor=0.5)),
+            r'backbone gives \(128, 256, 512\) channels and the neck takes \(256, 512, 1024\)',
+        ),
+    ],
+)
+def test_what_does_not_fit_is_refused(shipped, change, text):
+    with pytest.raises(ValueError, match=text), torch.device('meta'):
+        MODELS.build(dict(copy.deepcopy(shipped), **change))
+
+
+def test_an_input_not_divisible_by_32_is_refused(shipped):
+    cfg = copy.deepcopy(shipped)
+    cfg.data_preprocessor.pad_size_divisor = 1
+    model = MODELS.build(cfg)
+    data = model.data_preprocessor(demo_mm_inputs(1, [(3, 72, 64)]), True)
+    with pytest.raises(ValueError, match='pad_size_divisor=32'):
+        model.loss(data['inputs'], data['data_samples'])
+
+
+def test_one_step_lowers_the_loss_and_predicts(shipped):
+    torch.manual_seed(0)
+    model = MODELS.build(dict(shipped, test_cfg=dict(shipped.test_cfg, score_thr=0.0)))
+    model.init_weights()
+    model.train()
+    data = model.data_preprocessor(demo_mm_inputs(2, [(3, 64, 64), (3, 64, 96)]), True)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    values = []
+    for _ in range(4):
+        losses = model.loss(data['inputs'], data['data_samples'])
+        total = sum(losses.values())
+        values.append(total.item())
+        optimizer.zero_grad()
+        total.backward()
+        optimizer.step()
+    assert values[-1] < values[0]
+    model.eval()
+    with torch.no_grad():
+        results = model.predict(data['inputs'], data['data_samples'], rescale=False)
+    for result in results:
+        instances = result.pred_instances
+        assert 0 < len(instances) <= 300
+        assert instances.bboxes.isfinite().all()
+        assert (instances.labels < 80).all()

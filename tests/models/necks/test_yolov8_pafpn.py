@@ -1,0 +1,50 @@
+import pytest
+import torch
+
+from mmdet_contrast.models.necks import YOLOv8PAFPN
+
+
+def feats(channels=(16, 32, 64), sizes=((8, 12), (4, 6), (2, 3))):
+    return [torch.rand(1, c, *s) for c, s in zip(channels, sizes)]
+
+
+def test_shapes_with_other_output_channels():
+    neck = YOLOv8PAFPN([16, 32, 64], [24, 40, 56], num_blocks=1)
+    outs = neck(feats())
+    assert [tuple(out.shape[1:]) for out in outs] == [(24, 8, 12), (40, 4, 6), (56, 2, 3)]
+    assert neck.out_channels == (24, 40, 56)
+
+
+def test_four_levels():
+    neck = YOLOv8PAFPN([8, 16, 32, 64], num_blocks=1)
+    inputs = feats((8, 16, 32, 64), ((16, 16), (8, 8), (4, 4), (2, 2)))
+    assert [out.shape for out in neck(inputs)] == [x.shape for x in inputs]
+
+
+def test_every_output_depends_on_every_input():
+    neck = YOLOv8PAFPN([16, 32, 64], num_blocks=1).eval()
+    inputs = [x.requires_grad_() for x in feats()]
+    for out in neck(inputs):
+        gradients = torch.autograd.grad(out.square().sum(), inputs, retain_graph=True)
+        assert all(g.abs().sum() > 0 for g in gradients)
+
+
+def test_widened_channels():
+    neck = YOLOv8PAFPN([256, 512, 1024], widen_factor=0.25, deepen_factor=0.33)
+    assert neck.in_channels == neck.out_channels == (64, 128, 256)
+    assert len(neck.top_down_blocks[0].blocks) == 1
+
+
+def test_channels_of_another_backbone_are_refused():
+    with pytest.raises(ValueError, match=r'got features with \(16, 32, 48\) channels'):
+        YOLOv8PAFPN([16, 32, 64])(feats((16, 32, 48)))
+
+
+def test_an_input_not_divisible_by_32_is_refused():
+    with pytest.raises(ValueError, match='pad_size_divisor=32'):
+        YOLOv8PAFPN([16, 32, 64])(feats(sizes=((9, 12), (5, 6), (3, 3))))
+
+
+def test_one_level_is_refused():
+    with pytest.raises(ValueError, match='at least two levels'):
+        YOLOv8PAFPN([16])
