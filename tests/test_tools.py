@@ -12,6 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 TOOLS = ROOT / 'tools'
@@ -107,6 +108,12 @@ def project(tmp_path_factory):
     categories = [dict(id=1, name='red'), dict(id=2, name='blue')]
     coco = dict(images=images, annotations=annotations, categories=categories)
     (root / 'coco.json').write_text(json.dumps(coco))
+    (root / 'damaged.png').write_bytes(b'no picture')
+    (root / 'cut.json').write_text(json.dumps(coco)[:100])
+    (root / 'cut.pth').write_bytes(b'no checkpoint')
+    torch.save({'state_dict': {'backbone.conv1.weight': torch.zeros(3)}}, str(root / 'other.pth'))
+    damaged = dict(coco, images=[dict(images[1], file_name='damaged.png')])
+    (root / 'damaged.json').write_text(json.dumps(damaged))
     (root / 'tiny.py').write_text(CONFIG.replace('{root}', str(root)))
     (root / 'weight_hash_hook.py').write_text(HOOK)
     return root
@@ -363,3 +370,99 @@ def test_browse_views_tool_draws_pairs(project, call):
 def test_tools_say_what_is_wrong(call, arguments, message):
     with pytest.raises(SystemExit, match=message):
         call(*arguments)
+
+
+DATA = 'train_dataloader.dataset'
+
+
+@pytest.mark.parametrize(
+    'arguments, message',
+    [
+        (
+            ['train.py', f'{DATA}.ann_file=gone.json'],
+            "train.py: error: file '.*gone.json', which config .* does not exist",
+        ),
+        (
+            ['train.py', f'{DATA}.metainfo.classes=(red,green)'],
+            r"train_dataloader: metainfo has the classes \['green'\].*names \['red', 'blue'\]",
+        ),
+        (
+            ['train.py', f'{DATA}.ann_file=damaged.json'],
+            "train.py: error: image '.*damaged.png' is damaged",
+        ),
+        (
+            ['train.py', f'{DATA}.ann_file=cut.json'],
+            "train.py: error: annotation file '.*cut.json' is damaged or not JSON",
+        ),
+        (
+            ['train.py', 'model.bbox_head.num_classes=1'],
+            r"bbox_head has num_classes=1, but train_dataloader has the 2 classes \['red', 'blue'",
+        ),
+        (
+            ['train.py', 'model.backbone.dpeth=18'],
+            "cannot be built, as .*__init__.. got an unexpected keyword argument 'dpeth'",
+        ),
+        (
+            ['train.py', 'model.bbox_head.type=RetinaHaed'],
+            'cannot be built, as RetinaHaed is not in the .* registry: correct the type',
+        ),
+    ],
+)
+def test_training_says_what_is_wrong(call, tmp_path, arguments, message):
+    tool, option = arguments
+    with pytest.raises(SystemExit, match=message):
+        call(tool, 'tiny.py', '--work-dir', str(tmp_path), '--cfg-options', option)
+
+
+def test_an_option_without_a_value_is_refused(call, capsys):
+    with pytest.raises(SystemExit):
+        call('train.py', 'tiny.py', '--cfg-options', 'randomness.seed=1', 'train_cfg')
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert line.startswith("train.py: error: argument --cfg-options: got 'train_cfg', expected key")
+
+
+@pytest.mark.parametrize(
+    'checkpoint, message',
+    [
+        ('other.pth', 'does not fit the model .*: size mismatch for backbone.conv1.weight'),
+        ('cut.pth', 'test.py: error: the checkpoint that is loaded is damaged or not a checkpoint'),
+    ],
+)
+def test_testing_refuses_checkpoints_of_something_else(call, tmp_path, checkpoint, message):
+    with pytest.raises(SystemExit, match=message):
+        call('test.py', 'tiny.py', checkpoint, '--work-dir', str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    'tool, arguments, message',
+    [
+        ('voc_to_coco.py', ['gone', 'out.json'], 'voc_to_coco.py: error: gone is not a folder'),
+        ('txt_to_coco.py', ['.', 'gone', 'x.json'], 'error: img_dir gone is not a folder'),
+        ('make_shapes.py', ['new', '--num-classes', '2'], 'num_classes must be 3 to 20, got 2'),
+    ],
+)
+def test_converters_say_what_is_wrong(call, tool, arguments, message):
+    with pytest.raises(SystemExit, match=message):
+        call(f'dataset_converters/{tool}', *arguments)
+
+
+def test_converter_tools_pass_their_options_on(call, tmp_path, capsys):
+    folder, out = str(tmp_path / 'img'), tmp_path / 'out.json'
+    (tmp_path / 'img').mkdir()
+    cv2.imwrite(str(tmp_path / 'img' / 'a.png'), np.zeros((40, 60, 3), np.uint8))
+    (tmp_path / 'img' / 'a.txt').write_text('cat 0.5 0.5 1.5 0.5\n')
+    (tmp_path / 'img' / 'a.xml').write_text(
+        '<annotation><object><name>cat</name><bndbox><xmin>-14</xmin><ymin>11</ymin>'
+        '<xmax>76</xmax><ymax>31</ymax></bndbox></object></annotation>'
+    )
+    for tool, *arguments in (
+        ['voc_to_coco.py', folder, str(out)],
+        ['txt_to_coco.py', folder, folder, str(out), '--normalized'],
+    ):
+        for options, box in (([], [0, 10, 60, 20]), (['--no-clip'], [-15, 10, 90, 20])):
+            report = tmp_path / f'{tool}.json'
+            call(f'dataset_converters/{tool}', *arguments, *options, '--report', str(report))
+            assert '1 images, 1 boxes' in capsys.readouterr().out
+            (annotation,) = json.loads(out.read_text())['annotations']
+            assert annotation['bbox'] == box
+            assert json.loads(report.read_text())['num_boxes'] == 1

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import shutil
+import sys
 import zlib
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence, Tuple, Union
@@ -286,7 +287,9 @@ def _write_split(
         ],
     }
     indices = range(count)
-    for index in track_iter_progress(list(indices)) if progress else indices:
+    # MMEngine's default is the stdout of the moment it was imported, which may be closed by now.
+    bar = track_iter_progress(list(indices), file=sys.stdout) if progress else indices
+    for index in bar:
         picture, objects = draw_picture(
             make_up, (width, height), arguments['seed'], zlib.crc32(split.encode()), index
         )

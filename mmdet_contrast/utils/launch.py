@@ -1,73 +1,36 @@
 """Training and testing a config: what ``tools/train.py`` and ``tools/test.py`` do, as functions."""
 
-import difflib
-import inspect
 import os
 import os.path as osp
-import warnings
 from copy import deepcopy
 from types import SimpleNamespace
 from typing import Any, Dict, Optional, Union
 
-import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.device import get_device
-from mmengine.dist import barrier, init_dist, is_distributed
-from mmengine.registry import MODEL_WRAPPERS, RUNNERS
-from mmengine.runner import Runner
-from mmengine.utils.dl_utils import set_multi_processing
-from torch.nn.parallel import DistributedDataParallel
+from mmengine.registry import RUNNERS
+from mmengine.runner import BaseLoop, Runner
 
-from mmdet_contrast.compat import without_cuda_device
-
-LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
-
-# What a launcher must have set, and how a user gets it set.
-_LAUNCHER_ENV = {
-    'pytorch': (
-        ('RANK', 'WORLD_SIZE', 'LOCAL_RANK', 'MASTER_ADDR', 'MASTER_PORT'),
-        'start through tools/dist_train.sh or tools/dist_test.sh (torchrun)',
-    ),
-    'slurm': (
-        ('SLURM_PROCID', 'SLURM_NTASKS', 'SLURM_NODELIST'),
-        'start through tools/slurm_train.sh (srun)',
-    ),
-    'mpi': (
-        (
-            'OMPI_COMM_WORLD_RANK',
-            'OMPI_COMM_WORLD_SIZE',
-            'OMPI_COMM_WORLD_LOCAL_RANK',
-            'MASTER_ADDR',
-        ),
-        'start through mpirun with MASTER_ADDR set',
-    ),
-}
-
-_LOCAL_RANK_ENV = {
-    'pytorch': 'LOCAL_RANK',
-    'slurm': 'SLURM_LOCALID',
-    'mpi': 'OMPI_COMM_WORLD_LOCAL_RANK',
-}
-
-# Top-level keys that MMEngine, MMDetection or this module read although ``Runner`` has no
-# parameter of that name.
-_EXTRA_KEYS = (
-    'auto_scale_lr',
-    'compile',
-    'custom_imports',
-    'find_unused_parameters',
-    'model_wrapper_cfg',
-    'runner_type',
-    'sync_bn',
-    'tta_model',
-    'tta_pipeline',
+from .launch_checks import (
+    LaunchError,
+    check_checkpoint,
+    check_dataset,
+    check_heads,
+    explained,
+    merge_options,
+    refuse_misfits,
 )
+from .launch_distributed import LAUNCHERS, set_up_distributed, shut_down
 
-_SYNC_BN_TYPES = ('SyncBN', 'MMSyncBN')
-
-
-class LaunchError(ValueError):
-    """A run that cannot start; the message is one sentence that says what to change."""
+__all__ = [
+    'LAUNCHERS',
+    'LaunchError',
+    'build_runner',
+    'load_config',
+    'shut_down',
+    'test',
+    'train',
+]
 
 
 def load_config(
@@ -116,7 +79,7 @@ def load_config(
         except (SyntaxError, OSError) as error:
             raise LaunchError(f'config {name!r} cannot be read: {error}') from error
     if cfg_options:
-        _merge_options(cfg, cfg_options)
+        merge_options(cfg, cfg_options)
     cfg.launcher = launcher
     if work_dir is not None:
         cfg.work_dir = os.fspath(work_dir)
@@ -148,9 +111,9 @@ def build_runner(cfg: Config) -> Runner:
         LaunchError: If the launcher's environment variables are missing, if there are more
             processes than GPUs, or if ``load_from`` names a file that does not exist.
     """
-    _check_checkpoint(cfg.get('load_from'), 'load_from')
+    check_checkpoint(cfg.get('load_from'), 'load_from')
     if cfg.get('launcher', 'none') != 'none':
-        _set_up_distributed(cfg)
+        set_up_distributed(cfg)
     if 'runner_type' in cfg:
         return RUNNERS.build(cfg)
     return Runner.from_cfg(cfg)
@@ -215,11 +178,19 @@ def train(
         cfg.resume = True
         cfg.load_from = None
     elif resume is not None:
-        _check_checkpoint(resume, '--resume')
+        check_checkpoint(resume, '--resume')
         cfg.resume = True
         cfg.load_from = os.fspath(resume)
-    runner = build_runner(cfg)
-    runner.train()
+    with explained(cfg):
+        runner = build_runner(cfg)
+        if cfg.get('resume'):
+            refuse_misfits(runner)
+        if isinstance(runner, Runner):
+            # The loops are built here, as ``train`` would, to see the data before the first epoch.
+            dataset = _check_loop(runner.train_loop, 'train_dataloader')
+            check_heads(runner.model, dataset, 'train_dataloader')
+            _check_loop(runner.val_loop, 'val_dataloader')
+        runner.train()
     return runner
 
 
@@ -260,7 +231,7 @@ def test(
     _limit_dynamo_cache()
     if out is not None and not out.endswith(('.pkl', '.pickle')):
         raise LaunchError(f'--out is {out!r}, but predictions go to a .pkl or .pickle file.')
-    _check_checkpoint(checkpoint, 'checkpoint')
+    check_checkpoint(checkpoint, 'checkpoint')
     cfg = load_config(config, work_dir, cfg_options, launcher)
     if cfg.get('test_dataloader') is None or cfg.get('test_evaluator') is None:
         raise LaunchError(
@@ -281,65 +252,34 @@ def test(
         cfg = trigger_visualization_hook(cfg, flags)
     if tta:
         _enable_tta(cfg)
-    runner = build_runner(cfg)
-    if out is not None:
-        from mmdet.evaluation import DumpDetResults
+    with explained(cfg):
+        runner = build_runner(cfg)
+        refuse_misfits(runner)
+        if isinstance(runner, Runner):
+            _check_loop(runner.test_loop, 'test_dataloader')
+        if out is not None:
+            from mmdet.evaluation import DumpDetResults
 
-        runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=out))
-    return runner.test()
+            runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=out))
+        return runner.test()
 
 
 # ``test`` is an entry point here, and pytest would take an import of it for a test case.
 test.__test__ = False  # type: ignore[attr-defined]
 
 
-def shut_down() -> None:
-    """Leave the process group at the end of a program; does nothing outside of one.
-
-    A process that exits with gloo's threads still running may be aborted although it has finished.
-    """
-    if is_distributed():
-        barrier()
-        torch.distributed.destroy_process_group()
+def _check_loop(loop: Optional[BaseLoop], where: str) -> Any:
+    """Check the data set of a loop and return it; None where the loop has none."""
+    dataset = getattr(getattr(loop, 'dataloader', None), 'dataset', None)
+    if dataset is not None:
+        check_dataset(dataset, where)
+    return dataset
 
 
 def _limit_dynamo_cache() -> None:
     from mmdet.utils import setup_cache_size_limit_of_dynamo
 
     setup_cache_size_limit_of_dynamo()
-
-
-def _merge_options(cfg: Config, options: Dict[str, Any]) -> None:
-    """Merge dotted options, refusing a key that nothing reads (a typo would change nothing)."""
-    runner_keys = [key for key in inspect.signature(Runner.__init__).parameters if key != 'self']
-    known = sorted({*cfg.keys(), *runner_keys, *_EXTRA_KEYS})
-    for key in options:
-        top = key.split('.')[0]
-        if top not in known:
-            close = difflib.get_close_matches(top, known, n=1)
-            hint = f'did you mean {close[0]!r}?' if close else f'the config has: {sorted(cfg)}.'
-            raise LaunchError(
-                f'--cfg-options key {key!r}: the config has no {top!r} and nothing reads it; {hint}'
-            )
-    try:
-        cfg.merge_from_dict(options)
-    except (KeyError, TypeError, IndexError, AssertionError) as error:
-        text = error.args[0] if error.args else error
-        raise LaunchError(
-            f'--cfg-options {sorted(options)} cannot be merged into the config: {text}'
-        ) from error
-
-
-def _check_checkpoint(path: Optional[str], what: str) -> None:
-    """Refuse a local checkpoint that is not there (``scheme://`` addresses are not looked at)."""
-    if path is None:
-        return
-    path = os.fspath(path)
-    if '://' not in path and not osp.isfile(path):
-        raise LaunchError(
-            f'{what} {path!r} does not exist (looked in {os.getcwd()}): give the path of a '
-            'checkpoint (.pth).'
-        )
 
 
 def _enable_amp(cfg: Config) -> None:
@@ -370,91 +310,3 @@ def _enable_tta(cfg: Config) -> None:
         ]
     cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
     dataset.pipeline = cfg.tta_pipeline
-
-
-def _set_up_distributed(cfg: Config) -> None:
-    """Check the launcher, join the processes on a machine without a GPU, and adapt the config."""
-    launcher = cfg.launcher
-    names, remedy = _LAUNCHER_ENV[launcher]
-    missing = [name for name in names if name not in os.environ]
-    if missing and not is_distributed():
-        raise LaunchError(
-            f'--launcher {launcher} needs the environment variables {", ".join(missing)}, which '
-            f'are not set: {remedy}, or leave out --launcher.'
-        )
-    local_name = _LOCAL_RANK_ENV[launcher]
-    if local_name in os.environ:
-        # Runner.wrap_model reads LOCAL_RANK for every launcher, but not every launcher sets it.
-        os.environ['LOCAL_RANK'] = os.environ[local_name]
-    device = get_device()
-    if device == 'cuda':
-        local_rank = int(os.environ.get('LOCAL_RANK', 0))
-        if local_rank >= torch.cuda.device_count():
-            raise LaunchError(
-                f'process {local_rank} of this machine has no GPU, because torch sees '
-                f'{torch.cuda.device_count()}: start at most that many processes on it.'
-            )
-    elif device in ('cpu', 'mps'):
-        _set_up_cpu(cfg)
-    hooks = cfg.get('custom_hooks') or []
-    if not any(hook.get('type') == 'SyncBuffersHook' for hook in hooks if isinstance(hook, dict)):
-        cfg.custom_hooks = [*hooks, dict(type='SyncBuffersHook')]
-
-
-def _set_up_cpu(cfg: Config) -> None:
-    if get_device() == 'mps':
-        raise LaunchError(
-            'distributed training runs on CUDA or on the CPU, but torch uses Apple MPS here: leave '
-            'out --launcher.'
-        )
-    if not is_distributed():
-        env_cfg = cfg.get('env_cfg') or {}
-        dist_cfg = dict(env_cfg.get('dist_cfg') or {})
-        # nccl moves GPU memory only, and the stock configs name it.
-        if dist_cfg.get('backend', 'nccl') == 'nccl':
-            dist_cfg['backend'] = 'gloo'
-        # First, because init_dist would set 'spawn' and the runner would then warn of the change.
-        set_multi_processing(**(env_cfg.get('mp_cfg') or {}), distributed=True)
-        with without_cuda_device():
-            init_dist(cfg.launcher, **dist_cfg)
-    _plain_batch_norm(cfg)
-    wrapper = cfg.get('model_wrapper_cfg')
-    if wrapper is None:
-        # The values that Runner.wrap_model itself uses, but for device_ids.
-        wrapper = dict(
-            type='MMDistributedDataParallel',
-            broadcast_buffers=False,
-            find_unused_parameters=cfg.get('find_unused_parameters', False),
-        )
-    wrapper.setdefault('type', 'MMDistributedDataParallel')
-    wrapper_class = MODEL_WRAPPERS.get(wrapper['type'])
-    if wrapper_class is not None and issubclass(wrapper_class, DistributedDataParallel):
-        wrapper['device_ids'] = None
-    cfg.model_wrapper_cfg = wrapper
-
-
-def _plain_batch_norm(cfg: Config) -> None:
-    """Replace SyncBN by BN in the model's config, with one warning."""
-    found = cfg.get('sync_bn') is not None
-
-    def visit(node: Any) -> None:
-        nonlocal found
-        if isinstance(node, dict):
-            kind = node.get('type')
-            if isinstance(kind, str) and kind.split('.')[-1] in _SYNC_BN_TYPES:
-                node['type'] = 'BN'
-                found = True
-            children = list(node.values())
-        else:
-            children = list(node) if isinstance(node, (list, tuple)) else []
-        for child in children:
-            visit(child)
-
-    visit(cfg.model)
-    if found:
-        cfg.sync_bn = None
-        warnings.warn(
-            'synchronised batch normalisation (SyncBN, or sync_bn in the config) needs GPUs: this '
-            'run on the CPU uses plain BN, whose statistics are per process.',
-            stacklevel=2,
-        )

@@ -7,6 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from mmengine.registry import DefaultScope
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
@@ -275,16 +276,19 @@ def test_wrong_arguments(tmp_path, kwargs, message):
 
 def test_mmdetection_loads_it(made):
     datasets = pytest.importorskip('mmdet.datasets')
-    dataset = datasets.CocoDataset(
-        data_root=made['root'],
-        ann_file='annotations/instances_train.json',
-        data_prefix=dict(img='train/'),
-        metainfo=shapes_metainfo(6),
-        pipeline=[
-            dict(type='mmdet.LoadImageFromFile'),
-            dict(type='mmdet.LoadAnnotations', with_bbox=True, with_mask=True),
-        ],
-    )
+    # As in a config: the reader is MMCV's and found through MMDetection's registry, whatever scope
+    # an earlier test has left.
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        dataset = datasets.CocoDataset(
+            data_root=made['root'],
+            ann_file='annotations/instances_train.json',
+            data_prefix=dict(img='train/'),
+            metainfo=shapes_metainfo(6),
+            pipeline=[
+                dict(type='LoadImageFromFile'),
+                dict(type='LoadAnnotations', with_bbox=True, with_mask=True),
+            ],
+        )
     coco = _load(made['train'])
     loaded = [dataset[i] for i in range(len(dataset))]
     assert len(loaded) == 60

@@ -11,7 +11,7 @@ from mmengine.dist import is_distributed
 from mmengine.model import BaseModel, MMDistributedDataParallel
 from mmengine.registry import DATASETS, MODELS
 
-from mmdet_contrast.utils import launch
+from mmdet_contrast.utils import launch, launch_distributed
 from mmdet_contrast.utils.launch import LaunchError, build_runner, load_config, train
 
 
@@ -148,10 +148,6 @@ def test_missing_checkpoints_are_named(config, tmp_path):
         launch.test(config, 'gone.pth')
 
 
-def test_addresses_are_left_to_mmengine():
-    launch._check_checkpoint('https://example.com/x.pth', 'checkpoint')
-
-
 def test_test_refuses_what_it_cannot_do(config, tmp_path):
     (tmp_path / 'x.pth').write_bytes(b'')
     with pytest.raises(LaunchError, match='--out is .*json.* .pkl or .pickle'):
@@ -201,7 +197,7 @@ def test_auto_scale_lr_scales_or_says_what_is_missing(config, tmp_path):
     [('pytorch', 'RANK', 'dist_train.sh'), ('slurm', 'SLURM_PROCID', 'slurm_train.sh')],
 )
 def test_launcher_without_its_environment(config, monkeypatch, launcher, name, remedy):
-    for names, _ in launch._LAUNCHER_ENV.values():
+    for names, _ in launch_distributed._LAUNCHER_ENV.values():
         for variable in names:
             monkeypatch.delenv(variable, raising=False)
     with pytest.raises(LaunchError, match=f'{launcher} needs .*{name}.*{remedy}'):
@@ -253,7 +249,7 @@ def test_the_configs_own_wrapper_is_kept(config, tmp_path, one_process):
 
 def test_more_processes_than_gpus(config, monkeypatch, one_process):
     monkeypatch.setenv('LOCAL_RANK', '2')
-    monkeypatch.setattr(launch, 'get_device', lambda: 'cuda')
+    monkeypatch.setattr(launch_distributed, 'get_device', lambda: 'cuda')
     monkeypatch.setattr(torch.cuda, 'device_count', lambda: 2)
     with pytest.raises(LaunchError, match='process 2 of this machine has no GPU.*torch sees 2'):
         build_runner(load_config(config, launcher='pytorch'))

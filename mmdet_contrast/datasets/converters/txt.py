@@ -2,9 +2,7 @@
 
 import math
 from pathlib import Path
-from typing import Dict, FrozenSet, List, Optional, Sequence, Tuple
-
-from mmengine.utils import track_iter_progress
+from typing import FrozenSet, List, Optional, Sequence, Tuple
 
 from ._coco import (
     IMAGE_SUFFIXES,
@@ -13,13 +11,11 @@ from ._coco import (
     RawImage,
     assemble,
     check_options,
-    image_size,
-    index_images,
     read_split,
     resolve_classes,
     unique_names,
-    write_json,
 )
+from ._reading import MISSING_ANNOTATIONS, ImageFolder, read_images, save
 from .report import ConversionReport
 
 __all__ = ['txt_to_coco']
@@ -84,7 +80,7 @@ def txt_to_coco(
         >>> report = txt_to_coco('labels', 'images', 'train.json', classes=('cat', 'dog'))
         >>> print(report)  # doctest: +SKIP
     """
-    check_options(min_size, missing_annotations=(missing_annotations, ('leave_out', 'empty')))
+    check_options(min_size, missing_annotations=(missing_annotations, MISSING_ANNOTATIONS))
     if classes is not None:
         resolve_classes(classes, ())
     folder = Path(ann_dir)
@@ -104,27 +100,12 @@ def txt_to_coco(
         for path in sorted(folder.rglob('*.txt'))
         if path.name not in _CLASS_LISTS
     }
-    available, ambiguous = index_images(images_folder)
-    for names in ambiguous.values():
-        report.add('ambiguous_image', names[0], f'also {", ".join(names[1:])}', 'first one taken')
-    keys = sorted(set(files) | set(available)) if listed is None else listed
-
-    images: List[RawImage] = []
-    for key in track_iter_progress(keys) if progress and keys else keys:
-        image = _read_image(
-            key,
-            files.get(key),
-            images_folder,
-            available,
-            report,
-            frozenset(classes or ()),
-            missing_annotations,
-            verify_images,
-        )
-        if image is not None:
-            images.append(image)
-    if progress and keys:
-        print()
+    pictures = ImageFolder(images_folder, report, missing_annotations, verify_images)
+    keys = sorted(set(files) | set(pictures.names)) if listed is None else listed
+    known = frozenset(classes or ())
+    images = read_images(
+        keys, lambda key: _read_image(key, files.get(key), pictures, known), progress
+    )
 
     boxes = [box for image in images for box in image.boxes]
     if boxes and not normalized and all(max(map(abs, box.corners)) <= 1 for box in boxes):
@@ -138,11 +119,7 @@ def txt_to_coco(
     ]
     images, names = _name_classes(images, classes)
     coco = assemble(images, names, report, min_size, clip)
-    if out_json is not None:
-        write_json(out_json, coco)
-    if report_json is not None:
-        report.save(report_json)
-    return report
+    return save(coco, report, out_json, report_json)
 
 
 def _without_image_suffix(name: str) -> str:
@@ -157,20 +134,14 @@ def _without_image_suffix(name: str) -> str:
 def _read_image(
     key: str,
     file: Optional[Path],
-    images_folder: Path,
-    available: Dict[str, str],
-    report: ConversionReport,
+    folder: ImageFolder,
     known: FrozenSet[str],
-    missing_annotations: str,
-    verify_images: bool,
 ) -> Optional[RawImage]:
     """One image with its boxes as (cx, cy, w, h), or None where it cannot be used (reported)."""
-    label = f'{key}.txt'
+    label, report = f'{key}.txt', folder.report
     lines: List[str] = []
     if file is None:
-        action = 'image left out' if missing_annotations == 'leave_out' else 'image kept, no boxes'
-        report.add('missing_annotation', label, 'there is no such text file', action)
-        if missing_annotations == 'leave_out':
+        if not folder.keeps_without_annotation(label, 'text'):
             return None
     else:
         try:
@@ -178,24 +149,19 @@ def _read_image(
         except (OSError, UnicodeDecodeError) as error:
             report.add('unreadable_annotation', label, str(error), 'image left out')
             return None
-    file_name = available.get(key)
+    file_name = folder.names.get(key)
     if file_name is None:
         report.add('missing_image', label, f'no image {key!r} in the folder', 'image left out')
         return None
-    try:
-        width, height, orientation = image_size(images_folder / file_name, verify_images)
-    except OSError as error:
-        report.add('unreadable_image', file_name, str(error), 'image left out')
+    picture = folder.size(file_name)
+    if picture is None:
         return None
-    if orientation != 1:
-        detail = f'EXIF orientation {orientation}: are the boxes drawn on the rotated picture?'
-        report.add('rotated_image', file_name, detail, 'size after rotation taken')
     boxes = []
     for number, line in enumerate(lines, start=1):
         box = _read_line(line, number, label, report, known)
         if box is not None:
             boxes.append(box)
-    return RawImage(file_name, width, height, boxes, label)
+    return RawImage(file_name, *picture, boxes, label)
 
 
 def _read_line(

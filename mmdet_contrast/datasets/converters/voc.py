@@ -5,8 +5,6 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import Callable, Dict, List, Optional, Sequence, Tuple, Union
 
-from mmengine.utils import track_iter_progress
-
 from ._coco import (
     Box,
     PathLike,
@@ -14,13 +12,11 @@ from ._coco import (
     RawImage,
     assemble,
     check_options,
-    image_size,
-    index_images,
     read_split,
     resolve_classes,
     unique_names,
-    write_json,
 )
+from ._reading import MISSING_ANNOTATIONS, ImageFolder, read_images, save
 from .report import ConversionReport
 
 __all__ = ['voc_to_coco']
@@ -97,45 +93,28 @@ def voc_to_coco(
         min_size,
         difficult=(difficult, ('ignore', 'keep', 'drop')),
         convention=(convention, tuple(_CONVENTIONS)),
-        missing_annotations=(missing_annotations, ('leave_out', 'empty')),
+        missing_annotations=(missing_annotations, MISSING_ANNOTATIONS),
     )
     if classes is not None:
         resolve_classes(classes, ())
     report = ConversionReport(out_file=str(out_json or ''), strict=strict)
     xml_files, images_folder, listed = _locate(source, split, img_dir, report)
-    available, ambiguous = index_images(images_folder)
-    for names in ambiguous.values():
-        report.add('ambiguous_image', names[0], f'also {", ".join(names[1:])}', 'first one taken')
+    folder = ImageFolder(images_folder, report, missing_annotations, verify_images)
 
     if listed is None:
         listed = sorted(xml_files)
         # Without a list of images, every image in the folder is meant to have an annotation.
         known = set(listed)
-        listed += [key for key in sorted(available) if key not in known]
-    images = []
-    tasks = track_iter_progress(listed) if progress and listed else listed
-    for key in tasks:
-        image = _read_image(
-            key,
-            xml_files.get(key),
-            images_folder,
-            available,
-            report,
-            difficult,
-            _CONVENTIONS[convention],
-            missing_annotations,
-            verify_images,
-        )
-        if image is not None:
-            images.append(image)
-    if progress and listed:
-        print()
+        listed += [key for key in sorted(folder.names) if key not in known]
+    images = read_images(
+        listed,
+        lambda key: _read_image(
+            key, xml_files.get(key), folder, difficult, _CONVENTIONS[convention]
+        ),
+        progress,
+    )
     coco = assemble(images, resolve_classes(classes, images), report, min_size, clip)
-    if out_json is not None:
-        write_json(out_json, coco)
-    if report_json is not None:
-        report.save(report_json)
-    return report
+    return save(coco, report, out_json, report_json)
 
 
 def _locate(
@@ -205,21 +184,15 @@ def _locate(
 def _read_image(
     key: str,
     xml_file: Optional[Path],
-    images_folder: Path,
-    available: Dict[str, str],
-    report: ConversionReport,
+    folder: ImageFolder,
     difficult: str,
     convention: Callable[[float, float, float, float], Box],
-    missing_annotations: str,
-    verify_images: bool,
 ) -> Optional[RawImage]:
     """One image with its boxes, or None where it cannot be used (reported)."""
-    label = f'{key}.xml'
+    label, report = f'{key}.xml', folder.report
     root = None
     if xml_file is None or not xml_file.is_file():
-        action = 'image left out' if missing_annotations == 'leave_out' else 'image kept, no boxes'
-        report.add('missing_annotation', label, 'there is no such XML file', action)
-        if missing_annotations == 'leave_out':
+        if not folder.keeps_without_annotation(label, 'XML'):
             return None
     else:
         try:
@@ -231,8 +204,8 @@ def _read_image(
     named = (root.findtext('filename') or '').strip() if root is not None else ''
     # The base name only: an annotation must not reach outside the image folder.
     named = named.replace('\\', '/').rsplit('/', 1)[-1]
-    file_name = available.get(key)
-    if file_name is None and named and (images_folder / named).is_file():
+    file_name = folder.names.get(key)
+    if file_name is None and named and (folder.folder / named).is_file():
         file_name = named
     if file_name is None:
         detail = f'no image {key!r}' + (f' nor {named!r}' if named else '') + ' in the folder'
@@ -241,14 +214,10 @@ def _read_image(
     if named and named.rsplit('.', 1)[0] != Path(file_name).stem and named != file_name:
         detail = f'<filename> says {named!r}'
         report.add('file_name_differs', label, detail, 'image named as the XML file taken')
-    try:
-        width, height, orientation = image_size(images_folder / file_name, verify_images)
-    except OSError as error:
-        report.add('unreadable_image', file_name, str(error), 'image left out')
+    picture = folder.size(file_name)
+    if picture is None:
         return None
-    if orientation != 1:
-        detail = f'EXIF orientation {orientation}: are the boxes drawn on the rotated picture?'
-        report.add('rotated_image', file_name, detail, 'size after rotation taken')
+    width, height = picture
     if root is None:
         return RawImage(file_name, width, height, [], label)
 
