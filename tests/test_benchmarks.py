@@ -12,6 +12,7 @@ SCRIPTS = {
     'nt_xent_loss.py': ['ours, sliced', 'pytorch-metric-learning', 'lightly'],
     'region_contrast.py': ['loop, RoIAlign, flattened', 'ours, MLP, mmcv RoIAlign'],
     'region_contrast_share.py': ['whole step', 'contrastive branch'],
+    'yolov8.py': ['assignment and loss', 'inference', 'memory of the assignment'],
     'training_step.py': ['plain', 'view, weight 0', "assign='all'", "assign='scale'"],
 }
 

@@ -1,0 +1,301 @@
+"""YOLOv8: a training step and its parts, and an inference step, against Ultralytics.
+
+Both have the same weights, see the same images and boxes and are timed in turns in one process:
+forward in training mode; assignment and loss down to the gradient of the raw maps; backward of the
+network; and inference (forward, decoding, NMS). The losses must agree to 1e-3. The peak memory of
+the assignment alone is taken in fresh processes.
+
+Ultralytics is licensed under the AGPL-3.0 and never part of this package. Without --ultralytics,
+the site-packages of the environment that tests/oracle describes, our figures alone are printed.
+"""
+
+import contextlib
+import importlib
+import io
+import json
+import os
+import sys
+import tempfile
+import types
+from typing import Callable, Dict, List, Optional, Sequence, Tuple
+
+import _common as common
+
+sys.path.insert(0, str(common.ROOT / 'tests' / 'oracle'))
+CLASSES = 80
+
+
+def load_ultralytics(path: Optional[str]) -> Optional[types.SimpleNamespace]:
+    """Import what is compared with, or return None."""
+    if path is not None:
+        # behind all else: torch and numpy stay those of this environment
+        sys.path.append(path)
+    os.environ.setdefault('YOLO_CONFIG_DIR', tempfile.mkdtemp(prefix='yolo_settings_'))
+    # MMDetection must look for torchvision before the stub takes its place
+    importlib.import_module('mmdet.models')
+    import torchvision_stub
+
+    torchvision_stub.install()
+    try:
+        from ultralytics.cfg import get_cfg
+        from ultralytics.nn.tasks import DetectionModel
+        from ultralytics.utils.loss import v8DetectionLoss
+        from ultralytics.utils.ops import non_max_suppression
+    except ImportError:
+        if path is not None:
+            raise
+        return None
+    return types.SimpleNamespace(
+        get_cfg=get_cfg,
+        model=DetectionModel,
+        loss=v8DetectionLoss,
+        nms=non_max_suppression,
+    )
+
+
+def make_batch(size: int, images: int, boxes: int) -> Tuple:
+    """Return images (N, 3, size, size) in [0, 1], boxes and labels of each."""
+    import torch
+
+    torch.manual_seed(0)
+    pictures = torch.rand(images, 3, size, size)
+    found = [
+        torch.from_numpy(common.random_boxes(boxes, size, size, seed=i)) for i in range(images)
+    ]
+    labels = [torch.randint(CLASSES, (boxes,)) for _ in range(images)]
+    return pictures, found, labels
+
+
+def ours_parts(batch: Tuple, size: int, theirs: Optional[dict]) -> Dict[str, Callable]:
+    """Return forward, loss, backward and inference of this package, by name."""
+    import torch
+    from mmdet.registry import MODELS
+    from mmdet.structures import DetDataSample
+    from mmengine.config import Config
+    from mmengine.registry import init_default_scope
+    from mmengine.structures import InstanceData
+
+    from mmdet_contrast.utils import convert_ultralytics_state_dict
+
+    init_default_scope('mmdet')
+    cfg = Config.fromfile(str(common.ROOT / 'configs' / 'yolov8' / 'yolov8_n_coco.py'))
+    model = MODELS.build(cfg.model)
+    if theirs is None:
+        model.init_weights()
+    else:
+        model.load_state_dict(convert_ultralytics_state_dict(theirs))
+    pictures, boxes, labels = batch
+    meta = dict(img_shape=(size, size), scale_factor=(1.0, 1.0), ori_shape=(size, size))
+    instances = [InstanceData(bboxes=b, labels=c) for b, c in zip(boxes, labels)]
+    samples = [DetDataSample(metainfo=dict(meta, img_id=i)) for i in range(len(boxes))]
+
+    def loss(maps: Sequence) -> torch.Tensor:
+        return sum(model.bbox_head.loss_by_feat(*maps, instances, [meta] * len(boxes)).values())
+
+    def infer() -> int:
+        model.eval()
+        with torch.no_grad():
+            found = model.predict(pictures, samples, rescale=False)
+        model.train()
+        return len(found[0].pred_instances)
+
+    model.train()
+    return dict(forward=lambda: model(pictures), loss=loss, infer=infer, model=model)
+
+
+def theirs_parts(yolo: types.SimpleNamespace, batch: Tuple, size: int) -> Dict[str, Callable]:
+    """Return the same of Ultralytics."""
+    import numpy as np
+    import torch
+    import weights
+
+    model = yolo.model('yolov8n.yaml', ch=3, nc=CLASSES, verbose=False)
+    model.args = yolo.get_cfg()
+    filled = weights.fill({k: tuple(v.shape) for k, v in model.state_dict().items()})
+    model.load_state_dict({k: torch.from_numpy(np.asarray(v)) for k, v in filled.items()})
+    pictures, boxes, labels = batch
+    joined = torch.cat(boxes) / size
+    target = dict(
+        batch_idx=torch.arange(len(boxes)).repeat_interleave(len(boxes[0])).float(),
+        cls=torch.cat(labels).float(),
+        bboxes=torch.cat(((joined[:, :2] + joined[:, 2:]) / 2, joined[:, 2:] - joined[:, :2]), 1),
+    )
+    model.train()
+    criterion = yolo.loss(model)
+
+    def infer() -> int:
+        model.eval()
+        with torch.no_grad():
+            found = yolo.nms(
+                model(pictures)[0],
+                conf_thres=0.001,
+                iou_thres=0.7,
+                multi_label=True,
+                max_det=300,
+                max_time_img=1000,
+            )
+        model.train()
+        return len(found[0])
+
+    return dict(
+        forward=lambda: model(pictures),
+        loss=lambda maps: criterion(maps, target)[0],
+        infer=infer,
+        model=model,
+    )
+
+
+def flat(maps: Sequence) -> List:
+    """Return the tensors in a list of maps, or of lists of maps."""
+    return [t for m in maps for t in (m if isinstance(m, (list, tuple)) else [m])]
+
+
+def leaves_of(maps: Sequence) -> Sequence:
+    """Return copies of the maps that are leaves with a gradient."""
+    if isinstance(maps, (list, tuple)):
+        return type(maps)(leaves_of(m) for m in maps)
+    return maps.detach().clone().requires_grad_()
+
+
+def steps(parts: Dict[str, Callable]) -> Tuple[Dict[str, Callable[[], None]], float]:
+    """Return what is timed, and the value of the loss."""
+    import torch
+
+    maps = leaves_of(parts['forward']())
+    graph = parts['forward']()
+    gradient = [torch.ones_like(t) * 1e-3 for t in flat(graph)]
+    parameters = [p for p in parts['model'].parameters() if p.requires_grad]
+
+    def loss() -> None:
+        for leaf in flat(maps):
+            leaf.grad = None
+        parts['loss'](maps).backward()
+
+    def backward() -> None:
+        torch.autograd.grad(flat(graph), parameters, gradient, retain_graph=True, allow_unused=True)
+
+    def whole() -> None:
+        for parameter in parameters:
+            parameter.grad = None
+        parts['loss'](parts['forward']()).backward()
+
+    def forward() -> None:
+        with torch.no_grad():
+            parts['forward']()
+
+    timed = {
+        'forward': forward,
+        'assignment and loss': loss,
+        'backward': backward,
+        'training step': whole,
+        'inference': parts['infer'],
+    }
+    return timed, parts['loss'](maps).item()
+
+
+def run_memory(who: str, size: int, images: int, boxes: int, path: Optional[str]) -> None:
+    """Print the peak memory of one assignment in this process, in bytes, as JSON."""
+    import torch
+
+    yolo = load_ultralytics(path)
+    _, found, labels = make_batch(size, images, boxes)
+    number = sum((size // s) ** 2 for s in (8, 16, 32))
+    points = torch.cat(
+        [
+            (torch.cartesian_prod(torch.arange(size // s), torch.arange(size // s)).flip(1) + 0.5)
+            * s
+            for s in (8, 16, 32)
+        ]
+    )
+    predicted = torch.rand(images, number, 2) * 60
+    predicted = torch.cat((points - predicted, points + predicted.flip(1)), dim=2)
+    if who == 'ours':
+        from mmdet_contrast.models.task_modules import BatchTaskAlignedAssigner
+
+        scores = torch.rand(images, CLASSES, number)
+        owner = torch.arange(images).repeat_interleave(boxes)
+        arguments = (scores, predicted, points, torch.cat(found), torch.cat(labels), owner)
+        assign = BatchTaskAlignedAssigner().assign
+    else:
+        assert yolo is not None
+        from ultralytics.utils.tal import TaskAlignedAssigner
+
+        scores = torch.rand(images, number, CLASSES)
+        mask = torch.ones(images, boxes, 1)
+        classes = torch.stack(labels)[..., None].float()
+        arguments = (scores, predicted, points, classes, torch.stack(found), mask)
+        assign = TaskAlignedAssigner(topk=10, num_classes=CLASSES, alpha=0.5, beta=6.0)
+    with torch.no_grad():
+        common.release_memory()
+        with common.PeakMemory() as memory:
+            assign(*arguments)
+    print(json.dumps(dict(memory=memory.grown)))
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = common.parser(__doc__)
+    parser.add_argument('--ultralytics', metavar='DIR', help='folder that holds the package')
+    parser.add_argument('--sizes', type=int, nargs='+', default=[320, 640])
+    parser.add_argument('--images', type=int, default=8)
+    parser.add_argument('--boxes', type=int, nargs='+', default=[10, 100], help='to an image')
+    parser.add_argument('--repeats', type=int, default=7)
+    parser.add_argument('--memory-of', nargs=4, help='used by the script')
+    args = parser.parse_args()
+    if args.memory_of:
+        who, *numbers = args.memory_of
+        run_memory(who, *[int(n) for n in numbers], args.ultralytics)
+        return
+    if args.quick:
+        args.sizes, args.images, args.boxes, args.repeats = [64], 2, [3], 1
+
+    memory: Dict[Tuple, Optional[dict]] = {}
+    sides = ['ours', 'Ultralytics'] if args.ultralytics else ['ours']
+    for size in args.sizes:
+        for boxes in args.boxes:
+            for who in sides:
+                arguments = ['--memory-of', who, str(size), str(args.images), str(boxes)]
+                if args.ultralytics:
+                    arguments += ['--ultralytics', args.ultralytics]
+                memory[size, boxes, who] = common.in_fresh_process(arguments, __file__)
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        yolo = load_ultralytics(args.ultralytics)
+    print(common.machine())
+    rows = []
+    for size in args.sizes:
+        for boxes in args.boxes:
+            batch = make_batch(size, args.images, boxes)
+            theirs = theirs_parts(yolo, batch, size) if yolo else None
+            state = theirs['model'].state_dict() if theirs else None
+            mine, value = steps(ours_parts(batch, size, state))
+            timed = {f'ours {name}': step for name, step in mine.items()}
+            if theirs:
+                others, other_value = steps(theirs)
+                timed.update({f'Ultralytics {name}': step for name, step in others.items()})
+                if abs(value - other_value) > 1e-3 * abs(other_value):
+                    sys.exit(f'The loss is {value}, but that of Ultralytics {other_value}.')
+            taken = common.seconds(timed, repeats=args.repeats, limit=30)
+            case = f'{size}, {args.images} x {boxes}'
+            for name in mine:
+                one, other = taken[f'ours {name}'], taken.get(f'Ultralytics {name}')
+                shown = common.show_time(other) if other else '-'
+                rows.append(
+                    (case, name, common.show_time(one), shown, common.show_ratio(other, one))
+                )
+            one = memory[size, boxes, 'ours']['memory']
+            other = memory.get((size, boxes, 'Ultralytics'), {}).get('memory')
+            rows.append(
+                (
+                    case,
+                    'memory of the assignment',
+                    common.show_memory(one),
+                    common.show_memory(other) if other else '-',
+                    common.show_ratio(other, one),
+                )
+            )
+    print(common.table(('size, images x boxes', 'part', 'ours', 'Ultralytics', 'ratio'), rows))
+
+
+if __name__ == '__main__':
+    main()
