@@ -226,12 +226,13 @@ class YOLOv8Head(BaseDenseHead):
                 best, classes = score.max(dim=0)
                 score, _, index, _ = filter_scores_and_topk(best[:, None], cfg.score_thr, limit)
                 label = classes[index]
-            height, width = meta['img_shape'][:2]
-            bbox = bbox[index]
-            bbox[:, 0::2].clamp_(0, width)
-            bbox[:, 1::2].clamp_(0, height)
-            instances = InstanceData(scores=score, labels=label, bboxes=bbox)
-            results.append(self._bbox_post_process(instances, cfg, rescale, with_nms, meta))
+            instances = InstanceData(scores=score, labels=label, bboxes=bbox[index])
+            instances = self._bbox_post_process(instances, cfg, rescale, with_nms, meta)
+            # after NMS, as for YOLO: cut boxes would overlap more or less than whole ones
+            shape = meta.get('ori_shape', meta['img_shape']) if rescale else meta['img_shape']
+            instances.bboxes[:, 0::2].clamp_(0, shape[1])
+            instances.bboxes[:, 1::2].clamp_(0, shape[0])
+            results.append(instances)
         return results
 
     def _priors(self, maps: Sequence[Tensor]) -> Tensor:

@@ -256,7 +256,7 @@ def test_soft_nms():
 
 def test_boxes_are_clipped_and_rescaled():
     maps = planted([2.0, -10.0, -10.0, -10.0], distances=(6.0, 0.5, 2.0, 9.0))
-    meta = [dict(img_shape=(64, 96), scale_factor=(2.0, 4.0))]
+    meta = [dict(img_shape=(64, 96), ori_shape=(16, 48), scale_factor=(2.0, 4.0))]
     (result,) = make_head().predict_by_feat(*maps, batch_img_metas=meta, cfg=TEST_CFG, rescale=True)
     expected = torch.tensor([[0.0, 16 / 4, 72 / 2, 64 / 4]])
     torch.testing.assert_close(result.bboxes, expected, rtol=0, atol=1e-3)

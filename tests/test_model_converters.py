@@ -1,0 +1,95 @@
+"""The model converters as they are called: arguments, reports, files and one-sentence errors."""
+
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / 'tests' / 'oracle'))
+
+from yolov8_keys import shapes  # noqa: E402
+
+CONFIG = """
+custom_imports = dict(imports=['mmdet_contrast'], allow_failed_imports=False)
+default_scope = 'mmdet'
+factors = dict(deepen_factor=0.33, widen_factor=0.25)
+model = dict(
+    type='YOLOv8Detector',
+    backbone=dict(type='YOLOv8CSPDarknet', **factors),
+    neck=dict(type='YOLOv8PAFPN', in_channels=[256, 512, 1024], **factors),
+    bbox_head=dict(
+        type='YOLOv8Head', num_classes=3, in_channels=[256, 512, 1024], widen_factor=0.25))
+"""
+
+
+@pytest.fixture
+def call(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+
+    def _call(tool, *arguments):
+        path = str(ROOT / 'tools' / 'model_converters' / tool)
+        monkeypatch.setattr(sys, 'argv', [path, *arguments])
+        runpy.run_path(path, run_name='__main__')
+
+    return _call
+
+
+def save(path, size='n'):
+    torch.save({key: torch.zeros(shape) for key, shape in shapes(size).items()}, path)
+
+
+def test_whole_model(call, capsys):
+    save('in.pt')
+    call('ultralytics_to_mmdet.py', 'in.pt', 'out.pth', '--list')
+    out = capsys.readouterr().out
+    assert 'model.0.conv.weight -> backbone.stem.conv.weight' in out
+    assert 'YOLOv8n, 80 classes: 354 keys mapped, 1 skipped' in out
+    assert len(torch.load('out.pth', weights_only=True)['state_dict']) == 354
+
+
+def test_against_a_config_with_other_classes(call, capsys):
+    save('in.pt')
+    Path('mine.py').write_text(CONFIG)
+    call('ultralytics_to_mmdet.py', 'in.pt', 'out.pth', '--config', 'mine.py')
+    assert 'The checkpoint has 80 classes and the model 3:' in capsys.readouterr().out
+    written = torch.load('out.pth', weights_only=True)['state_dict']
+    assert not any('cls_convs' in key for key in written)
+
+
+def test_errors_are_one_sentence_and_write_nothing(call):
+    save('s.pt', 's')
+    Path('mine.py').write_text(CONFIG)
+    for arguments, message in (
+        (['s.pt', 'out.pth', '--config', 'mine.py'], 'is YOLOv8s but the model is YOLOv8n'),
+        (['s.pt', 'out.pth', '--config', 'none.py'], 'does not exist'),
+        (['none.pt', 'out.pth'], 'no checkpoint at'),
+    ):
+        with pytest.raises(SystemExit, match=f'^ultralytics_to_mmdet.py: error: .*{message}'):
+            call('ultralytics_to_mmdet.py', *arguments)
+    assert not Path('out.pth').exists()
+
+
+def test_rename_keys(call, capsys):
+    torch.save({'module.net.w': torch.ones(1), 'module.ema.w': torch.ones(1)}, 'in.pth')
+    call('rename_keys.py', 'in.pth', 'out.pth', '--strip', 'module.', '--map', 'net=backbone',
+         '--keep', 'backbone')  # fmt: skip
+    assert list(torch.load('out.pth', weights_only=True)['state_dict']) == ['backbone.w']
+    out = capsys.readouterr().out
+    assert '1 keys renamed, 0 unchanged, 1 dropped' in out and 'dropped module.ema.w' in out
+
+
+def test_rename_keys_errors(call, capsys):
+    torch.save({'module.w': torch.ones(1)}, 'in.pth')
+    with pytest.raises(SystemExit, match="^rename_keys.py: error: strip: prefix 'x' matches"):
+        call('rename_keys.py', 'in.pth', 'out.pth', '--strip', 'x')
+    for arguments, message in (
+        (['--map', 'a'], 'not of the form old=new'),
+        (['--map', 'a=b', 'a=c'], 'same old prefix twice'),
+    ):
+        with pytest.raises(SystemExit):
+            call('rename_keys.py', 'in.pth', 'out.pth', *arguments)
+        assert message in capsys.readouterr().err
+    assert not Path('out.pth').exists()
