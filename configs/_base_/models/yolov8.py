@@ -7,7 +7,8 @@ model = dict(
         mean=[0.0, 0.0, 0.0],
         std=[255.0, 255.0, 255.0],
         bgr_to_rgb=True,
-        pad_value=114,
+        # images are padded after normalisation
+        pad_value=114 / 255,
         pad_size_divisor=32,
     ),
     backbone=dict(type='YOLOv8CSPDarknet'),

@@ -26,8 +26,8 @@ class YOLOv8CSPDarknet(BaseModule):
         last_stage_out_channels (int): Channels of the last stage at width 1.
         in_channels (int): Channels of the images.
         out_indices (Sequence[int]): Outputs: 0 is the stem (stride 2), 4 the last stage (32).
-        frozen_stages (int): The stem and so many stages less one are frozen, that is, without
-            gradient and in eval mode; -1 freezes nothing.
+        frozen_stages (int): 0 freezes the stem, k the stem and the first k stages: they are without
+            gradient and in eval mode. -1 freezes nothing.
         norm_eval (bool): Whether BatchNorm stays in eval mode in training.
         norm_cfg (dict): Normalisation of the convolutions.
         act_cfg (dict): Activation of the convolutions.

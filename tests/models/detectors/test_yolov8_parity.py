@@ -93,7 +93,10 @@ def test_outputs(reference, arch, size, mode):
     for key, value in found.items():
         name = f'{prefix}/{key}'
         ours = recipes.summarise(name, value.numpy())
-        np.testing.assert_allclose(ours, reference[name], rtol=0, atol=1e-4, err_msg=name)
+        theirs = reference[name]
+        # float32 of other threads and kernels differs in the sixth digit of the largest values
+        limit = max(1e-4, 2e-5 * np.abs(theirs).max())
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=limit, err_msg=name)
 
 
 def test_whole_maps_of_a_tiny_image(reference):
