@@ -86,6 +86,7 @@ class YOLOv8Head(BaseDenseHead):
                 'bins and as many channels as strides expected.'
             )
         self.num_classes = num_classes
+        self.cls_out_channels = num_classes
         self.in_channels = tuple(
             c if widen_factor == 1 else scale_channels(c, widen_factor) for c in in_channels
         )

@@ -1,0 +1,443 @@
+"""A detector that learns from another one."""
+
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
+
+import torch
+import torch.nn.functional as F
+from mmdet.models.detectors.base import BaseDetector
+from mmdet.registry import MODELS
+from mmdet.structures import OptSampleList, SampleList
+from mmdet.utils import ConfigType, OptMultiConfig
+from mmengine.config import Config
+from mmengine.logging import MMLogger
+from torch import Tensor, nn
+
+from ..distill import (
+    FeatureAdapter,
+    PseudoLabels,
+    Source,
+    SourceRecorder,
+    Teacher,
+    TransferReport,
+    map_classes,
+    transfer_weights,
+)
+
+_KEYS = ('source', 'teacher_source', 'loss', 'weight', 'name', 'match_size')
+
+
+class _Distiller(NamedTuple):
+    """One term of the loss."""
+
+    name: str
+    source: Source
+    teacher_source: Source
+    kind: str  # 'features', 'classes' or 'boxes': what the loss compares
+    weight: float
+    resize: bool
+
+
+@MODELS.register_module()
+class DistillationDetector(BaseDetector):
+    """Train a student with its own losses and with what a frozen teacher says.
+
+    The wrapper's ``state_dict`` is the student's: checkpoints load in the student's plain config,
+    and a plain checkpoint starts the wrapper. The teacher is no registered module: it is absent
+    from parameters, ``state_dict`` and checkpoints, and shared by copies of the model (EMA); it is
+    built when the model is, for the number of channels, and its weights are loaded when training
+    starts. It runs in eval mode, without gradient, on images as its own data preprocessor
+    normalises them. Validation and testing use the student alone.
+
+    A term compares ``source`` in the student with ``teacher_source`` in the teacher. What a loss
+    compares is its attribute ``distills``: ``'features'`` (channel counts that differ are joined by
+    a learnt 1x1 convolution on the student's side, left out of its checkpoints), ``'classes'``
+    (raw class maps, on the classes both know, by name) or ``'boxes'`` (raw distributions of the
+    sides, weighted by the teacher's confidence). Sources with several maps (a neck) are averaged
+    over the maps.
+
+    ``DistillationHook`` has to be among the ``custom_hooks``: it prepares the teacher before
+    training and keeps adapters for resuming.
+
+    Args:
+        student (dict | str): The student's config: its ``model`` section, a whole config, or the
+            path of one.
+        teacher (dict | str): The teacher's config in the same way.
+        teacher_checkpoint (str, optional): Path or URL of the teacher's weights. Needed for
+            training, not for testing.
+        distillers (Sequence[dict]): The terms: ``source``, ``loss``, and optionally
+            ``teacher_source`` (the same path by default), ``weight`` (1), ``name`` (the source's
+            path; the log says ``loss_distill_<name>``), ``match_size`` (``'refuse'`` maps of
+            unequal size, or ``'resize'`` the teacher's bilinearly).
+        detection_weight (float): Factor of the student's own losses.
+        pseudo_labels (dict, optional): The teacher's confident detections become labels of images
+            that do not annotate its classes: ``score_thr`` and ``iou_thr`` of ``PseudoLabels``.
+        teacher_classes (Sequence[str], optional): Names of the teacher's classes, by default those
+            in its checkpoint.
+        student_classes (Sequence[str], optional): Names of the student's classes, by default those
+            of the training data.
+        class_map (dict, optional): Teacher's name → student's name where they differ; None leaves
+            a class out.
+        start_from_teacher (bool): Whether training starts from the teacher's weights, class rows by
+            name (not when it resumes or loads a checkpoint).
+        zero_patience (int): A term that is exactly 0 for so many iterations from the start is an
+            error.
+        init_cfg (dict, optional): Initialisation.
+
+    Raises:
+        ValueError: If a source, a key or a setting is unknown.
+
+    Examples:
+        >>> model = dict(
+        ...     type='DistillationDetector',
+        ...     student='configs/yolov8/yolov8_n_shapes.py',
+        ...     teacher='configs/yolov8/yolov8_s_shapes.py',
+        ...     teacher_checkpoint='work_dirs/teacher/epoch_15.pth',
+        ...     distillers=[
+        ...         dict(source='neck', loss=dict(type='ChannelWiseDivergence'), weight=0.2),
+        ...         dict(source='bbox_head.cls', loss=dict(type='LogitsKLDivergence', tau=2.0)),
+        ...     ],
+        ... )
+    """
+
+    def __init__(
+        self,
+        student: Union[ConfigType, str],
+        teacher: Union[ConfigType, str],
+        teacher_checkpoint: Optional[str] = None,
+        distillers: Sequence[dict] = (),
+        detection_weight: float = 1.0,
+        pseudo_labels: Optional[dict] = None,
+        teacher_classes: Optional[Sequence[str]] = None,
+        student_classes: Optional[Sequence[str]] = None,
+        class_map: Optional[Mapping[str, Optional[str]]] = None,
+        start_from_teacher: bool = False,
+        zero_patience: int = 100,
+        init_cfg: OptMultiConfig = None,
+    ) -> None:
+        super().__init__(data_preprocessor=None, init_cfg=init_cfg)
+        if isinstance(student, str):
+            student = Config.fromfile(student)
+        self.student = MODELS.build(student['model'] if 'model' in student else student)
+        self.data_preprocessor = self.student.data_preprocessor
+        self.detection_weight = detection_weight
+        self.pseudo_labels = None if pseudo_labels is None else PseudoLabels(**pseudo_labels)
+        self.student_classes = None if student_classes is None else tuple(student_classes)
+        self.class_map = class_map
+        self.start_from_teacher = start_from_teacher
+        self.zero_patience = zero_patience
+        self.shared: Optional[Tuple[List[int], List[int]]] = None
+        self.has_hook = False
+        self._zeros: Dict[str, int] = {}
+
+        self.criteria = nn.ModuleDict()
+        self.adapters = nn.ModuleDict()
+        self.distillers: List[_Distiller] = []
+        self.teacher: Optional[Teacher] = None
+        self._teacher_error: Optional[Exception] = None
+        try:
+            self.teacher = Teacher(teacher, teacher_checkpoint, teacher_classes)
+        except FileNotFoundError as error:
+            # a student is tested where the teacher's config may not lie about
+            self._teacher_error = error
+        if self.teacher is not None:
+            self._build_distillers(distillers)
+        self._register_state_dict_hook(_leave_student)
+        self._register_load_state_dict_pre_hook(_enter_student)
+
+    def init_weights(self) -> None:
+        """Initialise the student."""
+        self.student.init_weights()
+
+    def prepare(self, student_classes: Optional[Sequence[str]] = None) -> None:
+        """Load the teacher and match the classes; called before training.
+
+        Args:
+            student_classes (Sequence[str], optional): Names in the training data.
+
+        Raises:
+            ValueError: If classes are unknown or do not match.
+            FileNotFoundError: If the teacher's config or checkpoint is missing.
+        """
+        if self.teacher is None:
+            raise FileNotFoundError(
+                f"The teacher's config was not found ({self._teacher_error}): set model.teacher to "
+                'its path, relative to the working directory, or absolute.'
+            )
+        self.teacher.load()
+        self.student_classes = self.student_classes or (
+            None if student_classes is None else tuple(student_classes)
+        )
+        by_class = any(d.kind == 'classes' for d in self.distillers)
+        if not (by_class or self.pseudo_labels or self.start_from_teacher):
+            return
+        for owner, names in (
+            ('teacher', self.teacher.classes),
+            ('student', self.student_classes),
+        ):
+            if names is None:
+                raise ValueError(
+                    f"The names of the {owner}'s classes are unknown: set model.{owner}_classes, "
+                    'or train with data whose metainfo names them (a checkpoint keeps it).'
+                )
+        self.shared = map_classes(self.teacher.classes, self.student_classes, self.class_map)
+
+    def start(self) -> TransferReport:
+        """Copy the teacher's weights into the student, class rows by name.
+
+        Returns:
+            TransferReport: What was copied.
+
+        Raises:
+            ValueError: If the architectures differ.
+        """
+        report = transfer_weights(
+            self.student,
+            self.teacher.state,
+            *self.shared,
+            len(self.teacher.classes),
+            len(self.student_classes),
+        )
+        MMLogger.get_current_instance().info(str(report))
+        return report
+
+    def loss(self, batch_inputs: Tensor, batch_data_samples: SampleList) -> Dict[str, Any]:
+        """Compute the student's losses and the terms of distillation.
+
+        Args:
+            batch_inputs (Tensor): (N, 3, H, W) images as the student's preprocessor gives them.
+            batch_data_samples (list[DetDataSample]): Their samples.
+
+        Returns:
+            dict[str, Tensor | list[Tensor]]: The student's losses, and ``loss_distill_<name>``.
+
+        Raises:
+            RuntimeError: If the hook is missing, a source was not called, or a term stays 0.
+        """
+        if not self.has_hook:
+            raise RuntimeError(
+                'DistillationDetector needs its hook to load the teacher: set '
+                "custom_hooks=[dict(type='DistillationHook')]."
+            )
+        told = SourceRecorder(self.teacher.model, [d.teacher_source for d in self.distillers])
+        outputs = self._ask(told, batch_inputs, batch_data_samples)
+        if self.pseudo_labels is not None:
+            metas = [sample.metainfo for sample in batch_data_samples]
+            detections = self.teacher.model.bbox_head.predict_by_feat(
+                *outputs, batch_img_metas=metas, rescale=False
+            )
+            batch_data_samples = self.pseudo_labels.extend(
+                batch_data_samples, detections, dict(zip(*self.shared))
+            )
+        with SourceRecorder(self.student, [d.source for d in self.distillers]) as seen:
+            losses = self.student.loss(batch_inputs, batch_data_samples)
+        if self.detection_weight != 1:
+            losses = {k: _scale(v, self.detection_weight) for k, v in losses.items()}
+        for distiller in self.distillers:
+            maps = seen.maps(distiller.source), told.maps(distiller.teacher_source)
+            value = self._distil(distiller, *maps, outputs) * distiller.weight
+            self._watch(distiller, value)
+            losses[f'loss_distill_{distiller.name}'] = value
+        return losses
+
+    def predict(
+        self, batch_inputs: Tensor, batch_data_samples: SampleList, rescale: bool = True
+    ) -> SampleList:
+        """Predict with the student.
+
+        Args:
+            batch_inputs (Tensor): (N, 3, H, W) images.
+            batch_data_samples (list[DetDataSample]): Their samples.
+            rescale (bool): Whether boxes are in pixels of the original images.
+
+        Returns:
+            list[DetDataSample]: With ``pred_instances``.
+        """
+        return self.student.predict(batch_inputs, batch_data_samples, rescale=rescale)
+
+    def _forward(self, batch_inputs: Tensor, batch_data_samples: OptSampleList = None) -> Tuple:
+        return self.student._forward(batch_inputs, batch_data_samples)
+
+    def extract_feat(self, batch_inputs: Tensor) -> Tuple[Tensor, ...]:
+        """Extract the student's features.
+
+        Args:
+            batch_inputs (Tensor): (N, 3, H, W) images.
+
+        Returns:
+            tuple[Tensor]: Of each level.
+        """
+        return self.student.extract_feat(batch_inputs)
+
+    @torch.no_grad()
+    def _ask(self, told: SourceRecorder, inputs: Tensor, samples: SampleList) -> Optional[Tuple]:
+        """Run the teacher, as far as it is needed; return what its head gives."""
+        if not (self.distillers or self.pseudo_labels):
+            return None
+        network = self.teacher.model
+        self.teacher.to(inputs.device)
+        heads = any(d.teacher_source.path.startswith('bbox_head') for d in self.distillers)
+        inputs = self.teacher.prepare_inputs(inputs, samples, self.data_preprocessor)
+        with told:
+            feats = network.extract_feat(inputs)
+            return network.bbox_head(feats) if heads or self.pseudo_labels else None
+
+    def _build_distillers(self, distillers: Sequence[dict]) -> None:
+        """Build losses and adapters, the latter from one pass of a small image through both."""
+        if not (distillers or self.pseudo_labels or self.start_from_teacher):
+            raise ValueError(
+                'DistillationDetector got neither distillers nor pseudo_labels nor '
+                'start_from_teacher: there is nothing to learn from the teacher.'
+            )
+        for cfg in distillers:
+            self._add_distiller(dict(cfg))
+        features = [d for d in self.distillers if d.kind == 'features']
+        seen = _probe(self.student, [d.source for d in features])
+        told = _probe(self.teacher.model, [d.teacher_source for d in features])
+        for distiller, ours, theirs in zip(features, seen, told):
+            if len(ours) != len(theirs):
+                raise ValueError(
+                    f'The source {distiller.source.text!r} gives {len(ours)} maps and the '
+                    f"teacher's {distiller.teacher_source.text!r} {len(theirs)}: choose items, as "
+                    f"in '{distiller.source.path}[0]', or another teacher_source."
+                )
+            for level, (mine, other) in enumerate(zip(ours, theirs)):
+                if mine.shape[1] != other.shape[1]:
+                    self.adapters[f'{distiller.name}_{level}'] = FeatureAdapter(
+                        mine.shape[1], other.shape[1]
+                    )
+
+    def _add_distiller(self, cfg: dict) -> None:
+        unknown = [key for key in cfg if key not in _KEYS]
+        if unknown or 'source' not in cfg or 'loss' not in cfg:
+            raise ValueError(
+                f'A distiller needs source and loss, and takes {_KEYS[1:]}; got {sorted(cfg)}.'
+            )
+        match_size = cfg.get('match_size', 'refuse')
+        if match_size not in ('refuse', 'resize'):
+            raise ValueError(
+                f"A distiller got match_size={match_size!r}, 'refuse' or 'resize' expected."
+            )
+        criterion = MODELS.build(cfg['loss'])
+        name = cfg.get('name') or cfg['source'].replace('.', '_').replace('[', '_').strip(']')
+        if name in self.criteria:
+            name = f'{name}_{type(criterion).__name__}'
+        if name in self.criteria:
+            raise ValueError(f'Two distillers are called {name!r}: give each its own name.')
+        self.criteria[name] = criterion
+        kind = getattr(criterion, 'distills', 'features')
+        teacher_source = cfg.get('teacher_source', cfg['source'])
+        self.distillers.append(
+            _Distiller(
+                name,
+                Source(cfg['source'], self.student, 'student'),
+                Source(teacher_source, self.teacher.model, 'teacher'),
+                kind,
+                float(cfg.get('weight', 1.0)),
+                match_size == 'resize',
+            )
+        )
+
+    def _distil(
+        self, distiller: _Distiller, ours: List[Tensor], theirs: List[Tensor], outputs: Any
+    ) -> Tensor:
+        """Return a term: over all maps together, for features the mean of the maps' terms."""
+        criterion = self.criteria[distiller.name]
+        if distiller.kind == 'features':
+            for level in range(len(ours)):
+                key = f'{distiller.name}_{level}'
+                if key in self.adapters:
+                    ours[level] = self.adapters[key](ours[level])
+        theirs = [self._match_size(distiller, mine, other) for mine, other in zip(ours, theirs)]
+        if distiller.kind == 'classes':
+            pairs = [self._select_classes(mine, other) for mine, other in zip(ours, theirs)]
+            return criterion([mine for mine, _ in pairs], [other for _, other in pairs])
+        if distiller.kind == 'boxes':
+            return criterion(ours, theirs, [self._confidence(maps) for maps in outputs[0]])
+        return torch.stack([criterion(*pair) for pair in zip(ours, theirs)]).mean()
+
+    @staticmethod
+    def _match_size(distiller: _Distiller, mine: Tensor, other: Tensor) -> Tensor:
+        """Return the teacher's map at the size of the student's."""
+        if mine.shape[2:] == other.shape[2:]:
+            return other
+        if not distiller.resize:
+            raise ValueError(
+                f'{distiller.source.text!r} is {tuple(mine.shape[2:])} cells large and the '
+                f"teacher's {distiller.teacher_source.text!r} {tuple(other.shape[2:])}: choose "
+                "maps of one stride, or set match_size='resize'."
+            )
+        return F.interpolate(other.float(), mine.shape[2:], mode='bilinear', align_corners=False)
+
+    def _select_classes(self, mine: Tensor, other: Tensor) -> Tuple[Tensor, Tensor]:
+        """Return (N * anchors, T, H, W) logits of the T classes that both know."""
+        selected = []
+        for logits, owner, index in (
+            (mine, self.student, self.shared[1]),
+            (other, self.teacher.model, self.shared[0]),
+        ):
+            classes = owner.bbox_head.cls_out_channels
+            batch, channels, height, width = logits.shape
+            logits = logits.reshape(batch * (channels // classes), classes, height, width)
+            whole = list(range(classes)) == list(index)
+            selected.append(logits if whole else logits[:, index])
+        if selected[0].shape != selected[1].shape:
+            raise ValueError(
+                f'The class maps of student and teacher have {tuple(mine.shape)} and '
+                f'{tuple(other.shape)} values: both need the same number of anchors in a cell.'
+            )
+        return selected[0], selected[1]
+
+    def _confidence(self, logits: Tensor) -> Tensor:
+        """Return the teacher's highest score (N * anchors, H, W) of a cell."""
+        classes = self.teacher.model.bbox_head.cls_out_channels
+        batch, channels, height, width = logits.shape
+        grouped = logits.reshape(batch * (channels // classes), classes, height, width)
+        return grouped.float().amax(dim=1).sigmoid()
+
+    def _watch(self, distiller: _Distiller, value: Tensor) -> None:
+        """Refuse a term that is 0 in every iteration from the start."""
+        if self._zeros.get(distiller.name) is None:
+            self._zeros[distiller.name] = 0
+        if self._zeros[distiller.name] < 0:
+            return
+        if value.item() != 0:
+            self._zeros[distiller.name] = -1
+            return
+        self._zeros[distiller.name] += 1
+        if self._zeros[distiller.name] >= self.zero_patience:
+            raise RuntimeError(
+                f'loss_distill_{distiller.name} was 0 in each of the first {self.zero_patience} '
+                f'iterations: {distiller.source.text!r} teaches nothing. Give it a weight above 0 '
+                'and another source or loss, or remove it from model.distillers.'
+            )
+
+
+def _probe(model: nn.Module, sources: Sequence[Source]) -> List[List[Tensor]]:
+    """Return what the sources give for a small image, leaving the model as it is."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        with torch.no_grad(), SourceRecorder(model, sources) as recorder:
+            model.bbox_head(model.extract_feat(torch.zeros(1, 3, 128, 128)))
+        return [recorder.maps(source) for source in sources]
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
+def _scale(value: Union[Tensor, List[Tensor]], factor: float) -> Union[Tensor, List[Tensor]]:
+    """Multiply a loss, or a list of losses."""
+    return [v * factor for v in value] if isinstance(value, (list, tuple)) else value * factor
+
+
+def _leave_student(module: nn.Module, state: dict, prefix: str, metadata: dict) -> None:
+    """Name the student's weights as in its plain config."""
+    inner = f'{prefix}student.'
+    for key in [key for key in state if key.startswith(inner)]:
+        state[prefix + key[len(inner) :]] = state.pop(key)
+
+
+def _enter_student(state: dict, prefix: str, *_: Any) -> None:
+    """Name the weights of a plain checkpoint as the wrapper's modules have them."""
+    for key in [key for key in state if key.startswith(prefix)]:
+        state[f'{prefix}student.{key[len(prefix) :]}'] = state.pop(key)

@@ -1,0 +1,109 @@
+"""Start a student from a teacher that knows fewer classes."""
+
+from typing import Dict, List, NamedTuple, Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+class TransferReport(NamedTuple):
+    """What became of the student's weights."""
+
+    copied: List[str]
+    """Copied whole."""
+    by_class: List[str]
+    """The rows of shared classes copied, those of new classes left as initialised."""
+    kept: List[str]
+    """Left as initialised: the teacher has none of that name and shape."""
+
+    def __str__(self) -> str:
+        """Say it in a sentence."""
+        text = (
+            f'Started from the teacher: {len(self.copied)} tensors copied, {len(self.by_class)} '
+            'class by class'
+        )
+        if self.by_class:
+            text += f' ({", ".join(self.by_class[:6])}{" …" if len(self.by_class) > 6 else ""})'
+        text += f', {len(self.kept)} left as initialised'
+        if self.kept:
+            text += f' ({", ".join(self.kept[:6])}{" …" if len(self.kept) > 6 else ""})'
+        return text + '.'
+
+
+@torch.no_grad()
+def transfer_weights(
+    student: nn.Module,
+    teacher_state: Dict[str, Tensor],
+    teacher_classes: Sequence[int],
+    student_classes: Sequence[int],
+    num_teacher_classes: int,
+    num_student_classes: int,
+) -> TransferReport:
+    """Copy the teacher's weights into the student, class rows by class.
+
+    A tensor of the same name and shape is copied. One whose rows belong to classes, that is, whose
+    number of rows is the same multiple of the number of classes in both, is copied row by row for
+    the shared classes.
+
+    Args:
+        student (nn.Module): The student's detector; changed in place.
+        teacher_state (dict[str, Tensor]): The teacher's ``state_dict``.
+        teacher_classes (Sequence[int]): Indices of the shared classes, the teacher's.
+        student_classes (Sequence[int]): The corresponding ones of the student.
+        num_teacher_classes (int): All classes of the teacher.
+        num_student_classes (int): All classes of the student.
+
+    Returns:
+        TransferReport: What was copied.
+
+    Raises:
+        ValueError: If nothing could be copied, or as many classes are in another order: then no
+            shape tells which rows belong to classes.
+    """
+    if num_teacher_classes == num_student_classes and list(teacher_classes) != list(
+        student_classes
+    ):
+        raise ValueError(
+            f'Teacher and student have {num_student_classes} classes each, in another order: give '
+            "the student's metainfo the teacher's order, or set start_from_teacher=False."
+        )
+    report = TransferReport([], [], [])
+    rows = torch.tensor(list(teacher_classes), dtype=torch.long)
+    slots = torch.tensor(list(student_classes), dtype=torch.long)
+    for name, target in student.state_dict().items():
+        source = teacher_state.get(name)
+        if source is None:
+            report.kept.append(name)
+            continue
+        source = source.to(target.device)
+        if _is_by_class(source, target, num_teacher_classes, num_student_classes):
+            anchors = len(target) // num_student_classes
+            new = target.reshape(anchors, num_student_classes, *target.shape[1:]).clone()
+            old = source.reshape(anchors, num_teacher_classes, *source.shape[1:]).to(target.dtype)
+            new[:, slots] = old[:, rows]
+            target.copy_(new.reshape(target.shape))
+            report.by_class.append(name)
+        elif source.shape == target.shape:
+            target.copy_(source)
+            report.copied.append(name)
+        else:
+            report.kept.append(name)
+    if not report.copied:
+        raise ValueError(
+            "None of the teacher's weights has the name and shape of one of the student's: they "
+            'must be of the same architecture, or set start_from_teacher=False.'
+        )
+    return report
+
+
+def _is_by_class(source: Tensor, target: Tensor, teacher: int, student: int) -> bool:
+    """Tell whether rows of two tensors belong to classes, of which there are unequal numbers."""
+    if source.dim() == 0 or source.dim() != target.dim() or source.shape == target.shape:
+        return False
+    if source.shape[1:] != target.shape[1:]:
+        return False
+    return (
+        len(source) % teacher == 0
+        and len(target) % student == 0
+        and len(source) // teacher == len(target) // student
+    )
