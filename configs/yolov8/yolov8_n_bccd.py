@@ -13,17 +13,43 @@ max_epochs = 15
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=5)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
-# few images: AdamW and a cosine, as retina_bccd.py has them; COCO's schedule is yolov8_n_coco.py's
+# COCO's recipe with a short warm-up
+warmup_epochs = 2
+momentum = 0.937
 optim_wrapper = dict(
     type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=1e-3, weight_decay=0.01),
+    optimizer=dict(type='SGD', lr=0.01, momentum=momentum, nesterov=True, weight_decay=0.0005),
+    paramwise_cfg=dict(norm_decay_mult=0.0, bias_decay_mult=0.0, bypass_duplicate=True),
     clip_grad=dict(max_norm=10.0),
 )
 param_scheduler = [
-    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=50),
-    dict(type='CosineAnnealingLR', T_max=max_epochs, by_epoch=True, convert_to_iter_based=True),
+    dict(
+        type='LinearLR',
+        start_factor=1e-5,
+        by_epoch=True,
+        begin=0,
+        end=warmup_epochs,
+        convert_to_iter_based=True,
+    ),
+    dict(
+        type='LinearMomentum',
+        start_factor=0.8 / momentum,
+        by_epoch=True,
+        begin=0,
+        end=warmup_epochs,
+        convert_to_iter_based=True,
+    ),
+    dict(
+        type='LinearLR',
+        start_factor=1.0,
+        end_factor=0.01,
+        by_epoch=True,
+        begin=warmup_epochs,
+        end=max_epochs,
+    ),
 ]
 custom_hooks = [
+    dict(type='BiasWarmupHook', start_lr=0.1, epochs=warmup_epochs),
     dict(
         type='EMAHook',
         ema_type='ExpMomentumEMA',
@@ -32,7 +58,7 @@ custom_hooks = [
         gamma=100,
         update_buffers=True,
         priority=49,
-    )
+    ),
 ]
 randomness = dict(seed=0)
 default_hooks = dict(checkpoint=dict(interval=5, max_keep_ckpts=1))
