@@ -25,7 +25,7 @@ def _runs_doctor() -> bool:
 
 if not _runs_doctor():
     try:
-        from . import compat, datasets, engine, models, visualization  # noqa: F401
+        from . import compat, datasets, engine, evaluation, models, visualization  # noqa: F401
     except ImportError as error:
         raise ImportError(
             f'mmdet_contrast cannot register its modules ({type(error).__name__}: {error}); run '

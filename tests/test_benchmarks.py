@@ -8,7 +8,9 @@ import pytest
 
 # Each script exits with an error where the values that it compares disagree.
 SCRIPTS = {
+    'channel_wise_divergence.py': ['YOLOv8-n', 'RetinaNet', 'published formula'],
     'contrastive_view.py': ['ContrastiveView', 'Mean difference'],
+    'frozen_step.py': ['backbone frozen', 'RetinaNet-R50', 'YOLOv8-n'],
     'nt_xent_loss.py': ['ours, sliced', 'pytorch-metric-learning', 'lightly'],
     'region_contrast.py': ['loop, RoIAlign, flattened', 'ours, MLP, mmcv RoIAlign'],
     'region_contrast_share.py': ['whole step', 'contrastive branch'],

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from mmcv.transforms import Compose
-from mmdet.registry import MODELS, TRANSFORMS
+from mmdet.registry import HOOKS, METRICS, MODELS, TRANSFORMS
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
@@ -38,25 +38,49 @@ def test_registers_the_plugin_and_needs_no_torchvision(cfg):
     assert not [text for text in texts if text.startswith('torchvision://')]
 
 
+def without_weights(node):
+    """The config without weights to download."""
+    if isinstance(node, dict):
+        pretrained = (node.get('init_cfg') or {}) if isinstance(node.get('init_cfg'), dict) else {}
+        if pretrained.get('type') == 'Pretrained' or 'checkpoint' in pretrained:
+            node.pop('init_cfg')
+        for child in node.values():
+            without_weights(child)
+    return node
+
+
+def student_of(model):
+    return model.student if model.type == 'DistillationDetector' else model
+
+
+def classes_of(dataset):
+    return dataset.get('metainfo', {}).get('classes', range(80))
+
+
 def test_builds(cfg):
-    if cfg.model.backbone.get('init_cfg'):
-        cfg.model.backbone.init_cfg = None
-    model = MODELS.build(cfg.model)
-    head = model.bbox_head
-    assert head.num_classes == len(
-        cfg.train_dataloader.dataset.get('metainfo', {}).get('classes', range(80))
-    )
-    for split in ('train', 'val', 'test'):
-        Compose([TRANSFORMS.build(t) for t in cfg[f'{split}_dataloader'].dataset.pipeline])
+    model = MODELS.build(without_weights(cfg.model))
+    data = cfg.train_dataloader.dataset
+    parts = data.datasets if data.type == 'ConcatDataset' else [data]
+    for part in (*parts, cfg.val_dataloader.dataset, cfg.test_dataloader.dataset):
+        assert getattr(model, 'student', model).bbox_head.num_classes == len(classes_of(part))
+        Compose([TRANSFORMS.build(t) for t in part.pipeline])
+    for evaluator in (cfg.val_evaluator, cfg.test_evaluator):
+        assert METRICS.get(evaluator.type) is not None
+    for hook in cfg.get('custom_hooks', []):
+        HOOKS.build(hook)
 
 
 def test_views_head_and_preprocessor_belong_together(cfg):
-    pipeline = [t['type'] for t in cfg.train_dataloader.dataset.pipeline]
-    contrastive = cfg.model.bbox_head.type.startswith('Contrastive')
+    data = cfg.train_dataloader.dataset
+    data = data.datasets[0] if data.type == 'ConcatDataset' else data
+    pipeline = [t['type'] for t in data.pipeline]
+    model = student_of(cfg.model)
+    contrastive = model.bbox_head.type.startswith('Contrastive')
     assert (pipeline[-2:] == ['ContrastiveView', 'PackContrastiveInputs']) is contrastive
-    assert (cfg.model.data_preprocessor.type == 'ContrastiveDataPreprocessor') is contrastive
+    assert (model.data_preprocessor.type == 'ContrastiveDataPreprocessor') is contrastive
     hooks = [h['type'] for h in cfg.get('custom_hooks', [])]
     assert ('ViewEpochHook' in hooks) is contrastive
+    assert ('DistillationHook' in hooks) is (cfg.model.type == 'DistillationDetector')
     for split in ('val', 'test'):
         pipeline = [t['type'] for t in cfg[f'{split}_dataloader'].dataset.pipeline]
         assert pipeline[-1] == 'PackDetInputs'

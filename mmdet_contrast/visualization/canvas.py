@@ -1,20 +1,24 @@
-"""Drawing on small pictures: the few primitives that the pictures of this package share.
+"""Drawing on pictures: the few primitives that the pictures of this package share.
 
 MMEngine's ``Visualizer`` draws at the image's own resolution with a font in points, which is
-illegible on an image of 128 pixels. Here the image is enlarged first, and line and font have a size
-in the pixels of the enlarged one.
+illegible on an image of 128 pixels. Here a small image is enlarged first, and line and font have a
+size in the pixels of the enlarged one.
 """
 
-from typing import List, Sequence, Tuple
+import os.path as osp
+from functools import lru_cache
+from typing import List, Optional, Sequence, Tuple
 
 import cv2
+import matplotlib
 import numpy as np
+from PIL import Image, ImageDraw, ImageFont
 
 Colour = Tuple[int, int, int]
+Rectangle = Tuple[int, int, int, int]
 
 GREY: Colour = (150, 150, 150)
-_FONT = cv2.FONT_HERSHEY_SIMPLEX
-_FONT_SCALE = 0.5
+_FONT_SIZE = 14
 _HEADER = 28
 _GAP = 8
 
@@ -49,7 +53,14 @@ def enlarge(image: np.ndarray, min_side: int) -> Tuple[np.ndarray, int]:
     return cv2.resize(image, size, interpolation=cv2.INTER_NEAREST), factor
 
 
-def draw_box(image: np.ndarray, box: Sequence[float], colour: Colour, dashed: bool = False) -> None:
+def draw_box(
+    image: np.ndarray,
+    box: Sequence[float],
+    colour: Colour,
+    dashed: bool = False,
+    width: int = 2,
+    edge: int = 1,
+) -> None:
     """Draw a box in place.
 
     Args:
@@ -57,25 +68,79 @@ def draw_box(image: np.ndarray, box: Sequence[float], colour: Colour, dashed: bo
         box (Sequence[float]): (x1, y1, x2, y2) in pixels of ``image``.
         colour (tuple[int, int, int]): RGB.
         dashed (bool): Dashed instead of solid. Defaults to False.
+        width (int): Width of the line in pixels. Defaults to 2.
+        edge (int): Width of the dark edge on either side of the line. Defaults to 1.
     """
-    height, width = image.shape[:2]
+    height, full_width = image.shape[:2]
     x1, y1, x2, y2 = (int(round(float(value))) for value in box)
-    x1, x2 = np.clip([x1, x2], 0, width - 1).tolist()
+    x1, x2 = np.clip([x1, x2], 0, full_width - 1).tolist()
     y1, y2 = np.clip([y1, y2], 0, height - 1).tolist()
     corners = [(x1, y1), (x2, y1), (x2, y2), (x1, y2), (x1, y1)]
+    lines = []
     for (ax, ay), (bx, by) in zip(corners, corners[1:]):
         length = max(abs(bx - ax), abs(by - ay))
-        step = 8 if dashed else max(length, 1)
-        for start in range(0, max(length, 1), 2 * step if dashed else step):
-            ends = [start / max(length, 1), min(start + step, length) / max(length, 1)]
-            points = [(round(ax + (bx - ax) * t), round(ay + (by - ay) * t)) for t in ends]
-            # A dark edge keeps the line visible on any background.
-            cv2.line(image, points[0], points[1], (0, 0, 0), 4)
-            cv2.line(image, points[0], points[1], colour, 2)
+        # An odd number of pieces, every other one drawn: a dash at each corner.
+        pieces = max(length // (4 * width), 2) | 1 if dashed else 1
+        for piece in range(0, pieces, 2):
+            ends = [piece / pieces, (piece + 1) / pieces]
+            lines.append([(round(ax + (bx - ax) * t), round(ay + (by - ay) * t)) for t in ends])
+    # A dark edge keeps the line visible on any background.
+    for ink, thick in (((0, 0, 0), width + 2 * edge), (colour, width)):
+        for start, end in lines:
+            cv2.line(image, start, end, ink, thick)
 
 
-def draw_label(image: np.ndarray, box: Sequence[float], text: str, colour: Colour) -> None:
-    """Write a box's name above it (inside it at the upper edge), kept within the picture.
+@lru_cache(maxsize=32)
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    # OpenCV's own letters are strokes of ASCII; matplotlib brings a font for most alphabets.
+    path = osp.join(matplotlib.get_data_path(), 'fonts', 'ttf', 'DejaVuSans.ttf')
+    return ImageFont.truetype(path, size)
+
+
+def text_size(text: str, size: int = _FONT_SIZE) -> Tuple[int, int]:
+    """Width of a text, and height of a line, in pixels.
+
+    Args:
+        text (str): One line.
+        size (int): Font size in pixels. Defaults to 14.
+
+    Returns:
+        tuple[int, int]: Width of ``text``; height of any line, the same for all texts.
+    """
+    font = _font(size)
+    return int(np.ceil(font.getlength(text))), sum(font.getmetrics())
+
+
+def draw_text(
+    image: np.ndarray, x: int, y: int, text: str, colour: Colour, size: int = _FONT_SIZE
+) -> None:
+    """Write one line in place; what lies outside the picture is cut off.
+
+    Args:
+        image (ndarray): (H, W, 3) uint8, changed in place.
+        x (int): Left end of the text, not negative.
+        y (int): Upper end of the line, not negative.
+        text (str): The text.
+        colour (tuple[int, int, int]): RGB.
+        size (int): Font size in pixels. Defaults to 14.
+    """
+    letters = Image.new('L', text_size(text, size))
+    ImageDraw.Draw(letters).text((0, 0), text, fill=255, font=_font(size))
+    part = image[y : y + letters.height, x : x + letters.width]
+    cover = np.asarray(letters, np.float32)[: part.shape[0], : part.shape[1], None] / 255
+    part[:] = np.rint(part * (1 - cover) + np.array(colour, np.float32) * cover)
+
+
+def draw_label(
+    image: np.ndarray,
+    box: Sequence[float],
+    text: str,
+    colour: Colour,
+    size: int = _FONT_SIZE,
+    taken: Optional[List[Rectangle]] = None,
+    below: bool = False,
+) -> None:
+    """Write a box's name beside it, kept within the picture and clear of other names if it can be.
 
     Args:
         image (ndarray): (H, W, 3) uint8, changed in place.
@@ -83,18 +148,41 @@ def draw_label(image: np.ndarray, box: Sequence[float], text: str, colour: Colou
         text (str): The name.
         colour (tuple[int, int, int]): RGB of the label's ground; the text is black or white,
             whichever stands out.
+        size (int): Font size in pixels. Defaults to 14.
+        taken (list[tuple], optional): Rectangles of the labels written so far, (x1, y1, x2, y2);
+            this one is appended.
+        below (bool): Below the box rather than above it. Defaults to False.
     """
-    (width, height), base = cv2.getTextSize(text, _FONT, _FONT_SCALE, 1)
-    tall = height + base + 2
-    x = int(np.clip(box[0], 0, max(image.shape[1] - width - 4, 0)))
-    top = box[1] - tall if box[1] >= tall else box[1]
-    y = int(np.clip(top, 0, max(image.shape[0] - tall, 0)))
-    cv2.rectangle(image, (x, y), (x + width + 4, y + tall), colour, -1)
-    origin = (x + 2, y + height + 1)
+    width, height = text_size(text, size)
+    pad = max(2, size // 6)
+    width += 2 * pad
+    x1, y1, x2, y2 = (int(round(float(value))) for value in box)
+    rows = {'above': y1 - height, 'inside': y1, 'inside below': y2 - height, 'below': y2}
+    names = ('below', 'above') if below else ('above', 'below')
+    names += ('inside below', 'inside') if below else ('inside', 'inside below')
+    places = [(x, rows[name]) for name in names for x in (x1, x2 - width)]
+    best, least = (0, 0, 0, 0), float('inf')
+    for x, y in places:
+        outside = max(-y, y + height - image.shape[0], 0) * width
+        x = int(np.clip(x, 0, max(image.shape[1] - width, 0)))
+        y = int(np.clip(y, 0, max(image.shape[0] - height, 0)))
+        place = (x, y, x + width, y + height)
+        cost = outside + sum(_common_area(place, other) for other in taken or ())
+        if cost < least:
+            best, least = place, cost
+    x, y = best[:2]
+    image[y : y + height, x : x + width] = colour
     # Luma of ITU-R BT.601.
     bright = float(np.dot(colour, (0.299, 0.587, 0.114))) > 128
-    ink = (0, 0, 0) if bright else (255, 255, 255)
-    cv2.putText(image, text, origin, _FONT, _FONT_SCALE, ink, 1, cv2.LINE_AA)
+    draw_text(image, x + pad, y, text, (0, 0, 0) if bright else (255, 255, 255), size)
+    if taken is not None:
+        taken.append(best)
+
+
+def _common_area(first: Rectangle, second: Rectangle) -> int:
+    width = min(first[2], second[2]) - max(first[0], second[0])
+    height = min(first[3], second[3]) - max(first[1], second[1])
+    return max(width, 0) * max(height, 0)
 
 
 def stack_panels(panels: Sequence[np.ndarray], titles: Sequence[str]) -> np.ndarray:
@@ -112,7 +200,7 @@ def stack_panels(panels: Sequence[np.ndarray], titles: Sequence[str]) -> np.ndar
     sheet = np.full((height, width, 3), 255, np.uint8)
     x = 0
     for panel, title in zip(panels, titles):
-        cv2.putText(sheet, title, (x + 4, 20), _FONT, 0.6, (0, 0, 0), 1, cv2.LINE_AA)
+        draw_text(sheet, x + 4, 4, title, (0, 0, 0), 16)
         sheet[_HEADER : _HEADER + panel.shape[0], x : x + panel.shape[1]] = panel
         x += panel.shape[1] + _GAP
     return sheet

@@ -1,80 +1,30 @@
-"""One picture that shows ground truth and detections of several test images."""
+"""Pictures of ground truth and detections from a file of predictions."""
 
 import os
 import os.path as osp
-from typing import Sequence, Union
+from typing import Any, Iterator, List, Optional, Sequence, Tuple, Union
 
-import cv2
+import mmcv
 import numpy as np
 from mmengine.config import Config
-from mmengine.fileio import load
+from mmengine.fileio import get, load
 from mmengine.registry import init_default_scope
-from mmengine.utils import mkdir_or_exist
 
-from mmdet_contrast.visualization.canvas import (
-    draw_box,
-    draw_label,
-    enlarge,
-    grid,
-    palette,
-    stack_panels,
-)
+from mmdet_contrast.visualization.canvas import grid
+from mmdet_contrast.visualization.detection_picture import draw_detections
 
-
-def draw_detections(
-    image: np.ndarray,
-    gt_bboxes: np.ndarray,
-    gt_labels: Sequence[int],
-    bboxes: np.ndarray,
-    labels: Sequence[int],
-    scores: Sequence[float],
-    classes: Sequence[str],
-    score_thr: float = 0.3,
-    min_panel: int = 384,
-) -> np.ndarray:
-    """Draw one image twice: with its ground truth, and with its detections.
-
-    Args:
-        image (ndarray): (H, W, 3) uint8 RGB.
-        gt_bboxes (ndarray): (G, 4) ground truth, (x1, y1, x2, y2) in pixels.
-        gt_labels (Sequence[int]): (G,) class indices.
-        bboxes (ndarray): (D, 4) detections.
-        labels (Sequence[int]): (D,) class indices.
-        scores (Sequence[float]): (D,) scores in [0, 1].
-        classes (Sequence[str]): Class names.
-        score_thr (float): Detections with a lower score are not drawn. Defaults to 0.3.
-        min_panel (int): Smaller images are enlarged by a whole factor until their longer side
-            reaches this many pixels. Defaults to 384.
-
-    Returns:
-        ndarray: (H', W', 3) uint8 RGB picture.
-    """
-    colours = palette(len(classes))
-    kept = np.asarray(scores, float).reshape(-1) >= score_thr
-    # Ascending, so that the surest detections lie on top.
-    order = [index for index in np.argsort(np.asarray(scores)) if kept[index]]
-    truth = [(box, label, classes[label]) for box, label in zip(gt_bboxes, gt_labels)]
-    found = [(bboxes[i], labels[i], f'{classes[labels[i]]} {scores[i]:.2f}') for i in order]
-    panels = []
-    for entries in (truth, found):
-        panel, scale = enlarge(image, min_panel)
-        for box, label, _ in entries:
-            draw_box(panel, box * scale, colours[label])
-        for box, label, text in entries:
-            draw_label(panel, box * scale, text, colours[label])
-        panels.append(panel)
-    title = f'detections, score >= {score_thr:g}'
-    return stack_panels(panels, [f'ground truth ({len(truth)})', f'{title} ({len(found)})'])
+AnyConfig = Union[str, 'os.PathLike[str]', Config]
 
 
 def save_detection_sheet(
-    config: Union[str, 'os.PathLike[str]', Config],
+    config: AnyConfig,
     predictions: str,
     out_file: str,
     num: int = 8,
     columns: int = 2,
     score_thr: float = 0.3,
-    min_panel: int = 384,
+    min_panel: int = 640,
+    iou_thr: float = 0.5,
 ) -> str:
     """Draw ground truth and detections of test images on one sheet.
 
@@ -87,6 +37,7 @@ def save_detection_sheet(
         columns (int): Images per row. Defaults to 2.
         score_thr (float): See :func:`draw_detections`.
         min_panel (int): See :func:`draw_detections`.
+        iou_thr (float): See :func:`draw_detections`.
 
     Returns:
         str: ``out_file``.
@@ -94,8 +45,67 @@ def save_detection_sheet(
     Raises:
         LaunchError: If the config file does not exist.
         FileNotFoundError: If ``predictions`` does not exist.
-        ValueError: If the predictions are not those of the config's test set.
+        ValueError: If the predictions are not those of the config's test set, or an image cannot be
+            read.
     """
+    dataset, found = _read(config, predictions)
+    pictures = [
+        picture
+        for _, picture in _draw(dataset, found, predictions, num, score_thr, min_panel, iou_thr)
+    ]
+    mmcv.imwrite(np.ascontiguousarray(grid(pictures, columns)[..., ::-1]), out_file)
+    return out_file
+
+
+def save_detection_pictures(
+    config: AnyConfig,
+    predictions: str,
+    out_dir: str,
+    num: Optional[int] = None,
+    score_thr: float = 0.3,
+    min_panel: int = 640,
+    iou_thr: float = 0.5,
+) -> List[str]:
+    """Draw ground truth and detections of each test image in a picture of its own.
+
+    The pictures bear the names of the images. Images from several folders keep the folders below
+    the one that they have in common.
+
+    Args:
+        config (str | PathLike | Config): Config whose test set was evaluated.
+        predictions (str): Pickle file written by ``mim test mmdet … --out`` or
+            ``tools/test.py … --out``.
+        out_dir (str): Folder for the pictures; made if absent.
+        num (int, optional): Number of images, spread evenly over the test set. Defaults to all.
+        score_thr (float): See :func:`draw_detections`.
+        min_panel (int): See :func:`draw_detections`.
+        iou_thr (float): See :func:`draw_detections`.
+
+    Returns:
+        list[str]: Paths of the pictures.
+
+    Raises:
+        LaunchError: If the config file does not exist.
+        FileNotFoundError: If ``predictions`` does not exist.
+        ValueError: If the predictions are not those of the config's test set, or an image cannot be
+            read.
+
+    Example:
+        >>> save_detection_pictures('configs/retina_shapes.py', 'predictions.pkl', 'pictures')
+    """
+    dataset, found = _read(config, predictions)
+    paths = [dataset.get_data_info(index)['img_path'] for index in range(len(dataset))]
+    common = osp.commonpath([osp.dirname(path) for path in paths])
+    written = []
+    for path, picture in _draw(dataset, found, predictions, num, score_thr, min_panel, iou_thr):
+        out_file = osp.join(out_dir, osp.relpath(path, common or '.'))
+        mmcv.imwrite(np.ascontiguousarray(picture[..., ::-1]), out_file)
+        written.append(out_file)
+    return written
+
+
+def _read(config: AnyConfig, predictions: str) -> Tuple[Any, dict]:
+    """The test set, and the results by image id."""
     from mmdet.registry import DATASETS
 
     from mmdet_contrast.utils.launch import load_config
@@ -105,33 +115,55 @@ def save_detection_sheet(
         raise FileNotFoundError(
             f'predictions file {predictions!r} does not exist: write it with tools/test.py --out.'
         )
-    results = {result['img_id']: result for result in load(predictions)}
+    results = {result['img_id']: result['pred_instances'] for result in load(predictions)}
     init_default_scope(cfg.get('default_scope', 'mmdet'))
     dataset = DATASETS.build(cfg.test_dataloader.dataset)
-    classes = dataset.metainfo['classes']
-    pictures = []
-    for index in np.linspace(0, len(dataset) - 1, min(num, len(dataset))).round().astype(int):
+    if len(dataset) == 0:
+        raise ValueError('the test set is empty: check data_root and ann_file in the config.')
+    return dataset, results
+
+
+def _draw(
+    dataset: Any,
+    results: dict,
+    predictions: str,
+    num: Optional[int],
+    score_thr: float,
+    min_panel: int,
+    iou_thr: float,
+) -> Iterator[Tuple[str, np.ndarray]]:
+    """Pictures of ``num`` images, spread evenly over the test set, with the images' paths."""
+    num = len(dataset) if num is None else min(num, len(dataset))
+    if num < 1:
+        raise ValueError(f'the number of images is {num}, but must be at least 1.')
+    for index in np.linspace(0, len(dataset) - 1, num).round().astype(int):
         info = dataset.get_data_info(int(index))
         if info['img_id'] not in results:
             raise ValueError(
-                f'{predictions!r} has no result for image {info["img_id"]} of the test set of '
-                f'{cfg.filename!r}: were they written with another config?'
+                f'{predictions!r} has no result for image {info["img_id"]} of the test set: were '
+                'they written with another config?'
             )
-        found = results[info['img_id']]['pred_instances']
-        truth = [item for item in info['instances'] if not item['ignore_flag']]
-        pictures.append(
-            draw_detections(
-                cv2.imread(info['img_path'])[..., ::-1],
-                np.array([item['bbox'] for item in truth], float).reshape(-1, 4),
-                [item['bbox_label'] for item in truth],
-                found['bboxes'].numpy(),
-                found['labels'].tolist(),
-                found['scores'].tolist(),
-                classes,
-                score_thr,
-                min_panel,
-            )
+        image = mmcv.imfrombytes(get(info['img_path']))
+        if image is None:
+            raise ValueError(f'image {info["img_path"]!r} is damaged: it cannot be decoded.')
+        found = results[info['img_id']]
+        counted = [item for item in info['instances'] if not item['ignore_flag']]
+        ignored = [item for item in info['instances'] if item['ignore_flag']]
+        picture = draw_detections(
+            image[..., ::-1],
+            *_boxes_and_labels(counted),
+            found['bboxes'].float().numpy(),
+            found['labels'].tolist(),
+            found['scores'].tolist(),
+            dataset.metainfo['classes'],
+            score_thr,
+            min_panel,
+            iou_thr,
+            *_boxes_and_labels(ignored),
         )
-    mkdir_or_exist(osp.dirname(osp.abspath(out_file)))
-    cv2.imwrite(out_file, grid(pictures, columns)[..., ::-1])
-    return out_file
+        yield info['img_path'], picture
+
+
+def _boxes_and_labels(instances: Sequence[dict]) -> Tuple[np.ndarray, List[int]]:
+    boxes = np.array([item['bbox'] for item in instances], float).reshape(-1, 4)
+    return boxes, [item['bbox_label'] for item in instances]

@@ -33,18 +33,20 @@ class RunLog:
             names.update(dict.fromkeys(key for key in record if key not in _COUNTERS))
         return list(names)
 
-    def series(self, key: str) -> 'tuple[np.ndarray, np.ndarray]':
+    def series(self, key: str, split: Optional[str] = None) -> 'tuple[np.ndarray, np.ndarray]':
         """Iterations and values at which ``key`` was logged.
 
         Args:
             key (str): Name of a logged value.
+            split (str, optional): ``'train'`` or ``'val'``. Defaults to training, or to validation
+                where training did not log it.
 
         Returns:
             tuple[ndarray, ndarray]: (N,) iterations and (N,) values.
         """
-        for records in (self.train, self.val):
+        for name, records in (('train', self.train), ('val', self.val)):
             points = [(r['step'], r[key]) for r in records if key in r]
-            if points:
+            if points and split in (None, name):
                 steps, values = zip(*points)
                 return np.asarray(steps, float), np.asarray(values, float)
         return np.empty(0), np.empty(0)
@@ -159,8 +161,10 @@ def plot_losses(
         runs (Sequence[str]): What :func:`read_run` takes, one per run.
         out_file (str): PNG to write; its folder is made if absent.
         keys (Sequence[str], optional): Values to draw, each in a panel of its own. Defaults to
-            three panels: ``loss``, ``loss_cls`` and ``loss_bbox``; every ``loss_contrast_*``; and
-            every validation value that ends in ``mAP`` or ``mAP_50``.
+            every loss, and every validation value that ends in ``mAP`` or ``mAP_50``: of one run in
+            three panels (losses, ``loss_contrast_*``, AP), of several in a panel for each value. A
+            value that both training and validation log is drawn as two curves, that of validation
+            dashed.
         smooth (int): Moving average over this many training records. Defaults to 1 (none).
         skip_epochs (int): Epochs to leave out at the beginning. Defaults to 0.
 
@@ -187,7 +191,7 @@ def plot_losses(
             raise ValueError(f'no run logged {absent}; there are: {", ".join(known)}.')
         panels = {key: [key] for key in keys}
     else:
-        panels = _default_panels(known)
+        panels = _default_panels(known, len(logs) > 1)
 
     rows = -(-len(panels) // 2) if len(panels) > 3 else 1
     columns = -(-len(panels) // rows)
@@ -195,9 +199,11 @@ def plot_losses(
     FigureCanvasAgg(figure)
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for axis, (title, names) in zip(axes, panels.items()):
-        for name in names:
-            for log in logs:
-                _draw_series(axis, log, name, len(names) > 1, len(logs) > 1, smooth)
+        for number, name in enumerate(names):
+            for run_number, log in enumerate(logs):
+                # A run keeps its colour in all panels, also where another did not log the value.
+                colour = f'C{(run_number if len(logs) > 1 else number) % 10}'
+                _draw_series(axis, log, name, colour, len(names) > 1, len(logs) > 1, smooth)
         axis.set_title(title)
         axis.set_xlabel('iteration')
         axis.grid(alpha=0.3)
@@ -232,25 +238,36 @@ def _make_names_unique(logs: Sequence[RunLog], runs: Sequence[str]) -> None:
             log.name = os.fspath(run)
 
 
-def _default_panels(known: Sequence[str]) -> Dict[str, List[str]]:
+def _default_panels(known: Sequence[str], many_logs: bool) -> Dict[str, List[str]]:
     contrast = [key for key in known if key.startswith('loss_contrast')]
     losses = [key for key in known if 'loss' in key and key not in contrast]
     ap = [key for key in known if key.endswith(('mAP', 'mAP_50'))]
+    if many_logs:
+        return {key: [key] for key in [*losses, *contrast, *ap]}
     panels = {'losses': losses, 'contrastive loss, per level': contrast, 'validation AP': ap}
     return {title: names for title, names in panels.items() if names}
 
 
 def _draw_series(
-    axis: 'object', log: RunLog, key: str, many_keys: bool, many_logs: bool, smooth: int
+    axis: 'object',
+    log: RunLog,
+    key: str,
+    colour: str,
+    many_keys: bool,
+    many_logs: bool,
+    smooth: int,
 ) -> None:
-    steps, values = log.series(key)
-    if not len(steps):
-        return
     short = key.replace('loss_contrast_', '').replace('coco/', '').replace('bbox_', '')
-    label = ' '.join(part for part in (log.name if many_logs else '', short) if part)
-    of_training = any(key in record for record in log.train)
-    if of_training and smooth > 1:
-        (line,) = axis.plot(steps, moving_average(values, smooth), label=label, linewidth=1.4)
-        axis.plot(steps, values, color=line.get_color(), alpha=0.2, linewidth=0.7)
-    else:
-        axis.plot(steps, values, label=label, linewidth=1.4, marker=None if of_training else 'o')
+    # With one key its name is the title; one run alone still needs something in the legend.
+    label = ' '.join([log.name] * many_logs + [short] * (many_keys or not many_logs))
+    style = dict(color=colour, linewidth=1.4)
+    steps, values = log.series(key, 'train')
+    if len(steps):
+        axis.plot(steps, moving_average(values, smooth), label=label, **style)
+        if smooth > 1:
+            axis.plot(steps, values, color=colour, alpha=0.2, linewidth=0.7)
+    val_steps, val_values = log.series(key, 'val')
+    if len(val_steps):
+        line = '--' if len(steps) else '-'
+        label += ', validation' if len(steps) else ''
+        axis.plot(val_steps, val_values, line, marker='o', markersize=4, label=label, **style)

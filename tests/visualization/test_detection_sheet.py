@@ -1,4 +1,4 @@
-"""The sheet of ground truth and detections."""
+"""Pictures from a file of predictions: the sheet, and one for each image."""
 
 import json
 
@@ -9,32 +9,12 @@ import torch
 from mmengine.config import Config
 from mmengine.fileio import dump
 
-from mmdet_contrast.visualization import draw_detections, save_detection_sheet
-from mmdet_contrast.visualization.canvas import palette
+from mmdet_contrast.visualization import save_detection_pictures, save_detection_sheet
+from mmdet_contrast.visualization.detection_picture import STYLES
 
 
 def count(picture, colour):
     return int((picture == np.array(colour)).all(-1).sum())
-
-
-def test_truth_left_detections_right():
-    image = np.zeros((100, 100, 3), np.uint8)
-    boxes = np.array([[10.0, 10, 40, 40], [50, 50, 90, 90]])
-    picture = draw_detections(
-        image, boxes[:1], [0], boxes, [1, 2], [0.9, 0.1], ['a', 'b', 'c'], min_panel=100
-    )
-    a, b, c = palette(3)
-    left, right = picture[:, :100], picture[:, 108:]
-    assert count(left, a) > 0 and count(left, b) == 0
-    assert count(right, b) > 0 and count(right, a) == 0
-    assert count(right, c) == 0  # below score_thr
-    assert image.max() == 0
-
-
-def test_nothing_found_and_nothing_to_find():
-    none = np.zeros((0, 4))
-    picture = draw_detections(np.zeros((8, 8, 3), np.uint8), none, [], none, [], [], ['a'])
-    assert picture.shape == (28 + 384, 2 * 384 + 8, 3)
 
 
 @pytest.fixture
@@ -67,10 +47,47 @@ def test_sheet_of_a_test_set(data, tmp_path):
     dump(predictions(7, 3), str(tmp_path / 'found.pkl'))
     path = save_detection_sheet(data, str(tmp_path / 'found.pkl'), str(tmp_path / 'o' / 's.png'))
     sheet = cv2.imread(path)[..., ::-1]
-    assert sheet.shape == (28 + 384 + 8, 2 * (2 * 384 + 8 + 8), 3)
-    colour = palette(1)[0]
-    assert count(sheet[:, :384], colour) > 0  # image 3 comes first, with its ground truth
-    assert count(sheet[:, 384:], colour) == 0
+    assert sheet.shape[1] == 2 * (640 + 8)
+    # Image 3 comes first, with the object that was missed; below the pictures are the legends.
+    missed = STYLES['missed'].colour
+    assert count(sheet[:640, :640], missed) > 0
+    assert count(sheet[:640, 648:], missed) == 0
+
+
+def test_a_picture_for_each_image(data, tmp_path):
+    found = predictions(7, 3)
+    found[1]['pred_instances'] = dict(
+        bboxes=torch.tensor([[4.0, 4, 12, 12]]), labels=torch.tensor([0]), scores=torch.ones(1)
+    )
+    dump(found, str(tmp_path / 'found.pkl'))
+    paths = save_detection_pictures(data, str(tmp_path / 'found.pkl'), str(tmp_path / 'o'))
+    assert paths == [str(tmp_path / 'o' / '3.png'), str(tmp_path / 'o' / '7.png')]
+    first, second = (cv2.imread(path)[..., ::-1] for path in paths)
+    correct = STYLES['correct'].colour
+    assert count(first[:640], correct) > 0 and count(second[:640], correct) == 0
+    (path,) = save_detection_pictures(
+        data, str(tmp_path / 'found.pkl'), str(tmp_path / 'one'), num=1, min_panel=32
+    )
+    assert cv2.imread(path).shape[0] < 200
+
+
+def test_images_of_several_folders_keep_them(data, tmp_path):
+    coco = json.loads((tmp_path / 'coco.json').read_text())
+    for image, folder in zip(coco['images'], 'ab'):
+        (tmp_path / folder).mkdir()
+        cv2.imwrite(str(tmp_path / folder / 'same.png'), np.zeros((32, 32, 3), np.uint8))
+        image['file_name'] = f'{folder}/same.png'
+    (tmp_path / 'coco.json').write_text(json.dumps(coco))
+    dump(predictions(7, 3), str(tmp_path / 'found.pkl'))
+    paths = save_detection_pictures(data, str(tmp_path / 'found.pkl'), str(tmp_path / 'o'))
+    assert paths == [str(tmp_path / 'o' / folder / 'same.png') for folder in 'ab']
+
+
+def test_a_damaged_image_is_named(data, tmp_path):
+    (tmp_path / '3.png').write_bytes(b'no image')
+    dump(predictions(7, 3), str(tmp_path / 'found.pkl'))
+    with pytest.raises(ValueError, match='3.png.* is damaged'):
+        save_detection_pictures(data, str(tmp_path / 'found.pkl'), str(tmp_path / 'o'))
 
 
 def test_predictions_of_another_set_are_refused(data, tmp_path):

@@ -110,6 +110,54 @@ def test_picture_has_a_panel_for_each_kind(work_dir, tmp_path):
     assert one.std() > 1
 
 
+@pytest.fixture
+def curves(monkeypatch):
+    """Every curve that is drawn, by panel: (label, x, y, line style, colour)."""
+    from matplotlib.axes import Axes
+
+    drawn = []
+    plot = Axes.plot
+
+    def remember(axis, *args, **kwargs):
+        (line,) = plot(axis, *args, **kwargs)
+        if not line.get_label().startswith('_'):
+            drawn.append((axis, line))
+        return [line]
+
+    def by_panel():
+        panels = {}
+        for axis, line in drawn:
+            panels.setdefault(axis.get_title(), []).append(line)
+        return panels
+
+    monkeypatch.setattr(Axes, 'plot', remember)
+    return by_panel
+
+
+def test_validation_loss_is_a_curve_beside_that_of_training(tmp_path, curves):
+    lines = [train_line(5, 4.0), dict(loss=5.0, step=1), train_line(10, 2.0, 2)]
+    lines += [dict(loss=3.0, step=2)]
+    write(tmp_path / 'run', '20260101_000000', lines)
+    plot_losses([str(tmp_path / 'run')], str(tmp_path / 'x.png'), keys=['loss'], smooth=2)
+    training, validation = curves()['loss']
+    assert (training.get_label(), validation.get_label()) == ('loss', 'loss, validation')
+    np.testing.assert_array_equal(training.get_xydata(), [[5, 4], [10, 3]])
+    np.testing.assert_array_equal(validation.get_xydata(), [[5, 5], [10, 3]])
+    assert validation.get_linestyle() == '--' and training.get_linestyle() == '-'
+
+
+def test_several_runs_have_a_panel_for_each_value_and_keep_their_colour(work_dir, tmp_path, curves):
+    # The second run logs no AP; the first no loss_dfl.
+    lines = [dict(loss=1.0, loss_dfl=0.5, epoch=1, iter=5, step=5)]
+    write(tmp_path / 'other', '20260101_000000', lines)
+    plot_losses([str(work_dir), str(tmp_path / 'other')], str(tmp_path / 'x.png'))
+    panels = curves()
+    assert [line.get_label() for line in panels['loss']] == ['a [run]', 'other']
+    assert [line.get_label() for line in panels['coco/bbox_mAP']] == ['a [run]']
+    (only,) = panels['loss_dfl']
+    assert only.get_color() == panels['loss'][1].get_color() != panels['loss'][0].get_color()
+
+
 def test_unknown_key_lists_the_known_ones(work_dir, tmp_path):
     with pytest.raises(ValueError, match=r"no run logged \['loss_p9'\]; there are: loss, loss_con"):
         plot_losses([str(work_dir)], str(tmp_path / 'x.png'), keys=['loss_p9'])

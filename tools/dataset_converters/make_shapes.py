@@ -13,6 +13,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--train', type=int, default=800, help='number of training pictures')
     parser.add_argument('--val', type=int, default=100, help='number of validation pictures')
     parser.add_argument('--test', type=int, default=100, help='number of test pictures')
+    parser.add_argument('--new', type=int, default=0, help='number of pictures of a split "new"')
     parser.add_argument(
         '--size', type=int, nargs='+', default=[128], help='side, or width and height, in pixels'
     )
@@ -26,7 +27,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Make the data set and print where its annotation files are."""
     args = parse_args()
-    counts = {'train': args.train, 'val': args.val, 'test': args.test}
+    counts = {'train': args.train, 'new': args.new, 'val': args.val, 'test': args.test}
     paths = make_shapes(
         args.out_dir,
         num_images={split: count for split, count in counts.items() if count},

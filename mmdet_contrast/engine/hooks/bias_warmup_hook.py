@@ -57,9 +57,7 @@ class BiasWarmupHook(Hook):
                 'optim_wrapper.paramwise_cfg=dict(bias_decay_mult=0.0, norm_decay_mult=0.0).'
             )
 
-    def before_train_iter(
-        self, runner, batch_idx: int, data_batch: Optional[Tuple] = None
-    ) -> None:
+    def before_train_iter(self, runner, batch_idx: int, data_batch: Optional[Tuple] = None) -> None:
         """Set the learning rate of the biases.
 
         Args:

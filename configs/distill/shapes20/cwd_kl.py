@@ -1,0 +1,13 @@
+# Both: channel-wise divergence (0.2) and softmax-KL (0.01).
+_base_ = './cwd.py'
+
+model = dict(
+    distillers=[
+        *_base_.model.distillers,
+        dict(
+            source='bbox_head.cls',
+            loss=dict(type='LogitsKLDivergence', tau=2.0, mode='softmax'),
+            weight=0.01,
+        ),
+    ]
+)

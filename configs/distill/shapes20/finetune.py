@@ -1,0 +1,34 @@
+# The lower bound: start from the teacher and train on the pictures that annotate the new classes.
+_base_ = '../../_base_/yolov8_n_shapes20.py'
+
+teacher = dict(_base_.model, bbox_head=dict(_base_.model.bbox_head, num_classes=10))
+model = dict(
+    _delete_=True,
+    type='DistillationDetector',
+    student=_base_.model,
+    teacher=teacher,
+    teacher_checkpoint='work_dirs/distill/shapes20/teacher/seed0/epoch_15.pth',
+    start_from_teacher=True,
+)
+
+max_epochs = 20
+warmup_epochs = 1
+train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs)
+optim_wrapper = dict(optimizer=dict(lr=0.005))
+param_scheduler = [
+    *_base_.param_scheduler[:2],
+    dict(
+        type='LinearLR',
+        start_factor=1.0,
+        end_factor=0.01,
+        by_epoch=True,
+        begin=warmup_epochs,
+        end=max_epochs,
+    ),
+]
+custom_hooks = [
+    # no warm-up of the biases: they are trained already
+    *_base_.custom_hooks[1:],
+    dict(type='DistillationHook'),
+    dict(type='FreezeBackboneHook', freeze_epochs=5, modules=('student.backbone',)),
+]

@@ -1,0 +1,12 @@
+# Softmax-KL on the class maps, on the teacher's classes, weight 0.01.
+_base_ = './finetune.py'
+
+model = dict(
+    distillers=[
+        dict(
+            source='bbox_head.cls',
+            loss=dict(type='LogitsKLDivergence', tau=2.0, mode='softmax'),
+            weight=0.01,
+        )
+    ]
+)

@@ -1,0 +1,5 @@
+"""Metrics."""
+
+from .base_novel_coco_metric import BaseNovelCocoMetric
+
+__all__ = ['BaseNovelCocoMetric']

@@ -1,0 +1,86 @@
+"""Divergence of the distributions of boxes' sides."""
+
+from typing import Optional
+
+import torch.nn.functional as F
+from mmdet.registry import MODELS
+from torch import Tensor, nn
+
+from .logits_kl_divergence import Levels, mean_over_locations
+
+
+@MODELS.register_module()
+class BoxDistributionKLLoss(nn.Module):
+    r"""Divergence of the student's distributions of the four sides from the teacher's.
+
+    Heads such as YOLOv8's and GFL's give each side of a box as a distribution over bins. Each side
+    has its own softmax (a softmax over all ``4 * reg_max`` channels would let the sides compete),
+    with logits over the temperature :math:`\tau`:
+
+    .. math::
+        \tau^2 \frac{\sum_a w_a \frac{1}{4} \sum_{side} KL(p^T_{a,side} \,\|\, p^S_{a,side})}
+                    {\max(\sum_a w_a, 1)}
+
+    The weights :math:`w` are meant to be the teacher's confidence at each location: where it sees
+    no object its boxes are noise (YOLO LwF, arXiv 2503.04688). Without them it is the mean over
+    all locations.
+
+    Args:
+        tau (float): Temperature :math:`\tau`, > 0.
+        loss_weight (float): Factor of the result.
+        reg_max (int): Bins of a side: ``reg_max`` of YOLOv8's head, ``reg_max + 1`` of GFL's.
+
+    Examples:
+        >>> loss = BoxDistributionKLLoss(reg_max=16)
+        >>> student, teacher = torch.randn(2, 8, 100, 64)
+        >>> loss(student, teacher, weight=torch.rand(8, 100))
+    """
+
+    distills = 'boxes'
+    """What ``DistillationDetector`` hands over."""
+
+    def __init__(self, tau: float = 1.0, loss_weight: float = 1.0, reg_max: int = 16) -> None:
+        super().__init__()
+        if tau <= 0 or reg_max < 2:
+            raise ValueError(
+                f'BoxDistributionKLLoss got tau={tau} and reg_max={reg_max}; a number above 0 and '
+                'at least 2 bins expected.'
+            )
+        self.tau = tau
+        self.loss_weight = loss_weight
+        self.reg_max = reg_max
+
+    def forward(self, student: Levels, teacher: Levels, weight: Optional[Levels] = None) -> Tensor:
+        """Compute the weighted mean over locations of the mean over sides.
+
+        Args:
+            student (Tensor | Sequence[Tensor]): (N, 4 * reg_max, H, W) logits of the bins,
+                (N, A, 4 * reg_max) or (L, 4 * reg_max), or a list of such, one for each level; the
+                bins of a side lie together.
+            teacher (Tensor | Sequence[Tensor]): Likewise; gets no gradient.
+            weight (Tensor | Sequence[Tensor], optional): Weights >= 0 of the locations, (N, H, W),
+                (N, A) or (L,), in a list where the logits are; gets no gradient.
+
+        Returns:
+            Tensor: Scalar in float32 or float64; 0 and connected to the student where there is no
+            location or no weight.
+
+        Raises:
+            ValueError: If levels or shapes do not fit.
+        """
+        mean = mean_over_locations(self._divergence, student, teacher, weight, type(self).__name__)
+        return self.loss_weight * self.tau**2 * mean
+
+    def _divergence(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """Return each location's divergence, mean over sides: the shape without the channels."""
+        axis = 1 if student.dim() == 4 else student.dim() - 1
+        if student.shape != teacher.shape or student.shape[axis] != 4 * self.reg_max:
+            raise ValueError(
+                f'BoxDistributionKLLoss got a student level of shape {tuple(student.shape)} and a '
+                f'teacher level of shape {tuple(teacher.shape)}; one shape with 4 * reg_max = '
+                f'{4 * self.reg_max} channels expected: set reg_max to the bins of a side.'
+            )
+        sides, bins = (4, self.reg_max), axis + 1
+        log_s = F.log_softmax(student.unflatten(axis, sides) / self.tau, bins)
+        log_t = F.log_softmax(teacher.unflatten(axis, sides) / self.tau, bins)
+        return (log_t.exp() * (log_t - log_s)).sum(bins).mean(axis)

@@ -1,0 +1,130 @@
+"""Channel-wise divergence (CWD)."""
+
+from typing import Optional, Tuple
+
+import torch
+import torch.nn.functional as F
+from mmdet.registry import MODELS
+from torch import Tensor, nn
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+
+# Elements of a slice of the maps on a processor: what is made on the way stays in its cache.
+_SLICE = 2**17
+_EPS = 1e-6
+
+
+@MODELS.register_module()
+class ChannelWiseDivergence(nn.Module):
+    r"""Divergence of the places that each channel looks at (CWD, arXiv 2011.13256).
+
+    Every channel of a map is a distribution over its positions, :math:`p = softmax(x / \tau)` over
+    H · W, and the student's is drawn to the teacher's:
+
+    .. math::
+        \frac{\tau^2}{N C} \sum_{n, c, i} p^T_{nci} \, (\log p^T_{nci} - \log p^S_{nci})
+
+    The value is that of MMRazor's loss of the same name. The teacher gets no gradient. Mixed
+    precision is computed in float32.
+
+    Args:
+        tau (float): Temperature :math:`\tau`, > 0.
+        loss_weight (float): Factor of the result.
+        normalize (bool): Whether both maps are first brought to mean 0 and variance 1 by channel,
+            over the batch and all positions (as in PKD, arXiv 2207.02039), each with its own
+            statistics. A softmax depends on the scale of its input, and layers of two networks
+            seldom share one; ``normalize=True`` compares the patterns alone.
+
+    Examples:
+        >>> loss = ChannelWiseDivergence(tau=1.0, loss_weight=5.0)
+        >>> student, teacher = torch.randn(2, 8, 64, 20, 20)
+        >>> loss(student, teacher)
+    """
+
+    def __init__(self, tau: float = 1.0, loss_weight: float = 1.0, normalize: bool = False) -> None:
+        super().__init__()
+        if tau <= 0:
+            raise ValueError(
+                f'tau={tau} given to ChannelWiseDivergence, a number above 0 expected.'
+            )
+        self.tau = tau
+        self.loss_weight = loss_weight
+        self.normalize = normalize
+
+    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """Compute the divergence, mean over images and channels, summed over positions.
+
+        Args:
+            student (Tensor): (N, C, H, W) features, float, in any memory format.
+            teacher (Tensor): (N, C, H, W) features; gets no gradient.
+
+        Returns:
+            Tensor: Scalar in float32 or float64; 0 and connected to the student where there is no
+            image or no position.
+
+        Raises:
+            ValueError: If the shapes differ or are not four-dimensional.
+        """
+        if student.dim() != 4 or student.shape != teacher.shape:
+            raise ValueError(
+                f'ChannelWiseDivergence got student features of shape {tuple(student.shape)} and '
+                f'teacher features of shape {tuple(teacher.shape)}; two of one shape (N, C, H, W) '
+                'expected: adapt channels with a 1 x 1 convolution, and choose layers of equal '
+                'stride.'
+            )
+        if student.numel() == 0:
+            return student.sum()
+        dtype = torch.promote_types(student.dtype, torch.float32)
+        with torch.autocast(device_type=student.device.type, enabled=False):
+            student, teacher = student.to(dtype), teacher.detach().to(dtype)
+            if self.normalize:
+                student, teacher = _standardize(student), _standardize(teacher)
+            rows = student.shape[0] * student.shape[1]
+            total = _Divergence.apply(
+                student.reshape(rows, -1), teacher.reshape(rows, -1), self.tau
+            )
+            return total * (self.loss_weight * self.tau**2 / rows)
+
+
+def _standardize(features: Tensor) -> Tensor:
+    """Bring (N, C, H, W) features to mean 0 and variance 1 by channel; constants become 0."""
+    if features.numel() == features.shape[1]:
+        # batch_norm refuses a single value, whose deviation from its mean is 0
+        return features - features.detach()
+    return F.batch_norm(features, None, None, training=True, eps=_EPS)
+
+
+class _Divergence(Function):
+    """Sum over rows of ``KL(softmax(teacher / tau) || softmax(student / tau))``.
+
+    Autograd would keep three tensors of the size of the features and pass a dozen times over them.
+    Here slices that stay in the cache give value and gradient at once; only the latter is kept.
+    """
+
+    @staticmethod
+    def forward(ctx, student: Tensor, teacher: Tensor, tau: float) -> Tensor:
+        size = max(1, _SLICE // student.shape[1]) if student.device.type == 'cpu' else len(student)
+        difference = torch.empty_like(student)
+        terms = []
+        for start in range(0, len(student), size):
+            rows = slice(start, start + size)
+            s, t = student[rows], teacher[rows]
+            if tau != 1:
+                s, t = s / tau, t / tau
+            p_s, p_t = s.softmax(1), t.softmax(1)
+            # log p = x - logsumexp, and the largest p gives that without another exponential
+            normalizer = (s.amax(1, True) - p_s.amax(1, True).log()) - (
+                t.amax(1, True) - p_t.amax(1, True).log()
+            )
+            log_ratio = (t - s).add_(normalizer)
+            terms.append(torch.dot(p_t.flatten(), log_ratio.flatten()))
+            torch.sub(p_s, p_t, out=difference[rows])
+        ctx.save_for_backward(difference)
+        ctx.tau = tau
+        return torch.stack(terms).sum()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor) -> Tuple[Optional[Tensor], ...]:
+        (difference,) = ctx.saved_tensors
+        return difference * (grad / ctx.tau), None, None

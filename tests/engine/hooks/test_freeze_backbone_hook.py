@@ -1,0 +1,345 @@
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from mmdet.registry import MODELS
+from mmengine.registry import init_default_scope
+from torch import nn
+
+from mmdet_contrast.engine.hooks import FreezeBackboneHook
+
+sys.path.insert(0, str(Path(__file__).parent))
+from freeze_toys import (  # noqa: E402
+    EPOCH,
+    Recorder,
+    Toy,
+    assert_frozen_until,
+    keys_of,
+    make_runner,
+    retinanet,
+    train,
+)
+
+# --- loops, optimizers and what moves weights without a gradient
+
+
+@pytest.mark.parametrize(
+    'optim',
+    [
+        dict(),
+        dict(paramwise_cfg=dict(norm_decay_mult=0.0, custom_keys=dict(head=dict(lr_mult=2.0)))),
+        dict(optimizer=dict(type='AdamW', lr=0.01, weight_decay=0.5)),
+        dict(accumulative_counts=2),
+        dict(type='ToyAmpOptimWrapper'),
+    ],
+    ids=['momentum and decay', 'paramwise_cfg', 'AdamW', 'accumulation', 'AMP'],
+)
+def test_epochs(tmp_path, optim):
+    runner, recorder = train(tmp_path, FreezeBackboneHook(freeze_epochs=2), optim=optim)
+    keys = keys_of(runner, 'backbone')
+    if 'accumulative_counts' not in optim:
+        assert_frozen_until(runner, recorder, 'backbone', 2 * EPOCH)
+    else:
+        # the update comes with every second iteration; statistics move with every one
+        assert not any(recorder.moved(k, 0, 2 * EPOCH) for k in keys)
+        assert all(recorder.moved(k, 2 * EPOCH, 2 * EPOCH + 2) for k in keys)
+    for key in keys_of(runner, 'neck') + keys_of(runner, 'head'):
+        assert recorder.moved(key, 0, 2), key
+
+
+@pytest.mark.parametrize('by_epoch', [True, False])
+def test_iterations_in_the_middle_of_an_epoch(tmp_path, by_epoch):
+    length = 3 if by_epoch else 4
+    hook = FreezeBackboneHook(freeze_iters=3 if not by_epoch else 6)
+    runner, recorder = train(tmp_path, hook, by_epoch=by_epoch, length=length)
+    end = 12 if by_epoch else 4
+    assert_frozen_until(runner, recorder, 'backbone', 6 if by_epoch else 3, end)
+    assert all(module.training for module in runner.model.modules())
+
+
+def test_gradients_that_are_zeroed_and_old_momentum_do_not_move_it(tmp_path):
+    """A run that has momentum is resumed with the hook, and gradients are zeroed, not dropped."""
+    train(tmp_path / 'a', length=1)
+
+    def zero_grad(self, **kwargs):
+        self.optimizer.zero_grad(set_to_none=False)
+
+    recorder = Recorder()
+    runner = make_runner(
+        tmp_path / 'b',
+        [FreezeBackboneHook(freeze_epochs=2), recorder],
+        load_from=str(tmp_path / 'a/epoch_1.pth'),
+        resume=True,
+    )
+    build = runner.build_optim_wrapper
+
+    def built(config):
+        wrapper = build(config)
+        wrapper.zero_grad = zero_grad.__get__(wrapper)
+        return wrapper
+
+    runner.build_optim_wrapper = built
+    for parameter in runner.model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    runner.train()
+    weight = runner.model.backbone[0][0].weight
+    assert 'momentum_buffer' in runner.optim_wrapper.optimizer.state[weight]
+    assert recorder.first == EPOCH
+    assert_frozen_until(runner, recorder, 'backbone', 2 * EPOCH)
+
+
+def test_always_and_never(tmp_path):
+    runner, recorder = train(tmp_path / 'a', FreezeBackboneHook(freeze_epochs=-1), length=2)
+    assert_frozen_until(runner, recorder, 'backbone', 8, end=8)
+    runner, recorder = train(tmp_path / 'b', FreezeBackboneHook(freeze_epochs=0), length=2)
+    assert_frozen_until(runner, recorder, 'backbone', 0, end=8)
+
+
+def test_stages(tmp_path):
+    stages = [
+        dict(modules=('neck',), freeze_epochs=1),
+        dict(modules=('backbone',), freeze_epochs=2),
+        dict(modules='backbone.0', freeze_epochs=3),
+    ]
+    runner, recorder = train(tmp_path, FreezeBackboneHook(stages=stages))
+    assert_frozen_until(runner, recorder, 'neck', EPOCH)
+    assert_frozen_until(runner, recorder, 'backbone.1', 2 * EPOCH)
+    assert_frozen_until(runner, recorder, 'backbone.0', 3 * EPOCH)
+
+
+@pytest.mark.parametrize('order', [1, -1])
+def test_two_hooks(tmp_path, order):
+    hooks = [FreezeBackboneHook(-1, modules='neck'), FreezeBackboneHook(freeze_iters=6)][::order]
+    runner, recorder = train(tmp_path, *hooks, length=2)
+    assert_frozen_until(runner, recorder, 'backbone', 6, end=8)
+    assert_frozen_until(runner, recorder, 'neck', 8, end=8)
+
+
+def test_mode_that_the_backbone_gives_itself_is_kept(tmp_path):
+    """With norm_eval=True, ResNet's statistics stand still after unfreezing, too."""
+    init_default_scope('mmdet')
+    model = Toy()
+    model.backbone = MODELS.build(
+        dict(
+            type='ResNet',
+            depth=18,
+            base_channels=4,
+            num_stages=1,
+            strides=(1,),
+            dilations=(1,),
+            out_indices=(0,),
+            frozen_stages=-1,
+        )
+    )
+    forward = model.backbone.forward
+    model.backbone.forward = lambda x: forward(x)[0]
+    hook = FreezeBackboneHook(freeze_iters=2, modules='backbone.layer1')
+    runner, recorder = train(tmp_path, hook, model=model, length=1)
+    for key in keys_of(runner, 'backbone.layer1'):
+        assert recorder.moved(key, 0, 4) == key.endswith(('weight', 'bias')), key
+
+
+def test_names_are_matched_at_dots(tmp_path):
+    model = Toy()
+    model.backbone.add_module('10', nn.Conv2d(4, 4, 1))
+    runner, recorder = train(
+        tmp_path, FreezeBackboneHook(freeze_epochs=-1, modules='backbone.1'), model=model, length=1
+    )
+    assert_frozen_until(runner, recorder, 'backbone.1', 4, end=4)
+    assert all(recorder.moved(k, 0, 4) for k in keys_of(runner, 'backbone.10'))
+
+
+# --- what frozen means
+
+
+def test_no_gradient_no_dropout_and_no_activations(tmp_path):
+    """What autograd keeps, in a frozen and in a trained iteration."""
+    kept, modes, features = {}, {}, {}
+
+    class Watch(Recorder):
+        def before_train_iter(self, runner, batch_idx, data_batch=None):
+            super().before_train_iter(runner, batch_idx)
+            found = kept.setdefault(runner.iter, [])
+            modes[runner.iter] = {m.training for m in runner.model.backbone.modules()}
+            self.hooks = torch.autograd.graph.saved_tensors_hooks(
+                lambda t: found.append(t.numel()) or t, lambda t: t
+            )
+            forward = runner.model.backbone.forward
+
+            def watched(x):
+                with self.hooks:
+                    features[runner.iter] = forward(x)
+                return features[runner.iter]
+
+            runner.model.backbone.forward = watched
+            self.forward = forward
+
+        def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+            runner.model.backbone.forward = self.forward
+
+    train(tmp_path, FreezeBackboneHook(freeze_epochs=1), Watch(), length=2)
+    assert [bool(kept[i]) for i in range(8)] == [False] * 4 + [True] * 4
+    assert [features[i].requires_grad for i in range(8)] == [False] * 4 + [True] * 4
+    assert all(modes[i] == {False} for i in range(4)) and all(modes[i] == {True} for i in (4, 7))
+
+
+@pytest.mark.parametrize(
+    ('ema', 'exact'),
+    [
+        (dict(momentum=0.1), True),
+        (dict(momentum=0.1, update_buffers=True), True),
+        # MMDetection's own adds two products, which rounds
+        (dict(ema_type='ExpMomentumEMA', momentum=0.1, gamma=5, update_buffers=True), False),
+    ],
+)
+def test_average_of_weights(tmp_path, ema, exact):
+    averages = []
+
+    class Watch(Recorder):
+        def after_train_epoch(self, runner):
+            hook = next(h for h in runner.hooks if type(h).__name__ == 'EMAHook')
+            state = hook.ema_model.module.state_dict()
+            averages.append({k: v.clone() for k, v in state.items()})
+
+    hooks = (dict(type='EMAHook', **ema), FreezeBackboneHook(freeze_epochs=2), Watch())
+    runner, recorder = train(tmp_path, *hooks, length=3)
+    assert_frozen_until(runner, recorder, 'backbone', 2 * EPOCH, end=12)
+    close = dict(rtol=0, atol=0) if exact else dict(rtol=1e-5, atol=1e-6)
+    for key in keys_of(runner, 'backbone'):
+        for average in averages[:2]:
+            torch.testing.assert_close(average[key], recorder.states[-1][key], **close, msg=key)
+        if 'num_batches' not in key:
+            assert not torch.equal(averages[2][key], averages[1][key]), key
+
+
+# --- resuming
+
+
+@pytest.mark.parametrize('by_epoch', [True, False])
+@pytest.mark.parametrize('at', [1, 2, 3], ids=['before', 'at', 'after'])
+def test_resumed_run_is_the_uninterrupted_one(tmp_path, at, by_epoch):
+    def hooks():
+        key = 'freeze_epochs' if by_epoch else 'freeze_iters'
+        stage = {'modules': ('backbone',), key: 2, 'lr_mult': 0.5, 'warmup_iters': 3}
+        return [FreezeBackboneHook(stages=[stage, {'modules': ('neck',), key: 1}]), 'EMA']
+
+    def run(name, **kwargs):
+        found = [dict(type='EMAHook', momentum=0.1) if h == 'EMA' else h for h in hooks()]
+        optim = dict(paramwise_cfg=dict(norm_decay_mult=0.0))
+        schedule = [dict(type='LinearLR', start_factor=0.1, end=9, by_epoch=False)]
+        return train(
+            tmp_path / name,
+            *found,
+            by_epoch=by_epoch,
+            length=4,
+            optim=optim,
+            param_scheduler=schedule,
+            **kwargs,
+        )
+
+    whole, expected = run('whole')
+    checkpoint = tmp_path / 'whole' / f'{"epoch" if by_epoch else "iter"}_{at}.pth'
+    resumed, found = run('resumed', load_from=str(checkpoint), resume=True)
+    assert found.first == at * (EPOCH if by_epoch else 1)
+    end = max(found.states)
+    assert end == max(expected.states)
+    for i in range(found.first, end + 1):
+        for key, value in expected.states[i].items():
+            assert torch.equal(found.states[i][key], value), (i, key)
+    last = [
+        torch.load(tmp_path / name / checkpoint.name.replace(str(at), '4'), weights_only=False)
+        for name in ('whole', 'resumed')
+    ]
+    for key, value in last[0]['ema_state_dict'].items():
+        assert torch.equal(last[1]['ema_state_dict'][key], value), key
+
+
+# --- learning rate after unfreezing
+
+
+class Rates(Recorder):
+    """The learning rates that each update used, by the group's first parameter."""
+
+    def before_train(self, runner):
+        super().before_train(runner)
+        self.rates = []
+        names = {id(p): n for n, p in runner.model.named_parameters()}
+
+        def record(optimizer, args, kwargs):
+            groups = optimizer.param_groups
+            self.rates.append({names[id(g['params'][0])]: g['lr'] for g in groups})
+
+        runner.optim_wrapper.optimizer.register_step_pre_hook(record)
+
+    def of(self, name):
+        return [rates[name] for rates in self.rates]
+
+
+def test_lower_rate_and_warm_up_after_unfreezing(tmp_path):
+    watch = Rates()
+    hook = FreezeBackboneHook(freeze_epochs=1, lr_mult=0.5, warmup_iters=4)
+    schedule = [dict(type='MultiStepLR', milestones=[2], gamma=0.1, by_epoch=True)]
+    optim = dict(paramwise_cfg=dict(custom_keys=dict(backbone=dict(lr_mult=1.0))))
+    runner, _ = train(tmp_path, hook, watch, length=3, optim=optim, param_scheduler=schedule)
+    scheduled = [0.05] * 8 + [0.005] * 4
+    assert watch.of('head.weight') == pytest.approx(scheduled)
+    factors = [0.125, 0.25, 0.375, 0.5] + [0.5] * 4
+    expected = [rate * factor for rate, factor in zip(scheduled[4:], factors)]
+    assert watch.of('backbone.0.0.weight')[4:] == pytest.approx(expected)
+    # the schedule is what is left in the groups
+    assert len({group['lr'] for group in runner.optim_wrapper.optimizer.param_groups}) == 1
+
+
+@pytest.mark.parametrize('order', [1, -1])
+def test_rate_is_that_of_the_stage_that_ends_last(tmp_path, order):
+    stages = [
+        dict(modules='backbone', freeze_epochs=1, lr_mult=0.5),
+        dict(modules='backbone.0', freeze_iters=6, lr_mult=0.1),
+    ]
+    watch = Rates()
+    optim = dict(paramwise_cfg=dict(norm_decay_mult=0.0))
+    train(tmp_path, FreezeBackboneHook(stages=stages[::order]), watch, length=2, optim=optim)
+    assert watch.of('backbone.1.0.weight')[4:] == pytest.approx([0.025] * 4)
+    assert watch.of('backbone.0.0.weight')[6:] == pytest.approx([0.005] * 2)
+
+
+def test_rate_of_parameters_in_a_common_group_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r'paramwise_cfg=dict\(custom_keys=.*backbone'):
+        train(tmp_path, FreezeBackboneHook(lr_mult=0.1))
+
+
+# --- the log
+
+
+def test_log_says_what_and_how_much(tmp_path, monkeypatch):
+    stages = [dict(modules=('neck',), freeze_epochs=1), dict(modules='backbone', freeze_iters=6)]
+    runner = make_runner(tmp_path, [FreezeBackboneHook(stages=stages)], length=2)
+    said = []
+    monkeypatch.setattr(runner.logger, 'info', lambda text, *args: said.append(text))
+    runner.train()
+    said = [text for text in said if text.startswith('FreezeBackboneHook:')]
+    # 3 x 3 kernels and biases of 4 channels, weights and biases of the normalisation
+    first, other = (3 * 4 * 9 + 4) + 8, (4 * 4 * 9 + 4) + 8
+    assert said == [
+        f'FreezeBackboneHook: froze neck: {other} parameters in 4 tensors until epoch 1 (epoch '
+        '0, iteration 0).',
+        f'FreezeBackboneHook: froze backbone: {first + other} parameters in 8 tensors until '
+        'iteration 6 (epoch 0, iteration 0).',
+        f'FreezeBackboneHook: unfroze neck: {other} parameters in 4 tensors (epoch 1, iteration '
+        '4).',
+        f'FreezeBackboneHook: unfroze backbone: {first + other} parameters in 8 tensors (epoch '
+        '1, iteration 6).',
+    ]
+
+
+# --- MMDetection's detectors
+
+# ResNet's blocks begin as the identity: what is inside gets no gradient in the first iteration.
+
+
+def test_retinanet_with_validation_in_between(tiny_shapes, tmp_path):
+    runner = retinanet(tiny_shapes, tmp_path, dict(type='FreezeBackboneHook', freeze_epochs=1))
+    runner.train()
+    recorder = next(h for h in runner.hooks if isinstance(h, Recorder))
+    assert_frozen_until(runner, recorder, 'backbone', 3, end=6, at_once=False)

@@ -1,0 +1,135 @@
+"""Staged training in two gloo processes: the ranks stay the same, and nothing hangs."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+from mmengine.model import MMDistributedDataParallel
+
+from mmdet_contrast.engine.hooks import FreezeBackboneHook
+
+sys.path.insert(0, str(Path(__file__).parent / 'engine' / 'hooks'))
+from freeze_toys import EPOCH, Toy, train  # noqa: E402
+
+STAGES = [dict(modules='neck', freeze_epochs=1), dict(modules='backbone', freeze_epochs=2)]
+CASES = {
+    'stages': (dict(stages=STAGES), dict()),
+    'iterations': (dict(freeze_iters=3), dict(by_epoch=False)),
+    'accumulation': (dict(freeze_epochs=2), dict(optim=dict(accumulative_counts=2))),
+    'bucket views': (dict(stages=STAGES), dict(wrapper=dict(gradient_as_bucket_view=True))),
+    'always': (dict(freeze_epochs=-1), dict(length=2)),
+}
+REFUSED = {
+    'no flag': dict(find_unused_parameters=False),
+    'static graph': dict(static_graph=True),
+    # the wrapper would never synchronise these parameters
+    'frozen before': dict(frozen=True),
+}
+
+
+def wrap(frozen=False, **kwargs):
+    kwargs = dict(dict(broadcast_buffers=False, find_unused_parameters=True), **kwargs)
+    model = Toy()
+    model.backbone.requires_grad_(not frozen)
+    return MMDistributedDataParallel(model, **kwargs)
+
+
+def work(rank, folder):
+    """What each of the two processes does: train on other pictures than the other one."""
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        'gloo', init_method=f'file://{folder}/rendezvous', rank=rank, world_size=2
+    )
+    results = {}
+    for name, (arguments, options) in CASES.items():
+        options = dict(options)
+        model = wrap(**options.pop('wrapper', {}))
+        hook = FreezeBackboneHook(**arguments)
+        _, recorder = train(f'{folder}/{name}', hook, model=model, rank=rank, **options)
+        results[name] = recorder.states
+    for name, options in REFUSED.items():
+        try:
+            train(f'{folder}/{name}', FreezeBackboneHook(1), model=wrap(**options), rank=rank)
+        except ValueError as error:
+            results[name] = str(error)
+    torch.save(results, f'{folder}/rank{rank}.pt')
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope='module')
+def results(tmp_path_factory):
+    folder = str(tmp_path_factory.mktemp('ranks'))
+    processes = [
+        subprocess.Popen(
+            [sys.executable, __file__, folder, str(rank)],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=dict(os.environ, LOCAL_RANK=str(rank)),
+        )
+        for rank in (0, 1)
+    ]
+    try:
+        errors = [process.communicate(timeout=120)[1] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert [process.returncode for process in processes] == [0, 0], '\n'.join(errors)
+    return [torch.load(f'{folder}/rank{rank}.pt', weights_only=False) for rank in (0, 1)]
+
+
+def parameters(state):
+    return {k: v for k, v in state.items() if k.endswith(('weight', 'bias'))}
+
+
+@pytest.mark.parametrize('name', list(CASES))
+def test_ranks_are_identical_before_and_after_the_boundary(results, name):
+    first, other = (result[name] for result in results)
+    assert first.keys() == other.keys() and len(first) > 4
+    for i in first:
+        for key, value in parameters(first[i]).items():
+            assert torch.equal(value, other[i][key]), (i, key)
+    # they saw other pictures: it is the synchronisation that makes them equal
+    statistics = 'module.head.weight' if name == 'always' else 'module.neck.1.running_mean'
+    last = max(first)
+    if name != 'always':
+        assert not torch.equal(first[last][statistics], other[last][statistics])
+
+
+@pytest.mark.parametrize(
+    ('name', 'prefix', 'boundary', 'end'),
+    [
+        ('stages', 'neck', EPOCH, 4 * EPOCH),
+        ('stages', 'backbone', 2 * EPOCH, 4 * EPOCH),
+        ('bucket views', 'neck', EPOCH, 4 * EPOCH),
+        ('bucket views', 'backbone', 2 * EPOCH, 4 * EPOCH),
+        ('iterations', 'backbone', 3, 4),
+        ('accumulation', 'backbone', 2 * EPOCH, 4 * EPOCH),
+        ('always', 'backbone', 2 * EPOCH, 2 * EPOCH),
+    ],
+)
+def test_frozen_stands_still_and_moves_afterwards(results, name, prefix, boundary, end):
+    for rank in (0, 1):
+        states = results[rank][name]
+        for key in [k for k in states[-1] if k.startswith(f'module.{prefix}.')]:
+            for i in range(boundary):
+                assert torch.equal(states[i][key], states[-1][key]), (i, key)
+            if end > boundary:
+                assert not torch.equal(states[end - 1][key], states[-1][key]), key
+
+
+@pytest.mark.parametrize('name', list(REFUSED))
+def test_what_would_fail_or_let_the_ranks_diverge_is_refused(results, name):
+    frozen_before = 'backbone later, but no parameter in it needs a gradient'
+    said = 'set find_unused_parameters=True in the config'
+    for rank in (0, 1):
+        assert (frozen_before if name == 'frozen before' else said) in results[rank][name]
+
+
+if __name__ == '__main__':
+    work(int(sys.argv[2]), sys.argv[1])
