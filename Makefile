@@ -9,7 +9,11 @@ SETUP = bash tools/setup_env.sh $(if $(VENV),--venv "$(VENV)") $(if $(PYTHON),--
 THREADS = OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2} MKL_NUM_THREADS=$${MKL_NUM_THREADS:-2}
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint format benchmarks clean
+NOVEL = barred_square slanted_disc scaled_heart argyle_triangle spiral_hexagon bubbled_star \
+  crossed_diamond halved_flower mottled_cross quartered_shield
+SHAPES20 = data/shapes20/annotations/instances_new
+
+.PHONY: help setup demo distill test test-slow lint format benchmarks clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile
@@ -19,6 +23,15 @@ setup: ## set up the environment in which the package trains
 
 demo: ## generate data, train the contrastive RetinaNet on it, evaluate and draw
 	@python="$$($(SETUP))" && PYTHON="$$python" bash tools/demo.sh $(ARGS)
+
+distill: ## add ten classes to a detector in every way that is configured; prints the table
+	@python="$$($(SETUP))" && \
+	"$$python" tools/dataset_converters/make_shapes.py data/shapes20 --num-classes 20 \
+	  --train 2500 --new 500 --test 300 --shots && \
+	"$$python" tools/dataset_converters/subset_coco.py $(SHAPES20).json $(SHAPES20)_novel.json \
+	  --classes $(NOVEL) && \
+	"$$python" tools/add_classes.py configs/distill/shapes20 \
+	  --work-dir work_dirs/distill/shapes20 $(ARGS)
 
 test: ## run the tests; ARGS goes to pytest
 	@python="$$($(SETUP) --dev)" && $(THREADS) "$$python" -m pytest $(ARGS)

@@ -38,3 +38,5 @@ custom_hooks = [
     dict(type='DistillationHook'),
     dict(type='FreezeBackboneHook', freeze_epochs=5, modules=('student.backbone',)),
 ]
+# FreezeBackboneHook in several processes
+find_unused_parameters = True

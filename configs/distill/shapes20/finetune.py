@@ -11,7 +11,7 @@ model = dict(
     start_from_teacher=True,
 )
 
-max_epochs = 20
+max_epochs = 15
 warmup_epochs = 1
 train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs)
 optim_wrapper = dict(optimizer=dict(lr=0.005))
@@ -32,3 +32,5 @@ custom_hooks = [
     dict(type='DistillationHook'),
     dict(type='FreezeBackboneHook', freeze_epochs=5, modules=('student.backbone',)),
 ]
+# FreezeBackboneHook in several processes
+find_unused_parameters = True

@@ -23,6 +23,10 @@ class DistillationHook(Hook):
 
     priority = 'VERY_HIGH'
 
+    def __init__(self) -> None:
+        # `--resume` without a checkpoint to resume from starts afresh: what counts is a loaded one
+        self._loaded = False
+
     def before_run(self, runner) -> None:
         """Tell the model that its hook is there.
 
@@ -40,7 +44,7 @@ class DistillationHook(Hook):
         model = self._model(runner)
         metainfo = getattr(runner.train_dataloader.dataset, 'metainfo', None) or {}
         model.prepare(metainfo.get('classes'))
-        if model.start_from_teacher and not runner._resume and not runner._load_from:
+        if model.start_from_teacher and not self._loaded:
             model.start()
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
@@ -61,6 +65,7 @@ class DistillationHook(Hook):
             runner (Runner): The runner.
             checkpoint (dict): What was loaded.
         """
+        self._loaded = True
         adapters = self._model(runner).adapters
         kept = checkpoint.get(_KEY, {})
         for name, adapter in adapters.items():
