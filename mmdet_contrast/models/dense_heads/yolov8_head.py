@@ -164,8 +164,10 @@ class YOLOv8Head(BaseDenseHead):
             target[images, objects.labels[assigned.objects], points] = assigned.scores
             total = assigned.scores.sum()
             if self.sync_normalizer:
-                total = reduce_mean(total)
-            total = total.clamp(min=1)
+                # the sum over the processes is at least 1, as it is in one process
+                total = reduce_mean(total).clamp(min=1 / get_world_size())
+            else:
+                total = total.clamp(min=1)
 
             # distances and boxes in strides
             strides = priors[points, 2:3]
