@@ -237,9 +237,9 @@ def main() -> None:
     parser = common.parser(__doc__)
     parser.add_argument('--ultralytics', metavar='DIR', help='folder that holds the package')
     parser.add_argument('--sizes', type=int, nargs='+', default=[320, 640])
-    parser.add_argument('--images', type=int, default=8)
+    parser.add_argument('--images', type=int, default=4)
     parser.add_argument('--boxes', type=int, nargs='+', default=[10, 100], help='to an image')
-    parser.add_argument('--repeats', type=int, default=7)
+    parser.add_argument('--repeats', type=int, default=5)
     parser.add_argument('--memory-of', nargs=4, help='used by the script')
     args = parser.parse_args()
     if args.memory_of:
@@ -275,7 +275,7 @@ def main() -> None:
                 timed.update({f'Ultralytics {name}': step for name, step in others.items()})
                 if abs(value - other_value) > 1e-3 * abs(other_value):
                     sys.exit(f'The loss is {value}, but that of Ultralytics {other_value}.')
-            taken = common.seconds(timed, repeats=args.repeats, limit=30)
+            taken = common.seconds(timed, repeats=args.repeats, limit=8)
             case = f'{size}, {args.images} x {boxes}'
             for name in mine:
                 one, other = taken[f'ours {name}'], taken.get(f'Ultralytics {name}')
@@ -283,6 +283,7 @@ def main() -> None:
                 rows.append(
                     (case, name, common.show_time(one), shown, common.show_ratio(other, one))
                 )
+            print(f'{case} measured', file=sys.stderr)
             one = memory[size, boxes, 'ours']['memory']
             other = memory.get((size, boxes, 'Ultralytics'), {}).get('memory')
             rows.append(

@@ -1,6 +1,6 @@
-# YOLOv8-n on generated shapes of twenty classes, of which the first ten are the old ones. Pictures
-# of the split `new` annotate the ten new classes only, though they show the old ones too. The data
-# are made by `make distill`, or as docs/add_classes.md says.
+# YOLOv8-n on generated shapes of twenty classes, of which the first ten are the old ones. Trained on
+# is instances_new_novel.json: pictures that show all classes and annotate the ten new ones only. The
+# data are made by `make distill`, or as docs/add_classes.md says.
 _base_ = '../yolov8/yolov8_n_shapes.py'
 
 data_root = 'data/shapes20/'

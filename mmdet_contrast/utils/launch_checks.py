@@ -203,14 +203,16 @@ def check_dataset(dataset: Any, where: str) -> None:
     """Refuse a data set without images, or whose classes are not those of its annotation file.
 
     MMDetection leaves out a class that the annotation file does not name, and the classes after it
-    move up by one, without a word.
+    move up by one, without a word. It numbers classes in the order of the file, whatever the order
+    of ``metainfo``.
 
     Args:
         dataset (Dataset): A data set; those inside of a wrapper are looked at.
         where (str): Where the config describes it, for the message.
 
     Raises:
-        LaunchError: If there is no image, or a class of ``metainfo`` is not in the file.
+        LaunchError: If there is no image, or a class of ``metainfo`` is not in the file, or in
+            another order.
     """
     for inner in [*getattr(dataset, 'datasets', ()), getattr(dataset, 'dataset', None)]:
         if inner is not None:
@@ -225,6 +227,19 @@ def check_dataset(dataset: Any, where: str) -> None:
             f'{where}: metainfo has the classes {absent}, which annotation file {file!r} does not '
             f'name; it names {names}: set metainfo=dict(classes=...) to names among these.'
         )
+    own = classes and tuple(classes) != tuple(
+        getattr(type(dataset), 'METAINFO', {}).get('classes') or ()
+    )
+    if own and file and found is not None and len(found) == len(classes):
+        content = load(file, backend_args=getattr(dataset, 'backend_args', None))
+        names = {category['id']: category['name'] for category in content['categories']}
+        order = [names[i] for i in found]
+        if order != list(classes):
+            raise LaunchError(
+                f'{where}: metainfo has the classes {tuple(classes)}, and annotation file {file!r} '
+                f'lists them as {tuple(order)}, which is the order that MMDetection numbers them '
+                'in: give metainfo the order of the file.'
+            )
     if isinstance(dataset, Sized) and len(dataset) == 0:
         raise LaunchError(
             f'{where}: no image is left in the data set{f" of {file!r}" if file else ""}: check '

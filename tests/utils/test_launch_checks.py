@@ -85,6 +85,9 @@ def test_classes_are_compared_with_the_annotation_file(tmp_path):
     for dataset in (bad, Wrapper(dataset=bad), Wrapper(datasets=[good, bad])):
         with pytest.raises(LaunchError, match=r"train_dataloader: .*\['dgo'\].*\['cat', 'dog'\]"):
             check_dataset(dataset, 'train_dataloader')
+    swapped = ToyDataset([1, 2], ('dog', 'cat'), str(file))
+    with pytest.raises(LaunchError, match=r"lists them as \('cat', 'dog'\)"):
+        check_dataset(swapped, 'train_dataloader')
     with pytest.raises(LaunchError, match='val_dataloader: no image is left in the data set of'):
         check_dataset(ToyDataset([1], ('cat',), str(file), length=0), 'val_dataloader')
 

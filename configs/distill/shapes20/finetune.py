@@ -11,7 +11,7 @@ model = dict(
     start_from_teacher=True,
 )
 
-max_epochs = 15
+max_epochs = 10
 warmup_epochs = 1
 train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs)
 optim_wrapper = dict(optimizer=dict(lr=0.005))
