@@ -8,7 +8,7 @@ from mmengine.model import BaseModule, Sequential
 from mmengine.utils.dl_utils.parrots_wrapper import _BatchNorm
 from torch import Tensor
 
-from ..layers.c2f import ACT_CFG, NORM_CFG, C2f
+from ..layers.c2f import ACT_CFG, INIT_CFG, NORM_CFG, C2f
 from ..layers.sppf import SPPF
 from ..layers.yolov8_scale import check_factors, scale_channels, scale_depth
 
@@ -31,7 +31,7 @@ class YOLOv8CSPDarknet(BaseModule):
         norm_eval (bool): Whether BatchNorm stays in eval mode in training.
         norm_cfg (dict): Normalisation of the convolutions.
         act_cfg (dict): Activation of the convolutions.
-        init_cfg (dict, optional): Initialisation; Kaiming for the convolutions by default.
+        init_cfg (dict, optional): Initialisation; Kaiming for plain convolutions by default.
 
     Raises:
         ValueError: If a factor is not above 0 or an index is not from 0 to 4.
@@ -57,16 +57,7 @@ class YOLOv8CSPDarknet(BaseModule):
         act_cfg: dict = ACT_CFG,
         init_cfg: Optional[Union[dict, List[dict]]] = None,
     ) -> None:
-        if init_cfg is None:
-            init_cfg = dict(
-                type='Kaiming',
-                layer='Conv2d',
-                a=5**0.5,
-                distribution='uniform',
-                mode='fan_in',
-                nonlinearity='leaky_relu',
-            )
-        super().__init__(init_cfg=init_cfg)
+        super().__init__(init_cfg=INIT_CFG if init_cfg is None else init_cfg)
         check_factors('YOLOv8CSPDarknet', deepen_factor, widen_factor)
         if not set(out_indices) <= set(range(5)) or frozen_stages not in range(-1, 5):
             raise ValueError(

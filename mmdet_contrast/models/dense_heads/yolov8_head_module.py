@@ -8,7 +8,7 @@ from mmdet.registry import MODELS
 from mmengine.model import BaseModule, ModuleList, Sequential
 from torch import Tensor, nn
 
-from ..layers.c2f import ACT_CFG, NORM_CFG
+from ..layers.c2f import ACT_CFG, INIT_CFG, NORM_CFG
 
 
 @MODELS.register_module()
@@ -22,7 +22,7 @@ class YOLOv8HeadModule(BaseModule):
         reg_max (int): Bins of the distribution of a side's distance.
         norm_cfg (dict): Normalisation of the convolutions.
         act_cfg (dict): Activation of the convolutions.
-        init_cfg (dict, optional): Initialisation; Kaiming for the convolutions by default.
+        init_cfg (dict, optional): Initialisation; Kaiming for plain convolutions by default.
     """
 
     def __init__(
@@ -35,16 +35,7 @@ class YOLOv8HeadModule(BaseModule):
         act_cfg: dict = ACT_CFG,
         init_cfg: Optional[Union[dict, List[dict]]] = None,
     ) -> None:
-        if init_cfg is None:
-            init_cfg = dict(
-                type='Kaiming',
-                layer='Conv2d',
-                a=5**0.5,
-                distribution='uniform',
-                mode='fan_in',
-                nonlinearity='leaky_relu',
-            )
-        super().__init__(init_cfg=init_cfg)
+        super().__init__(init_cfg=INIT_CFG if init_cfg is None else init_cfg)
         self.num_classes = num_classes
         self.strides = tuple(strides)
         reg_channels = max(16, in_channels[0] // 4, 4 * reg_max)

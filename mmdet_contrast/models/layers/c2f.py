@@ -9,6 +9,15 @@ from torch import Tensor
 
 NORM_CFG = dict(type='BN', momentum=0.03, eps=0.001)
 ACT_CFG = dict(type='SiLU')
+# of the convolutions that no ConvModule initialises: PyTorch's own default
+INIT_CFG = dict(
+    type='Kaiming',
+    layer='Conv2d',
+    a=5**0.5,
+    distribution='uniform',
+    mode='fan_in',
+    nonlinearity='leaky_relu',
+)
 
 
 class _Bottleneck(BaseModule):

@@ -9,7 +9,7 @@ from mmdet.registry import MODELS
 from mmengine.model import BaseModule, ModuleList
 from torch import Tensor
 
-from ..layers.c2f import ACT_CFG, NORM_CFG, C2f
+from ..layers.c2f import ACT_CFG, INIT_CFG, NORM_CFG, C2f
 from ..layers.yolov8_scale import check_factors, scale_channels, scale_depth
 
 
@@ -27,7 +27,7 @@ class YOLOv8PAFPN(BaseModule):
         num_blocks (int): Bottlenecks of a C2f at depth 1.
         norm_cfg (dict): Normalisation of the convolutions.
         act_cfg (dict): Activation of the convolutions.
-        init_cfg (dict, optional): Initialisation; Kaiming for the convolutions by default.
+        init_cfg (dict, optional): Initialisation; Kaiming for plain convolutions by default.
 
     Raises:
         ValueError: If a factor is not above 0 or the numbers of channels differ.
@@ -44,16 +44,7 @@ class YOLOv8PAFPN(BaseModule):
         act_cfg: dict = ACT_CFG,
         init_cfg: Optional[Union[dict, List[dict]]] = None,
     ) -> None:
-        if init_cfg is None:
-            init_cfg = dict(
-                type='Kaiming',
-                layer='Conv2d',
-                a=5**0.5,
-                distribution='uniform',
-                mode='fan_in',
-                nonlinearity='leaky_relu',
-            )
-        super().__init__(init_cfg=init_cfg)
+        super().__init__(init_cfg=INIT_CFG if init_cfg is None else init_cfg)
         check_factors('YOLOv8PAFPN', deepen_factor, widen_factor)
         out_channels = in_channels if out_channels is None else out_channels
         if len(in_channels) != len(out_channels) or len(in_channels) < 2:
