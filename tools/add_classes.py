@@ -10,7 +10,7 @@ from mmdet_contrast.utils.protocol import format_table, run_protocol
 def parse_args() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('folder', help='holds teacher.py and a config for each variant')
+    parser.add_argument('folder', help='holds <folder>_teacher.py and <folder>_<variant>.py')
     parser.add_argument('--work-dir', required=True, help='what is there is not run again')
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
     parser.add_argument('--variants', nargs='+', help='names of configs, by default all')

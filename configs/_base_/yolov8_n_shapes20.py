@@ -54,3 +54,5 @@ test_evaluator = dict(
 )
 
 train_cfg = dict(val_interval=15)
+# no average of the weights: the schedule ends at a small learning rate
+custom_hooks = _base_.custom_hooks[:1]

@@ -48,18 +48,8 @@ param_scheduler = [
         end=max_epochs,
     ),
 ]
-custom_hooks = [
-    dict(type='BiasWarmupHook', start_lr=0.1, epochs=warmup_epochs),
-    dict(
-        type='EMAHook',
-        ema_type='ExpMomentumEMA',
-        momentum=0.001,
-        # the run is short: the average must forget its beginning in a hundred iterations
-        gamma=100,
-        update_buffers=True,
-        priority=49,
-    ),
-]
+# no average of the weights: the run is short and ends at a small learning rate
+custom_hooks = [dict(type='BiasWarmupHook', start_lr=0.1, epochs=warmup_epochs)]
 randomness = dict(seed=0)
 default_hooks = dict(checkpoint=dict(interval=5, max_keep_ckpts=1))
 auto_scale_lr = dict(enable=False, base_batch_size=4)

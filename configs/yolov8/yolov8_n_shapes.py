@@ -54,8 +54,6 @@ custom_hooks = [
         type='EMAHook',
         ema_type='ExpMomentumEMA',
         momentum=0.0001,
-        # the run is short: the average must forget its beginning in a hundred iterations
-        gamma=100,
         update_buffers=True,
         priority=49,
     ),

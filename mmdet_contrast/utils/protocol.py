@@ -57,10 +57,11 @@ def run_protocol(
     others get its last checkpoint as ``model.teacher_checkpoint``.
 
     Args:
-        folder (str | Path): Holds ``teacher.py`` and a config for each variant.
+        folder (str | Path): Holds ``<folder>_teacher.py`` and ``<folder>_<variant>.py`` for each
+            variant: ``shapes20/shapes20_teacher.py``.
         work_dir (str | Path): For checkpoints, logs and results.
         seeds (Sequence[int]): Seeds of the students.
-        variants (Sequence[str], optional): Names of configs. Defaults to all in the folder.
+        variants (Sequence[str], optional): Their names. Defaults to all in the folder.
         jobs (int): Processes at a time; the cores are divided among them.
         cfg_options (Mapping[str, Any], optional): Dotted config keys and new values for every run,
             the teacher's too.
@@ -73,12 +74,13 @@ def run_protocol(
         RuntimeError: If a run fails.
     """
     folder, work_dir = Path(folder), Path(work_dir)
-    known = sorted(path.stem for path in folder.glob('*.py') if path.stem != TEACHER)
-    variants = known if variants is None else list(variants)
-    missing = [v for v in (TEACHER, *variants) if not (folder / f'{v}.py').is_file()]
+    prefix = f'{folder.resolve().name}_'
+    known = sorted(path.stem[len(prefix) :] for path in folder.glob(f'{prefix}*.py'))
+    variants = [v for v in known if v != TEACHER] if variants is None else list(variants)
+    missing = [v for v in (TEACHER, *variants) if v not in known]
     if missing:
         raise ValueError(
-            f'{folder} has no {missing[0]}.py; it has {", ".join(known) or "no config"}.'
+            f'{folder} has no {prefix}{missing[0]}.py; it has {", ".join(known) or "no config"}.'
         )
     options = dict(cfg_options or {})
     runner = _Runs(folder, work_dir, options, max(1, (os.cpu_count() or 1) // jobs))
@@ -154,7 +156,7 @@ class _Runs:
         done = out / 'metrics.json'
         if done.is_file():
             return json.loads(done.read_text())
-        config = self.folder / f'{name}.py'
+        config = self.folder / f'{self.folder.resolve().name}_{name}.py'
         options = dict(self.options, **{'randomness.seed': seed})
         if Config.fromfile(str(config)).model.type == 'DistillationDetector':
             options['model.teacher_checkpoint'] = str(teacher)

@@ -47,8 +47,8 @@ def folder(tiny_shapes, tmp_path):
     ).replace(
         'metainfo = dict(classes=(', 'metainfo = dict(classes=old_classes)\nunused = dict(x=('
     )
-    (folder / 'teacher.py').write_text(teacher)
-    (folder / 'finetune.py').write_text(
+    (folder / 'configs_teacher.py').write_text(teacher)
+    (folder / 'configs_finetune.py').write_text(
         STUDENT.format(base=base, root=tiny_shapes, metric=METRIC, model=WRAPPED)
     )
     return folder
@@ -74,7 +74,7 @@ def test_a_failing_run_is_an_error_with_its_log(folder, tmp_path):
 
 
 def test_a_missing_config_is_named(tmp_path):
-    with pytest.raises(ValueError, match=r'has no teacher.py; it has no config'):
+    with pytest.raises(ValueError, match=r'has no .*_teacher.py; it has no config'):
         run_protocol(tmp_path, tmp_path / 'out')
 
 

@@ -1,5 +1,5 @@
 # Channel-wise divergence on four maps of the backbone and four of the neck, weight 0.2.
-_base_ = './finetune.py'
+_base_ = './shapes20_finetune.py'
 
 cwd = dict(type='ChannelWiseDivergence', tau=2.0)
 sources = (

@@ -1,5 +1,5 @@
 # Softmax-KL on the class maps, on the teacher's classes, weight 0.01.
-_base_ = './finetune.py'
+_base_ = './shapes20_finetune.py'
 
 model = dict(
     distillers=[

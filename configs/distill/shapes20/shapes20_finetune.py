@@ -27,8 +27,7 @@ param_scheduler = [
     ),
 ]
 custom_hooks = [
-    # no warm-up of the biases: they are trained already
-    *_base_.custom_hooks[1:],
+    # and no BiasWarmupHook: the biases are trained already
     dict(type='DistillationHook'),
     dict(type='FreezeBackboneHook', freeze_epochs=5, modules=('student.backbone',)),
 ]

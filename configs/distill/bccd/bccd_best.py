@@ -1,8 +1,8 @@
-# Pseudo-labels, and the teacher's class and box maps wherever it looks: old objects are neither
-# trained as background nor forgotten.
-_base_ = './pseudo_labels.py'
+# Pseudo-labels, and the teacher's class and box maps.
+_base_ = './bccd_finetune.py'
 
 model = dict(
+    pseudo_labels=dict(score_thr=0.4, iou_thr=0.6),
     distillers=[
         dict(
             source='bbox_head.cls',
@@ -10,5 +10,5 @@ model = dict(
             weight=500.0,
         ),
         dict(source='bbox_head.reg', loss=dict(type='BoxDistributionKLLoss'), weight=2.0),
-    ]
+    ],
 )

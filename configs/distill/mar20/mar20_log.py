@@ -1,7 +1,7 @@
 # The student on all twenty types from a small split: channel-wise divergence 0.2 on four maps of
 # the backbone and four of the neck, softmax-KL 0.01 on the teacher's classes, temperature 2, the
 # backbone frozen for 5 epochs.
-_base_ = './teacher.py'
+_base_ = './mar20_teacher.py'
 
 metainfo = dict(classes=_base_.all_classes)
 cwd = dict(type='ChannelWiseDivergence', tau=2.0)

@@ -1,7 +1,7 @@
 # The lower bound: start from the teacher and train on pictures that annotate platelets only:
 # tools/dataset_converters/subset_coco.py data/bccd/annotations/train.json
 #     data/bccd/annotations/train_platelets.json --classes Platelets
-_base_ = './joint.py'
+_base_ = './bccd_joint.py'
 
 model = dict(
     _delete_=True,
@@ -14,8 +14,7 @@ model = dict(
 train_dataloader = dict(dataset=dict(ann_file='annotations/train_platelets.json'))
 optim_wrapper = dict(optimizer=dict(lr=0.005))
 custom_hooks = [
-    # no warm-up of the biases: they are trained already
-    *_base_.custom_hooks[1:],
+    # and no BiasWarmupHook: the biases are trained already
     dict(type='DistillationHook'),
     dict(type='FreezeBackboneHook', freeze_epochs=5, modules=('student.backbone',)),
 ]

@@ -1,5 +1,5 @@
 # Both: channel-wise divergence (0.2) and softmax-KL (0.01).
-_base_ = './cwd.py'
+_base_ = './shapes20_cwd.py'
 
 model = dict(
     distillers=[
