@@ -88,6 +88,7 @@ def main() -> None:
         return
     detectors = shapes_of(args.images)
     if args.quick:
+        args.tau = args.tau[-1:]
         detectors = {
             name: [(2, 4, max(h // 8, 1), max(w // 8, 1)) for _, _, h, w in shapes]
             for name, shapes in detectors.items()
