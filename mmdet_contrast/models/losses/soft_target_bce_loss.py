@@ -1,7 +1,8 @@
 """Binary cross-entropy with soft targets."""
 
-from typing import Optional, Union
+from typing import Optional, Sequence, Union
 
+import torch
 import torch.nn.functional as F
 from mmdet.registry import MODELS
 from torch import Tensor, nn
@@ -16,13 +17,20 @@ class SoftTargetBCELoss(nn.Module):
 
     Args:
         loss_weight (float): Factor of the loss.
+        class_weight (Sequence[float], optional): A factor for each class, which are the second
+            dimension of the logits. With 0 for the classes that the data does not annotate these
+            are left to another loss, such as a teacher's.
     """
 
     use_sigmoid = True
 
-    def __init__(self, loss_weight: float = 1.0) -> None:
+    def __init__(
+        self, loss_weight: float = 1.0, class_weight: Optional[Sequence[float]] = None
+    ) -> None:
         super().__init__()
         self.loss_weight = loss_weight
+        weight = None if class_weight is None else torch.tensor(class_weight, dtype=torch.float)
+        self.register_buffer('class_weight', weight, persistent=False)
 
     def forward(
         self,
@@ -34,7 +42,7 @@ class SoftTargetBCELoss(nn.Module):
         """Compute the loss.
 
         Args:
-            pred (Tensor): Logits of any shape.
+            pred (Tensor): Logits of any shape; (N, C, ...) with class weights.
             target (Tensor): Targets of the same shape.
             weight (Tensor, optional): Weights, broadcast with the targets.
             avg_factor (float | Tensor, optional): Divisor of the sum; the number of logits by
@@ -42,7 +50,19 @@ class SoftTargetBCELoss(nn.Module):
 
         Returns:
             Tensor: Scalar.
+
+        Raises:
+            ValueError: If there are class weights for another number of classes.
         """
+        if self.class_weight is not None:
+            if pred.dim() < 2 or pred.shape[1] != len(self.class_weight):
+                raise ValueError(
+                    f'SoftTargetBCELoss has {len(self.class_weight)} class weights and got logits '
+                    f'of shape {tuple(pred.shape)}: give loss_cls.class_weight a number for each '
+                    'class.'
+                )
+            by_class = self.class_weight.to(pred).reshape(-1, *[1] * (pred.dim() - 2))
+            weight = by_class if weight is None else weight * by_class
         total = F.binary_cross_entropy_with_logits(pred, target, weight, reduction='sum')
         return (
             self.loss_weight * total / (max(pred.numel(), 1) if avg_factor is None else avg_factor)

@@ -29,3 +29,13 @@ def test_is_the_mean_by_default_and_takes_weights():
         loss(logits[:1], target[:1]).item() / 4
     )
     assert loss(logits[:0], target[:0]).item() == 0
+
+
+def test_class_weights():
+    logits, target = torch.randn(2, 3, 5), torch.rand(2, 3, 5)
+    weighted = SoftTargetBCELoss(class_weight=[0, 1, 2])(logits, target, avg_factor=1)
+    one, two = [SoftTargetBCELoss()(logits[:, c], target[:, c], avg_factor=1) for c in (1, 2)]
+    assert weighted.item() == pytest.approx((one + 2 * two).item(), rel=1e-5)
+    assert SoftTargetBCELoss(class_weight=[0, 1, 2]).state_dict() == {}
+    with pytest.raises(ValueError, match='has 2 class weights and got logits of shape'):
+        SoftTargetBCELoss(class_weight=[0, 1])(logits, target)
