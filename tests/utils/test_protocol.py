@@ -67,7 +67,7 @@ def test_trains_tests_and_does_not_do_it_twice(folder, tmp_path, monkeypatch):
 
 
 def test_a_failing_run_is_an_error_with_its_log(folder, tmp_path):
-    with open(folder / 'teacher.py', 'a') as file:
+    with open(folder / 'configs_teacher.py', 'a') as file:
         file.write("\noptim_wrapper = dict(optimizer=dict(type='NoSuchOptimizer'))\n")
     with pytest.raises(RuntimeError, match=r'train.py failed for .*seed0 \(see .*train.log\)'):
         run_protocol(folder, tmp_path / 'out', seeds=(0,))
