@@ -139,7 +139,7 @@ echo "$summary"
 cat <<END
 
 checkpoint          $checkpoint
-detections          $work/detections.png (ground truth | detections)
+detections          $work/detections.png (ground truth purple, correct green, wrong yellow)
 every test picture  $work/test/pictures (MMDetection's drawing)
 view pairs          $work/views (original | contrastive view)
 loss curves         $work/losses.png
