@@ -245,6 +245,7 @@ def main() -> None:
     parser.add_argument('--images', type=int, default=4)
     parser.add_argument('--boxes', type=int, nargs='+', default=[10, 100], help='to an image')
     parser.add_argument('--repeats', type=int, default=5)
+    parser.add_argument('--parts', nargs='+', help='these alone, for example forward; no memory')
     parser.add_argument('--memory-of', nargs=4, help='used by the script')
     args = parser.parse_args()
     if args.memory_of:
@@ -256,7 +257,7 @@ def main() -> None:
 
     memory: Dict[Tuple, Optional[dict]] = {}
     sides = ['ours', 'Ultralytics'] if args.ultralytics else ['ours']
-    for size in args.sizes:
+    for size in [] if args.parts else args.sizes:
         for boxes in args.boxes:
             for who in sides:
                 arguments = ['--memory-of', who, str(size), str(args.images), str(boxes)]
@@ -274,10 +275,12 @@ def main() -> None:
             theirs = theirs_parts(yolo, batch, size) if yolo else None
             state = theirs['model'].state_dict() if theirs else None
             mine, value = steps(ours_parts(batch, size, state))
+            if args.parts:
+                mine = {name: step for name, step in mine.items() if name in args.parts}
             timed = {f'ours {name}': step for name, step in mine.items()}
             if theirs:
                 others, other_value = steps(theirs)
-                timed.update({f'Ultralytics {name}': step for name, step in others.items()})
+                timed.update({f'Ultralytics {name}': others[name] for name in mine})
                 if abs(value - other_value) > 1e-3 * abs(other_value):
                     sys.exit(f'The loss is {value}, but that of Ultralytics {other_value}.')
             taken = common.seconds(timed, repeats=args.repeats, limit=8)
@@ -288,6 +291,8 @@ def main() -> None:
                 rows.append(
                     (case, name, common.show_time(one), shown, common.show_ratio(other, one))
                 )
+            if args.parts:
+                continue
             one = memory[size, boxes, 'ours']['memory']
             other = memory.get((size, boxes, 'Ultralytics'), {}).get('memory')
             rows.append(
