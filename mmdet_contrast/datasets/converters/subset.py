@@ -35,7 +35,12 @@ def subset_coco(
 
     Raises:
         ValueError: If a class is unknown or there are fewer pictures.
+        FileNotFoundError: If the annotation file is missing.
     """
+    if not Path(ann_file).is_file():
+        raise FileNotFoundError(
+            f'annotation file {str(ann_file)!r} does not exist: give the path of a COCO JSON file.'
+        )
     with open(ann_file, encoding='utf-8') as file:
         coco: Dict[str, Any] = json.load(file)
     names = {category['name']: category['id'] for category in coco['categories']}

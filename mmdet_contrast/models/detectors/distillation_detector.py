@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from mmdet.models.detectors.base import BaseDetector
 from mmdet.registry import MODELS
 from mmdet.structures import OptSampleList, SampleList
-from mmdet.utils import ConfigType, OptMultiConfig
+from mmdet.utils import ConfigType
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 from torch import Tensor, nn
@@ -81,7 +81,6 @@ class DistillationDetector(BaseDetector):
             name (not when it resumes or loads a checkpoint).
         zero_patience (int): A term that is exactly 0 for so many iterations from the start is an
             error.
-        init_cfg (dict, optional): Initialisation.
 
     Raises:
         ValueError: If a source, a key or a setting is unknown.
@@ -112,9 +111,8 @@ class DistillationDetector(BaseDetector):
         class_map: Optional[Mapping[str, Optional[str]]] = None,
         start_from_teacher: bool = False,
         zero_patience: int = 100,
-        init_cfg: OptMultiConfig = None,
     ) -> None:
-        super().__init__(data_preprocessor=None, init_cfg=init_cfg)
+        super().__init__(data_preprocessor=None)
         if isinstance(student, str):
             student = Config.fromfile(student)
         self.student = MODELS.build(student['model'] if 'model' in student else student)
