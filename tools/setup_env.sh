@@ -91,6 +91,13 @@ finish_if_done() { # PYTHON
   fi
 }
 
+compile() { # FOLDER...
+  # pip would compile one file after the other; here all cores do, and the packages' own tests stay
+  # out. Left to the first import, it would slow down every start where PYTHONDONTWRITEBYTECODE is
+  # set. A file that does not compile (a template, say) is none that is imported.
+  "$python" -m compileall -q -q -j 0 -x '/(tests?|testing/_internal)/' "$@" >&2 || true
+}
+
 install_test_tools() { # PYTHON: adds what is missing, and changes nothing that is there
   local python="$1" constraints
   constraints="$(mktemp)"
@@ -184,9 +191,14 @@ fi
 # Until the end, so that an interrupted set-up is not taken for a finished one, or for a user's own.
 printf 'incomplete\n' >"$stamp"
 say 'installing the pinned stack (torch and others): a minute or so, longer if it has to be downloaded'
+"$python" -m pip install -qq --no-compile -r <(grep -v '^torch==' "$REQUIREMENTS/stack.txt") >&2
+# While torch, by far the largest, is unpacked.
+compile "$VENV/lib" &
+compiling=$!
 files=(-r "$REQUIREMENTS/stack.txt")
 if [ "$DEV" -eq 1 ]; then files+=(-r "$REQUIREMENTS/tests.txt"); fi
-"$python" -m pip install -qq "${files[@]}" >&2
+"$python" -m pip install -qq --no-compile "${files[@]}" >&2
+wait "$compiling"
 
 # --- mmcv's ops: built once for each version of torch and Python, kept outside of the repository.
 mmcv="$(sed -n 's/^mmcv==\([0-9.]*\).*/\1/p' "$REQUIREMENTS/no_deps.txt")"
@@ -275,8 +287,9 @@ sys.exit(not (u.find_spec("mmcv") and not u.find_spec("mmcv._ext")))' 2>/dev/nul
   "$python" -m pip uninstall -qq -y mmcv >&2
 fi
 # mmcv by its path, as an index or a cache may hold another build of the same version.
-"$python" -m pip install -qq --no-deps --no-build-isolation \
+"$python" -m pip install -qq --no-compile --no-deps --no-build-isolation \
   "$wheel" "${files[@]}" -e "$ROOT" >&2
+compile "$VENV/lib"
 
 works "$python" || {
   PYTHONPATH="$ROOT" "$python" -m mmdet_contrast.doctor --stack >&2 || true
