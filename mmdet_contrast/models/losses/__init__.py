@@ -1,11 +1,16 @@
 """Losses."""
 
+from ._pairs import PairCriterion, Pairs
 from .box_distribution_kl import BoxDistributionKLLoss
 from .channel_wise_divergence import ChannelWiseDivergence
 from .complete_iou import complete_iou
 from .logits_kl_divergence import LogitsKLDivergence
 from .nt_xent_loss import NTXentLoss, nt_xent_loss
+from .patch_nce_loss import PatchNCELoss
+from .simsiam_loss import SimSiamLoss, negative_cosine
 from .soft_target_bce_loss import SoftTargetBCELoss
+from .supcon_loss import SupConLoss
+from .triplet_loss import TripletLoss
 from .yolo_ciou_loss import YOLOCIoULoss
 
 __all__ = [
@@ -13,8 +18,15 @@ __all__ = [
     'ChannelWiseDivergence',
     'LogitsKLDivergence',
     'NTXentLoss',
+    'PairCriterion',
+    'Pairs',
+    'PatchNCELoss',
+    'SimSiamLoss',
     'SoftTargetBCELoss',
+    'SupConLoss',
+    'TripletLoss',
     'YOLOCIoULoss',
     'complete_iou',
+    'negative_cosine',
     'nt_xent_loss',
 ]

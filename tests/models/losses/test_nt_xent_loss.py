@@ -69,6 +69,35 @@ def test_background_equals_readable_loop():
     torch.testing.assert_close(loss, expected)
 
 
+def test_an_unknown_label_is_another_than_any(make_pairs):
+    query, key, labels, groups = make_pairs(9)
+    assert (labels == -1).sum() > 1
+    known = torch.where(labels < 0, 100 + torch.arange(9), labels)
+    expected = readable_loop(query, key, known, groups, 0.5, 'other_class')
+    torch.testing.assert_close(NTXentLoss()(query, key, labels, groups), expected)
+
+
+def test_pytorch_metric_learning_with_labels_takes_every_positive_apart():
+    # what it does with class labels: a term for each positive, other positives left out
+    losses = pytest.importorskip('pytorch_metric_learning.losses')
+    query, key, labels, _ = make(8)
+    theirs = losses.NTXentLoss(0.5)(torch.cat((query, key)), labels.repeat(2))
+    points = torch.nn.functional.normalize(torch.cat((query, key)), dim=1)
+    labels = labels.repeat(2)
+    terms = []
+    for i in range(16):
+        negative = torch.exp(points[labels != labels[i]] @ points[i] / 0.5).sum()
+        for p in range(16):
+            if p != i and labels[p] == labels[i]:
+                positive = torch.exp(points[p] @ points[i] / 0.5)
+                terms.append(-torch.log(positive / (positive + negative)))
+    torch.testing.assert_close(theirs, sum(terms) / len(terms), atol=1e-6, rtol=1e-6)
+    # where only partners share a label there is nothing to differ in
+    alone = torch.arange(8)
+    theirs = losses.NTXentLoss(0.5)(torch.cat((query, key)), alone.repeat(2))
+    torch.testing.assert_close(NTXentLoss()(query, key, alone), theirs, atol=1e-6, rtol=1e-6)
+
+
 def test_hand_worked():
     # two orthogonal pairs, each partner equal: s(positive) = 1, s(negative) = 0, tau = 1
     query = torch.eye(2)

@@ -1,0 +1,157 @@
+"""SupConLoss, PatchNCELoss and TripletLoss against what is published: time and peak memory.
+
+Forward and backward with pairs of 128-dimensional embeddings of ten classes; PatchNCE with 64
+locations to an image. References: pytorch-metric-learning's SupConLoss and TripletMarginLoss (mean
+over all triplets; each pair a class of its own), and the steps of the published PatchNCE as plain
+operations (diagonal apart, -10 in its place). Peak memory is the growth of a fresh process's
+resident memory during the call; one that would need more than --memory-limit GiB of address space
+is reported as out of memory.
+"""
+
+import json
+import sys
+from typing import Callable, Dict
+
+import _common as common
+
+DIM, CLASSES, LOCATIONS = 128, 10, 64
+LOSSES = ('SupCon', 'PatchNCE', 'Triplet')
+SIDES = ('ours', 'theirs')
+
+
+def supcon(pairs: int) -> Dict[str, Callable]:
+    """Return both SupCon losses."""
+    import torch
+    from pytorch_metric_learning.losses import SupConLoss as Theirs
+
+    from mmdet_contrast.models.losses import SupConLoss
+
+    labels, theirs = torch.arange(pairs) % CLASSES, Theirs(0.1)
+    ours = SupConLoss(0.1)
+    return dict(
+        ours=lambda q, k: ours(q, k, labels),
+        theirs=lambda q, k: theirs(torch.cat((q, k)), labels.repeat(2)),
+    )
+
+
+def patch_nce(pairs: int) -> Dict[str, Callable]:
+    """Return our PatchNCE loss and the published steps."""
+    import torch
+    import torch.nn.functional as F
+
+    from mmdet_contrast.models.losses import PatchNCELoss
+
+    size = min(LOCATIONS, pairs)
+    groups, ours = torch.arange(pairs) // size, PatchNCELoss(0.07)
+
+    def theirs(query, key):
+        q, k = F.normalize(query, dim=1), F.normalize(key.detach(), dim=1)
+        similarity = torch.bmm(q.reshape(-1, size, DIM), k.reshape(-1, size, DIM).transpose(1, 2))
+        similarity = similarity.masked_fill(torch.eye(size, dtype=torch.bool), -10)
+        logits = torch.cat(((q * k).sum(1, keepdim=True), similarity.reshape(-1, size)), dim=1)
+        return F.cross_entropy(logits / 0.07, torch.zeros(pairs, dtype=torch.long))
+
+    return dict(ours=lambda q, k: ours(q, k, groups=groups), theirs=theirs)
+
+
+def triplet(pairs: int) -> Dict[str, Callable]:
+    """Return both triplet losses over all triplets."""
+    import torch
+    from pytorch_metric_learning.distances import CosineSimilarity
+    from pytorch_metric_learning.losses import TripletMarginLoss
+    from pytorch_metric_learning.reducers import MeanReducer
+
+    from mmdet_contrast.models.losses import TripletLoss
+
+    theirs = TripletMarginLoss(0.2, distance=CosineSimilarity(), reducer=MeanReducer())
+    labels = torch.arange(pairs).repeat(2)
+    return dict(
+        ours=TripletLoss(0.2),
+        theirs=lambda q, k: theirs(torch.cat((q, k)), labels),
+    )
+
+
+def make_step(loss: str, side: str, pairs: int) -> Callable[[], float]:
+    """Return a function that runs a loss forward and backward and returns its value."""
+    import torch
+
+    both = dict(SupCon=supcon, PatchNCE=patch_nce, Triplet=triplet)[loss](pairs)
+    query, key = torch.randn(2, pairs, DIM, generator=torch.Generator().manual_seed(0)).unbind()
+    query.requires_grad_()
+    key.requires_grad_()
+
+    def step() -> float:
+        query.grad = key.grad = None
+        value = both[side](query, key)
+        value.backward()
+        return value.item()
+
+    return step
+
+
+def run_case(loss: str, side: str, pairs: int, memory_limit: float) -> None:
+    """In a fresh process: print value and peak memory of one call as JSON."""
+    make_step(loss, side, 2 * LOCATIONS)()
+    common.release_memory()
+    step, result = make_step(loss, side, pairs), None
+    common.limit_memory(memory_limit)
+    try:
+        with common.PeakMemory() as memory:
+            value = step()
+        result = dict(value=value, memory=memory.grown)
+    except (RuntimeError, MemoryError) as error:
+        if not common.is_out_of_memory(error):
+            raise
+    print(json.dumps(result))
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = common.parser(__doc__)
+    parser.add_argument('--pairs', type=int, nargs='+', default=[128, 512, 2048])
+    parser.add_argument('--memory-limit', type=float, default=14, metavar='GIB')
+    parser.add_argument('--case', nargs=3, metavar=('LOSS', 'SIDE', 'PAIRS'), help='for itself')
+    args = parser.parse_args()
+    if args.case:
+        loss, side, pairs = args.case
+        run_case(loss, side, int(pairs), args.memory_limit)
+        return
+    cases = [(loss, n) for loss in LOSSES for n in ([16] if args.quick else args.pairs)]
+
+    # the small processes come first: a child starts with its parent's high-water mark
+    limit = ['--memory-limit', str(args.memory_limit)]
+    results = {
+        (loss, n, side): common.in_fresh_process(['--case', loss, side, str(n), *limit], __file__)
+        for loss, n in cases
+        for side in SIDES
+    }
+
+    print(common.machine())
+    rows = []
+    for loss, n in cases:
+        done = {s: results[loss, n, s] for s in SIDES if results[loss, n, s]}
+        steps = {side: make_step(loss, side, n) for side in done}
+        taken = common.seconds(steps, repeats=2 if args.quick else 21, limit=15)
+        memory = {side: result['memory'] for side, result in done.items()}
+        if 'theirs' in done:
+            ours, theirs = done['ours']['value'], done['theirs']['value']
+            if abs(ours - theirs) > 1e-5 * max(1.0, abs(ours)):
+                sys.exit(f'The values of {loss} at {n} pairs disagree: {ours} and {theirs}')
+        rows.append(
+            (
+                loss,
+                str(n),
+                common.show_time(taken['ours']),
+                common.show_time(taken.get('theirs')),
+                common.show_ratio(taken.get('theirs'), taken['ours']),
+                common.show_memory(memory['ours']),
+                common.show_memory(memory.get('theirs')),
+                common.show_ratio(memory.get('theirs'), memory['ours']),
+            )
+        )
+    header = ('loss', 'pairs', 'ours', 'theirs', 'theirs / ours')
+    print(common.table((*header, 'our memory', 'their memory', 'theirs / ours'), rows))
+
+
+if __name__ == '__main__':
+    main()

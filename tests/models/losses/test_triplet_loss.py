@@ -1,0 +1,137 @@
+import pytest
+import torch
+import torch.nn.functional as F
+
+from mmdet_contrast.models.losses import TripletLoss
+
+
+def apart(a, b, distance):
+    return (a - b).norm() if distance == 'euclidean' else 1 - a @ b / (a.norm() * b.norm())
+
+
+def readable_loop(
+    query, key, labels, groups, margin, distance='cosine', mining='all', background=(), use=None
+):
+    """Triplets one by one: the mean over the negatives of an anchor, then over the anchors."""
+    count, points = len(query), [*query, *key]
+    total = (query.sum() + key.sum()) * 0
+    for i, anchor in enumerate(points):
+        row = i % count
+        positive = apart(anchor, points[(i + count) % (2 * count)], distance)
+        negatives = []
+        for k, other in enumerate(points):
+            column = k % count
+            known = labels is not None and labels[row] >= 0
+            if column == row or (known and labels[row] == labels[column]):
+                continue
+            if groups is None or groups[row] == groups[column]:
+                negatives.append(apart(anchor, other, distance))
+        for k, other in enumerate(background):
+            if use is None or use[row, k]:
+                negatives.append(apart(anchor, other, distance))
+        if mining == 'hard':
+            negatives = sorted(negatives, key=float)[:1]
+        elif mining == 'semi_hard':
+            negatives = [n for n in negatives if positive < n < positive + margin]
+        if negatives:
+            total = total + sum(F.relu(positive - n + margin) for n in negatives) / len(negatives)
+    return total / (2 * count)
+
+
+@pytest.mark.parametrize('mining', ['all', 'hard', 'semi_hard'])
+@pytest.mark.parametrize('distance', ['cosine', 'euclidean'])
+@pytest.mark.parametrize('known, by_image', [(True, True), (True, False), (False, False)])
+@pytest.mark.parametrize('count', [1, 2, 9])
+def test_equals_readable_loop(mining, distance, known, by_image, count, make_pairs):
+    query, key, labels, groups = make_pairs(count)
+    labels, groups = labels if known else None, groups if by_image else None
+    query.requires_grad_()
+    key.requires_grad_()
+    background = torch.randn(3, 6, dtype=torch.double)
+    mask = torch.rand(count, 3) > 0.5
+    value = TripletLoss(0.7, distance, mining)(
+        query, key, labels, groups, background=background, background_mask=mask
+    )
+    expected = readable_loop(query, key, labels, groups, 0.7, distance, mining, background, mask)
+    torch.testing.assert_close(value, expected)
+    for ours, theirs in zip(
+        torch.autograd.grad(value, (query, key)), torch.autograd.grad(expected, (query, key))
+    ):
+        torch.testing.assert_close(ours, theirs)
+
+
+def reference(count, make_pairs, mining):
+    """pytorch-metric-learning's value with the mean over all triplets, and ours."""
+    losses = pytest.importorskip('pytorch_metric_learning.losses', reason='the reference')
+    from pytorch_metric_learning import distances, miners, reducers
+
+    cosine = distances.CosineSimilarity()
+    query, key, _, _ = make_pairs(count)
+    # as similarities they measure cos; margins are those of 1 - cos all the same
+    theirs = losses.TripletMarginLoss(0.4, distance=cosine, reducer=reducers.MeanReducer())
+    inputs, labels = torch.cat((query, key)), torch.arange(count).repeat(2)
+    mined = miners.BatchHardMiner(distance=cosine)(inputs, labels) if mining == 'hard' else None
+    ours = TripletLoss(0.4, mining=mining)(query, key)
+    return ours, theirs(inputs, labels, mined)
+
+
+@pytest.mark.parametrize('count', [2, 3, 20])
+@pytest.mark.parametrize('mining', ['all', 'hard'])
+def test_equals_pytorch_metric_learning(count, mining, make_pairs):
+    ours, theirs = reference(count, make_pairs, mining)
+    torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-6)
+
+
+def test_pytorch_metric_learning_leaves_zero_triplets_out_of_its_mean(make_pairs):
+    losses = pytest.importorskip('pytorch_metric_learning.losses', reason='the reference')
+    from pytorch_metric_learning import distances
+
+    query, key, _, _ = make_pairs(20)
+    theirs = losses.TripletMarginLoss(0.4, distance=distances.CosineSimilarity())
+    value = theirs(torch.cat((query, key)), torch.arange(20).repeat(2))
+    assert value > 1.05 * TripletLoss(0.4)(query, key)
+
+
+def test_equals_torch_for_one_negative(make_pairs):
+    query, key, _, _ = make_pairs(5)
+    other = torch.randn(1, 6, dtype=torch.double)
+    one_class = torch.zeros(5, dtype=torch.long)
+    ours = TripletLoss(1.5, 'euclidean')(query, key, one_class, background=other)
+    theirs = [
+        F.triplet_margin_loss(a, b, other.expand(5, -1), margin=1.5, eps=0)
+        for a, b in ((query, key), (key, query))
+    ]
+    torch.testing.assert_close(ours, sum(theirs) / 2)
+
+
+def test_hand_worked():
+    # partners equal, the other class at a right angle: 0 - 1 + 1.5
+    loss = TripletLoss(1.5)(torch.eye(2), torch.eye(2), torch.tensor([0, 1]))
+    assert loss.item() == pytest.approx(0.5)
+    assert TripletLoss(0.9)(torch.eye(2), torch.eye(2)).item() == 0
+
+
+@pytest.mark.parametrize('mining', ['all', 'hard', 'semi_hard'])
+@pytest.mark.parametrize('distance', ['cosine', 'euclidean'])
+def test_no_triplet_is_zero(mining, distance, make_pairs):
+    query, key, _, _ = make_pairs(4)
+    query.requires_grad_()
+    value = TripletLoss(1.0, distance, mining)(query, key, torch.zeros(4, dtype=torch.long))
+    value.backward()
+    assert value.item() == 0 and query.grad.abs().sum() == 0
+
+
+def test_refuses():
+    with pytest.raises(ValueError, match='margin=0, a number above 0'):
+        TripletLoss(0)
+    with pytest.raises(ValueError, match=r"distance='l1', one of \('cosine', 'euclidean'\)"):
+        TripletLoss(distance='l1')
+    with pytest.raises(ValueError, match="mining='easy'"):
+        TripletLoss(mining='easy')
+
+
+def test_leaves_the_loss_of_re_identification_alone():
+    from mmdet.models.losses import TripletLoss as Other
+    from mmdet.registry import MODELS
+
+    assert MODELS.get('TripletLoss') is Other and MODELS.get('PairTripletLoss') is TripletLoss
