@@ -3,7 +3,26 @@
 from typing import List, Sequence, Tuple
 
 import torch
+from mmdet.structures import DetDataSample
+from mmdet.structures.bbox import get_box_tensor
 from torch import Tensor
+
+
+def occupied_boxes(sample: DetDataSample) -> Tensor:
+    """Return what is no background in an image.
+
+    Args:
+        sample (DetDataSample): With ``gt_instances`` and, where there are any,
+            ``ignored_instances``.
+
+    Returns:
+        Tensor: (G, 4) boxes of both.
+    """
+    boxes = [get_box_tensor(sample.gt_instances.bboxes)]
+    ignored = sample.get('ignored_instances', None)
+    if ignored is not None and 'bboxes' in ignored:
+        boxes.append(get_box_tensor(ignored.bboxes))
+    return torch.cat(boxes)
 
 
 def sample_background_boxes(

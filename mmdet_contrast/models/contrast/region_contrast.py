@@ -4,44 +4,46 @@ from math import log2
 from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 import torch
-import torch.distributed as dist
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
-from mmdet.structures.bbox import bbox2roi, get_box_tensor
+from mmdet.structures.bbox import bbox2roi
 from mmdet.utils import reduce_mean
-from mmengine.dist import get_rank, get_world_size
-from mmengine.model import BaseModule, ModuleList
-from torch import Tensor
-from torch.distributed.nn.functional import all_gather
+from mmengine.dist import get_world_size
+from torch import Tensor, nn
 
-from .background import sample_background_boxes
-from .region_pool import pool_regions
-
-_CHOICES = dict(
-    assign=('all', 'scale'),
-    scope=('image', 'batch', 'all_ranks'),
-    background=('never', 'when_needed', 'always'),
-)
+from .background import occupied_boxes, sample_background_boxes
+from .contrast_options import check_options
+from .gather import gather_pairs, gather_rows
+from .pair_weights import area_weights, iou_weights, jitter_rois
+from .pairs import Pairs, collect_pairs
+from .region_embedder import RegionEmbedder
 
 
-class _Pairs(NamedTuple):
-    """The boxes that take part; rows correspond."""
+class _Rows(NamedTuple):
+    """What a level compares; query and key correspond row by row."""
 
-    query_rois: Tensor  # (M, 5): position in the batch, box in the original
-    key_rois: Tensor  # (M, 5): position in the batch, box in the view
+    query: Tensor  # (M, D)
+    key: Tensor  # (M, D)
     labels: Tensor  # (M,)
+    groups: Optional[Tensor]  # (M,)
+    weights: Optional[Tensor]  # (M,)
+    anchors: Optional[Tensor]  # (M,) bool
+    total: Tensor  # scalar: number, or weight, of this rank's pairs
+    background: Optional[Tensor]  # (K, D)
+    background_mask: Optional[Tensor]  # (M, K) bool
 
 
 @MODELS.register_module()
-class RegionContrast(BaseModule):
+class RegionContrast(RegionEmbedder):
     """Contrast the features of each object in an image with those in the image's second view.
 
     Per pyramid level: the objects' regions are pooled from both views (RoIAlign), flattened,
-    projected and handed to ``criterion``. The loss of a level is multiplied by its weight and
+    projected and handed to ``criterion``; with a ``sampler`` the features of single locations
+    take the place of the regions. The loss of a level is multiplied by its weight and
     divided by the number of levels, so the sum over the levels is their (weighted) mean.
 
-    Under distributed training the terms are divided by the mean number of anchors over the ranks,
-    so that the averaged gradients are those of one process with the joined batch.
+    Under distributed training the terms are divided by the mean number (or weight) of anchors over
+    the ranks, so that the averaged gradients are those of one process with the joined batch.
 
     Args:
         in_channels (int | Sequence[int]): Channels C of every level, or of each. Where they differ
@@ -67,6 +69,18 @@ class RegionContrast(BaseModule):
             class in scope) or ``'always'``.
         num_background (int): Background regions for each image.
         detach_keys (bool): Whether the views' embeddings are targets without gradient.
+        sampler (dict, optional): Config of what is compared in place of boxes, such as
+            ``PatchSampler``: feature locations. The projectors then take C channels, and there
+            are no background regions. Needs ``assign='all'``.
+        queue (dict, optional): Config of a :class:`FeatureQueue` of earlier embeddings as further
+            negatives, from any image whatever ``scope`` says. Its number of levels, classes and
+            channels are filled in. It is filled after the loss, in training mode only.
+        num_classes (int, optional): Classes, for the queue; the heads fill it in.
+        box_jitter (float): Share of the side, below 0.5, by which the corners of boxes are moved
+            at random before pooling, in each view by itself, see :func:`jitter_rois`.
+        pair_weights (str, optional): How much a pair counts: ``'iou'``: the product of the IoU of
+            its two jittered boxes with the ground truth; ``'area'``: its area in the original
+            relative to the mean, from 0.1 to 10; None: each the same.
         init_cfg (dict, optional): Initialisation.
 
     Examples:
@@ -91,26 +105,26 @@ class RegionContrast(BaseModule):
         background: str = 'when_needed',
         num_background: int = 4,
         detach_keys: bool = False,
+        sampler: Optional[dict] = None,
+        queue: Optional[dict] = None,
+        num_classes: Optional[int] = None,
+        box_jitter: float = 0.0,
+        pair_weights: Optional[str] = None,
         init_cfg: Optional[Union[dict, List[dict]]] = None,
     ) -> None:
-        super().__init__(init_cfg=init_cfg)
-        for name, value in (('assign', assign), ('scope', scope), ('background', background)):
-            if value not in _CHOICES[name]:
-                raise ValueError(
-                    f'RegionContrast got {name}={value!r}, one of {_CHOICES[name]} expected.'
-                )
-        if pool_size < 1 or sampling_ratio < 1:
-            raise ValueError(
-                f'RegionContrast got pool_size={pool_size} and sampling_ratio={sampling_ratio}, '
-                'at least 1 expected of both.'
-            )
-        self.strides = tuple(strides)
-        self.levels = tuple(range(len(strides)) if levels is None else levels)
-        if not self.levels or not set(self.levels) <= set(range(len(self.strides))):
-            raise ValueError(
-                f'RegionContrast got levels={levels}, indices from 0 to {len(self.strides) - 1} '
-                f'expected: the strides are {self.strides}.'
-            )
+        check_options(sampler, assign, scope, background, box_jitter, pair_weights)
+        super().__init__(
+            in_channels=in_channels,
+            strides=strides,
+            levels=levels,
+            assign=assign,
+            # a location is a single cell
+            pool_size=pool_size if sampler is None else 1,
+            sampling_ratio=sampling_ratio,
+            projector=projector,
+            share_projector=share_projector,
+            init_cfg=init_cfg,
+        )
         self.level_weights = tuple(level_weights or [1.0] * len(self.levels))
         if len(self.level_weights) != len(self.levels):
             raise ValueError(
@@ -118,30 +132,42 @@ class RegionContrast(BaseModule):
                 f'{len(self.levels)} levels; give one for each level used.'
             )
         self.names = [f'loss_contrast_p{int(log2(self.strides[i]))}' for i in self.levels]
-        self.assign = assign
-        self.pool_size = pool_size
-        self.sampling_ratio = sampling_ratio
         self.scope = scope
-        self.background = background
+        # locations have each other as negatives
+        self.background = background if sampler is None else 'never'
         self.num_background = num_background
         self.detach_keys = detach_keys
+        self.box_jitter = box_jitter
+        self.pair_weights = pair_weights
+        self.sampler = None if sampler is None else MODELS.build(sampler)
 
-        if isinstance(in_channels, int):
-            in_channels = [in_channels] * len(self.strides)
-        channels = [in_channels[i] for i in self.levels]
-        if len(set(channels)) > 1 and (projector is None or share_projector):
-            raise ValueError(
-                f'RegionContrast got levels of {tuple(channels)} channels, which one projector, or '
-                'none, cannot make comparable: set bbox_head.contrast.projector='
-                "dict(type='MLPProjector') and bbox_head.contrast.share_projector=False."
-            )
-        self.share_projector = share_projector
-        self.projectors = ModuleList()
-        if projector is not None:
-            for c in channels[:1] if share_projector else channels:
-                cfg = dict(dict(type='MLPProjector', in_channels=c * pool_size**2), **projector)
-                self.projectors.append(MODELS.build(cfg))
         self.criterion = MODELS.build(criterion or dict(type='NTXentLoss'))
+        self.queue = None
+        if queue is not None:
+            self.queue = self._build_queue(queue, num_classes)
+
+    def _build_queue(self, queue: dict, num_classes: Optional[int]) -> nn.Module:
+        """Build the queue; what its config leaves out is known here."""
+        if getattr(self.sampler, 'region', None) == 'outside':
+            raise ValueError(
+                "RegionContrast got a queue together with PatchSampler(region='outside'), whose "
+                'locations have no class to be kept by: leave out contrast.queue, or take another '
+                'region.'
+            )
+        cfg = dict(type='FeatureQueue', num_levels=len(self.levels), num_classes=num_classes)
+        if self.assign == 'scale':
+            cfg['num_levels'] = 1
+        cfg['channels'] = self.embedding_channels
+        cfg.update(queue)
+        for name, what in (
+            ('num_classes', 'the number of classes'),
+            ('channels', "the length of the projector's embeddings"),
+        ):
+            if cfg[name] is None:
+                raise ValueError(
+                    f'RegionContrast got a queue but not {what}: set contrast.queue.{name}.'
+                )
+        return MODELS.build(cfg)
 
     def forward(
         self, feats: Sequence[Tensor], batch_data_samples: List[DetDataSample]
@@ -152,7 +178,7 @@ class RegionContrast(BaseModule):
             feats (Sequence[Tensor]): Features (B, C, H_l, W_l) of every level for the whole
                 batch of originals and views.
             batch_data_samples (list[DetDataSample]): B samples as ``ContrastiveDataPreprocessor``
-                lays them out.
+                lays them out, see :func:`collect_pairs`.
 
         Returns:
             dict[str, Tensor]: ``loss_contrast_p3`` … by level; each a finite scalar that is
@@ -162,121 +188,155 @@ class RegionContrast(BaseModule):
             zero = feats[0].new_zeros(()) + sum(p.sum() for p in self.parameters()) * 0
             return {name: zero for name in self.names}
 
-        pairs = self._collect(batch_data_samples, feats[0].device)
-        count = len(pairs.labels)
-        level = self._assign_levels(pairs.query_rois)
-        embeddings = self._embed(
-            feats, torch.cat((pairs.query_rois, pairs.key_rois)), level.repeat(2)
+        rows_by_level = (self._box_rows if self.sampler is None else self._patch_rows)(
+            feats, batch_data_samples
         )
+        divisors = 2 * reduce_mean(torch.stack([rows.total for rows in rows_by_level]))
+        losses = {}
+        for i, (name, weight, rows) in enumerate(
+            zip(self.names, self.level_weights, rows_by_level)
+        ):
+            options = {} if rows.weights is None else dict(weights=rows.weights)
+            background, background_mask = self._add_queue(rows, i)
+            loss = self.criterion(
+                rows.query,
+                rows.key,
+                labels=rows.labels,
+                groups=rows.groups,
+                anchors=rows.anchors,
+                background=background,
+                background_mask=background_mask,
+                # a divisor of 0 comes with a sum of 0
+                avg_factor=divisors[i].clamp(min=1e-6),
+                **options,
+            )
+            # with 'all' every box is on every level, and the levels are averaged; with 'scale'
+            # it is an anchor once
+            losses[name] = loss * (weight / len(self.levels) if self.assign == 'all' else weight)
+        if self.queue is not None and self.training:
+            self._enqueue(rows_by_level)
+        return losses
+
+    def _box_rows(
+        self, feats: Sequence[Tensor], batch_data_samples: List[DetDataSample]
+    ) -> List[_Rows]:
+        """Embed the boxes; return what each level compares."""
+        pairs = collect_pairs(batch_data_samples, feats[0].device)
+        level = self.assign_levels(pairs.query_rois)
+        pooled = [
+            jitter_rois(rois, self.box_jitter, batch_data_samples)
+            for rois in (pairs.query_rois, pairs.key_rois)
+        ]
+        weights = self._weigh(pairs, *pooled)
+        count = len(level)
+        embeddings = self.embed(feats, torch.cat(pooled), level.repeat(2))
         query, key = embeddings[:count], embeddings[count:]
         if self.detach_keys:
             key = key.detach()
+        total = query.new_tensor(float(count), dtype=torch.float32)
+        if weights is not None:
+            total = weights.sum()
 
         labels, groups = pairs.labels, pairs.query_rois[:, 0].long()
-        gathers = self.scope == 'all_ranks' and get_world_size() > 1
         background = background_groups = anchors = None
         # across ranks, all must take part in the same collectives, needed here or not
-        if gathers or self._needs_background(labels, groups).any():
+        if self._gathers() or self._needs_background(labels, groups).any():
             background, background_groups = self._embed_background(feats, batch_data_samples)
-        if gathers:
-            joined, ranks = _gather_rows(torch.cat((query, key), dim=-1))
-            query, key = joined.chunk(2, dim=-1)
-            codes, _ = _gather_rows(torch.stack((labels, level), dim=1))
-            labels, level = codes.unbind(1)
-            anchors = ranks == get_rank()
+        if self._gathers():
+            (query, key), (labels, level), weights, anchors = gather_pairs(
+                (query, key), (labels, level), weights
+            )
             if background is not None:
-                background, _ = _gather_rows(background)
-        background_mask = self._background_mask(labels, groups, background, background_groups)
+                background, _ = gather_rows(background)
+        mask = self._background_mask(labels, groups, background, background_groups)
 
-        avg_factor = 2 * reduce_mean(query.new_tensor(float(count), dtype=torch.float32))
-        losses = {}
-        for i, (name, weight) in enumerate(zip(self.names, self.level_weights)):
-            if self.assign == 'all':
-                # every box is on every level; the levels are averaged
-                column, chosen, weight = i, anchors, weight / len(self.levels)
-            else:
-                # every box is once an anchor, on its level, and meets those of all levels
+        rows = []
+        for i in range(len(self.levels)):
+            column, chosen = i, anchors
+            if self.assign == 'scale':
+                # an anchor on its own level alone, where it meets the boxes of all levels
                 column, chosen = 0, level == i
                 chosen = chosen if anchors is None else chosen & anchors
-            loss = self.criterion(
-                query[:, column],
-                key[:, column],
-                labels=labels,
-                groups=groups if self.scope == 'image' else None,
-                anchors=chosen,
-                background=None if background is None else background[:, i],
-                background_mask=background_mask,
-                avg_factor=avg_factor.clamp(min=1),
+            rows.append(
+                _Rows(
+                    query[:, column],
+                    key[:, column],
+                    labels,
+                    groups if self.scope == 'image' else None,
+                    weights,
+                    chosen,
+                    total,
+                    None if background is None else background[:, i],
+                    mask,
+                )
             )
-            losses[name] = loss * weight
-        return losses
+        return rows
 
-    @staticmethod
-    def _collect(batch_data_samples: List[DetDataSample], device: torch.device) -> _Pairs:
-        """Pair the boxes of every view with those of its original."""
-        first, second, labels = [], [], []
-        for position, sample in enumerate(batch_data_samples):
-            if not sample.metainfo.get('view', 0):
-                continue
-            original = batch_data_samples[sample.view_of].gt_instances
-            view = sample.gt_instances
-            valid = original.get('view_valid', None)
-            if valid is None:
-                valid = torch.ones(len(original), dtype=torch.bool, device=device)
-            for rois, where, instances in (
-                (first, sample.view_of, original),
-                (second, position, view),
-            ):
-                boxes = get_box_tensor(instances.bboxes)[valid].float()
-                rois.append(torch.cat((boxes.new_full((len(boxes), 1), where), boxes), dim=1))
-            labels.append(original.labels[valid])
-        if not labels:
-            empty = torch.zeros((0, 5), device=device)
-            return _Pairs(empty, empty, torch.zeros(0, dtype=torch.long, device=device))
-        return _Pairs(torch.cat(first), torch.cat(second), torch.cat(labels))
+    def _patch_rows(
+        self, feats: Sequence[Tensor], batch_data_samples: List[DetDataSample]
+    ) -> List[_Rows]:
+        """Embed feature locations; return what each level compares."""
+        used = [feats[i] for i in self.levels]
+        strides = [self.strides[i] for i in self.levels]
+        out = []
+        for i, (feat, places) in enumerate(
+            zip(used, self.sampler(used, strides, batch_data_samples))
+        ):
+            height, width = feat.shape[2:]
+            images = torch.cat((places.original, places.view))
+            cells = (images * height + places.y.repeat(2)) * width + places.x.repeat(2)
+            embedded = self.embed_cells(feat, cells, i)
+            count = len(places.y)
+            query, key = embedded[:count], embedded[count:]
+            if self.detach_keys:
+                key = key.detach()
+            total = query.new_tensor(float(count), dtype=torch.float32)
+            labels, groups, anchors = places.labels, places.original, None
+            if self._gathers():
+                (query, key), (labels,), _, anchors = gather_pairs((query, key), (labels,))
+            groups = groups if self.scope == 'image' else None
+            out.append(_Rows(query, key, labels, groups, None, anchors, total, None, None))
+        return out
 
-    def _assign_levels(self, rois: Tensor) -> Tensor:
-        """Return for each box the position, among the levels used, of the one of its size."""
-        if self.assign == 'all':
-            return torch.zeros(len(rois), dtype=torch.long, device=rois.device)
-        sizes = ((rois[:, 3] - rois[:, 1]) * (rois[:, 4] - rois[:, 2])).clamp(min=1).sqrt()
-        anchors = rois.new_tensor([4.0 * self.strides[i] for i in self.levels])
-        return (sizes.log2()[:, None] - anchors.log2()).abs().argmin(dim=1)
+    def _gathers(self) -> bool:
+        return self.scope == 'all_ranks' and get_world_size() > 1
 
-    def _embed(self, feats: Sequence[Tensor], rois: Tensor, level: Optional[Tensor]) -> Tensor:
-        """Pool and project regions.
+    def _weigh(self, pairs: Pairs, query_rois: Tensor, key_rois: Tensor) -> Optional[Tensor]:
+        """Return the (M,) weights of pairs of which these regions are pooled."""
+        boxes = pairs.query_rois[:, 1:]
+        if self.pair_weights == 'iou':
+            return iou_weights(boxes, query_rois[:, 1:], pairs.key_rois[:, 1:], key_rois[:, 1:])
+        return area_weights(boxes) if self.pair_weights == 'area' else None
 
-        Args:
-            feats (Sequence[Tensor]): Features of every level.
-            rois (Tensor): (K, 5) regions.
-            level (Tensor, optional): (K,) positions of the levels of the boxes with
-                ``assign='scale'``; None embeds on every level whatever ``assign`` says.
+    def _add_queue(self, rows: _Rows, position: int) -> Tuple[Optional[Tensor], Optional[Tensor]]:
+        """Return a level's background regions and queue entries, and who is compared with them."""
+        if self.queue is None:
+            return rows.background, rows.background_mask
+        entries, mask = self.queue.negatives(self._queue_level(position), rows.labels)
+        if rows.background is None:
+            return (entries, mask) if len(entries) else (None, None)
+        joined = torch.cat((rows.background, entries.to(rows.background.dtype)))
+        return joined, torch.cat((rows.background_mask, mask), dim=1)
 
-        Returns:
-            Tensor: (K, L, D) embeddings, or (K, 1, D) where each region is on one level.
-        """
-        one_level = self.assign == 'scale' and level is not None
-        pooled, order = [], []
-        for i, index in enumerate(self.levels):
-            chosen = (level == i).nonzero()[:, 0] if one_level else None
-            regions = rois if chosen is None else rois[chosen]
-            pooled.append(self._pool(feats[index], regions, self.strides[index]))
-            order.append(chosen)
-        if not self.projectors:
-            embedded = pooled
-        elif self.share_projector:
-            joined = self.projectors[0](torch.cat(pooled))
-            embedded = joined.split([len(x) for x in pooled])
-        else:
-            embedded = [project(x) for project, x in zip(self.projectors, pooled)]
-        if not one_level:
-            return torch.stack(tuple(embedded), dim=1)
-        return torch.cat(tuple(embedded))[torch.cat(order).argsort()][:, None]
+    def _queue_level(self, position: int) -> int:
+        """Return the level of the queue: by size, boxes of all levels are compared."""
+        return position if self.assign == 'all' else 0
 
-    def _pool(self, feat: Tensor, rois: Tensor, stride: int) -> Tensor:
-        """Return the flattened features (K, C * P * P) of regions on a level."""
-        pooled = pool_regions(feat, rois, self.pool_size, stride, self.sampling_ratio)
-        return pooled.flatten(1)
+    @torch.no_grad()
+    def _enqueue(self, rows_by_level: List[_Rows]) -> None:
+        """Put the embeddings of all ranks into the queue, on every rank in the same order."""
+        store = self.queue.store
+        embeddings, labels, levels = [], [], []
+        for i, rows in enumerate(rows_by_level if self.assign == 'all' else rows_by_level[:1]):
+            for name, kept in (('keys', rows.key), ('queries', rows.query)):
+                if store in (name, 'both'):
+                    embeddings.append(kept.detach())
+                    labels.append(rows.labels)
+                    levels.append(torch.full_like(rows.labels, self._queue_level(i)))
+        joined, codes = torch.cat(embeddings), torch.stack((torch.cat(labels), torch.cat(levels)))
+        if not self._gathers():
+            joined, codes = gather_rows(joined)[0], gather_rows(codes.T)[0].T
+        self.queue.enqueue(joined, codes[1], codes[0])
 
     def _needs_background(self, labels: Tensor, groups: Tensor) -> Tensor:
         """Return (M,) bool: which pairs are to be compared with background regions."""
@@ -294,16 +354,10 @@ class RegionContrast(BaseModule):
         if self.background == 'never':
             return None, None
         originals = [s for s in batch_data_samples if not s.metainfo.get('view', 0)]
-        occupied, shapes = [], []
-        for sample in originals:
-            boxes = [get_box_tensor(sample.gt_instances.bboxes)]
-            ignored = sample.get('ignored_instances', None)
-            if ignored is not None and 'bboxes' in ignored:
-                boxes.append(get_box_tensor(ignored.bboxes))
-            occupied.append(torch.cat(boxes))
-            shapes.append(sample.img_shape)
+        occupied = [occupied_boxes(sample) for sample in originals]
+        shapes = [sample.img_shape for sample in originals]
         rois = bbox2roi(sample_background_boxes(occupied, shapes, self.num_background))
-        return self._embed(feats, rois, None), rois[:, 0].long()
+        return self.embed(feats, rois, None), rois[:, 0].long()
 
     def _background_mask(
         self,
@@ -319,20 +373,3 @@ class RegionContrast(BaseModule):
         if self.scope == 'image':
             mask = mask & (groups[:, None] == background_groups)
         return mask
-
-
-def _gather_rows(rows: Tensor) -> Tuple[Tensor, Tensor]:
-    """Join the rows of all ranks, differentiably; ranks may bring different numbers.
-
-    Returns:
-        tuple[Tensor, Tensor]: the rows in the order of the ranks, and the rank of each.
-    """
-    counts = [torch.zeros(1, dtype=torch.long, device=rows.device) for _ in range(get_world_size())]
-    dist.all_gather(counts, torch.tensor([len(rows)], device=rows.device))
-    counts = torch.cat(counts).tolist()
-    # every rank sends a tensor of the same, non-empty shape: no rank may skip a collective
-    padding = rows.new_zeros((max(1, max(counts)) - len(rows), *rows.shape[1:]))
-    parts = all_gather(torch.cat((rows, padding)))
-    joined = torch.cat([part[:count] for part, count in zip(parts, counts)])
-    ranks = torch.arange(len(counts), device=rows.device)
-    return joined, ranks.repeat_interleave(torch.tensor(counts, device=rows.device))

@@ -46,7 +46,7 @@ def pool_regions(
     used = torch.zeros(batch * height * width, dtype=torch.bool, device=feat.device)
     used[index.reshape(-1)] = True
     position = used.cumsum(0) - 1
-    rows = _TakeCells.apply(feat, used.nonzero()[:, 0]).to(dtype)
+    rows = take_cells(feat, used.nonzero()[:, 0]).to(dtype)
     bag = (2 * sampling_ratio) ** 2
     pooled = F.embedding_bag(
         position[index].reshape(-1, bag),
@@ -55,6 +55,19 @@ def pool_regions(
         mode='sum',
     )
     return pooled.view(len(rois), output_size, output_size, channels).permute(0, 3, 1, 2)
+
+
+def take_cells(feat: Tensor, cells: Tensor) -> Tensor:
+    """Take the feature vectors of distinct cells of a feature map.
+
+    Args:
+        feat (Tensor): (B, C, H, W) features.
+        cells (Tensor): (U,) distinct long indices ``(image * H + y) * W + x``.
+
+    Returns:
+        Tensor: (U, C) in the dtype of ``feat``, differentiable in it; connected for U = 0, too.
+    """
+    return _TakeCells.apply(feat, cells)
 
 
 class _TakeCells(Function):

@@ -1,0 +1,67 @@
+"""Which options of the contrastive branch go together."""
+
+from typing import Optional
+
+CHOICES = dict(
+    assign=('all', 'scale'),
+    scope=('image', 'batch', 'all_ranks'),
+    background=('never', 'when_needed', 'always'),
+    pair_weights=(None, 'iou', 'area'),
+)
+
+
+def check_options(
+    sampler: Optional[dict],
+    assign: str,
+    scope: str,
+    background: str,
+    box_jitter: float,
+    pair_weights: Optional[str],
+) -> None:
+    """Make sure that the options of :class:`RegionContrast` have a meaning together.
+
+    Args:
+        sampler (dict, optional): See :class:`RegionContrast`, as the others.
+        assign (str): Levels of a box.
+        scope (str): Where negatives come from.
+        background (str): When background regions are negatives.
+        box_jitter (float): Share of the side by which corners are moved.
+        pair_weights (str, optional): How much a pair counts.
+
+    Raises:
+        ValueError: If one has an unknown value, or no effect beside the others.
+    """
+    for name, value in (
+        ('assign', assign),
+        ('scope', scope),
+        ('background', background),
+        ('pair_weights', pair_weights),
+    ):
+        if value not in CHOICES[name]:
+            raise ValueError(
+                f'RegionContrast got {name}={value!r}, one of {CHOICES[name]} expected.'
+            )
+    if not 0 <= box_jitter < 0.5:
+        raise ValueError(
+            f'RegionContrast got box_jitter={box_jitter}, a share of the side from 0 to below '
+            '0.5 expected: further, corners would swap.'
+        )
+    if pair_weights == 'iou' and box_jitter == 0:
+        raise ValueError(
+            "RegionContrast got pair_weights='iou' without box_jitter: the boxes are the ground "
+            'truth and all weights 1. Set contrast.box_jitter, e.g. to 0.1.'
+        )
+    if sampler is None:
+        return
+    wrong = {
+        f'assign={assign!r}': assign != 'all',
+        f'background={background!r}': background == 'always',
+        f'box_jitter={box_jitter}': box_jitter > 0,
+        f'pair_weights={pair_weights!r}': pair_weights is not None,
+    }
+    given = ' and '.join(name for name, is_wrong in wrong.items() if is_wrong)
+    if given:
+        raise ValueError(
+            f'RegionContrast got a sampler together with {given}, which is for boxes: leave it at '
+            'its default, or leave out contrast.sampler.'
+        )

@@ -1,0 +1,165 @@
+"""Embeddings of annotated boxes, or of whole images, from feature maps."""
+
+from math import log2
+from typing import List, Optional, Sequence, Tuple, Union
+
+import torch
+import torch.nn.functional as F
+from mmdet.structures import DetDataSample
+from mmdet.structures.bbox import bbox2roi, get_box_tensor
+from torch import Tensor
+
+from .region_pool import pool_regions
+
+# samples to a side of a box, whatever the number of its cells
+_SAMPLES = 8
+
+
+def embed_samples(
+    feats: Sequence[Tensor],
+    data_samples: Sequence[DetDataSample],
+    input_shape: Sequence[int],
+    level: Union[int, str] = 'scale',
+    pool_size: int = 1,
+    strides: Optional[Sequence[float]] = None,
+) -> Tuple[Tensor, Tensor]:
+    """Compute an embedding for everything that has a label.
+
+    That is each box of ``gt_instances``; or the image, where its metainfo has ``gt_label``: its
+    features are averaged over their positions, padding left out.
+
+    Args:
+        feats (Sequence[Tensor]): Features (B, C_l, H_l, W_l) of every level.
+        data_samples (Sequence[DetDataSample]): B samples; all of them boxes or all of them images.
+        input_shape (Sequence[int]): Height and width of the batch in pixels.
+        level (int | str): See :func:`embed_regions`. Images have no size to choose a level by:
+            ``'scale'`` is the last.
+        pool_size (int): See :func:`embed_regions`; images are always averaged.
+        strides (Sequence[float], optional): See :func:`embed_regions`.
+
+    Returns:
+        tuple[Tensor, Tensor]: (K, D) embeddings and (K,) class indices, both in the order of the
+        samples.
+
+    Raises:
+        ValueError: If the level is not there.
+    """
+    device = feats[0].device
+    if data_samples and 'gt_label' in data_samples[0].metainfo:
+        chosen = _choose(feats, -1 if level == 'scale' else level)
+        strides = strides or infer_strides(feats, input_shape)
+        parts = [_average(feats[i], data_samples, strides[i]) for i in chosen]
+        labels = torch.tensor([s.metainfo['gt_label'] for s in data_samples], device=device)
+        return _join(parts), labels
+    boxes = [get_box_tensor(s.gt_instances.bboxes).float().to(device) for s in data_samples]
+    labels = torch.cat([s.gt_instances.labels.to(device) for s in data_samples])
+    vectors = embed_regions(feats, bbox2roi(boxes), input_shape, level, pool_size, strides)
+    return vectors, labels
+
+
+def embed_regions(
+    feats: Sequence[Tensor],
+    rois: Tensor,
+    input_shape: Sequence[int],
+    level: Union[int, str] = 'scale',
+    pool_size: int = 1,
+    strides: Optional[Sequence[float]] = None,
+) -> Tensor:
+    """Compute embeddings of regions: RoIAlign, flattened.
+
+    Args:
+        feats (Sequence[Tensor]): Features (B, C_l, H_l, W_l) of every level.
+        rois (Tensor): (K, 5) position in the batch and box in pixels of the batch.
+        input_shape (Sequence[int]): Height and width of the batch in pixels.
+        level (int | str): Index of a level, negative ones from the end; ``'all'``: the embeddings
+            of all levels, each scaled to length 1, one behind the other, so that their cosine is
+            the mean of the levels'; ``'scale'``: each box on the level whose basic anchor (4
+            strides) is nearest to the root of its area; where levels have different numbers of
+            channels each has columns of its own, so that boxes of two levels have the cosine 0.
+        pool_size (int): Cells P to a side. 1 averages over the box; more keep where things are.
+        strides (Sequence[float], optional): Pixels to a cell of every level. Defaults to the
+            powers of 2 that lead from the batch to the maps.
+
+    Returns:
+        Tensor: (K, D) in float32, not of length 1 unless ``level='all'`` has one level.
+
+    Raises:
+        ValueError: If the level is not there.
+    """
+    strides = strides or infer_strides(feats, input_shape)
+    ratio = max(2, _SAMPLES // pool_size)
+    if level != 'scale':
+        return _join(
+            [
+                pool_regions(feats[i], rois, pool_size, strides[i], ratio).flatten(1)
+                for i in _choose(feats, level)
+            ]
+        )
+    widths = [feat.shape[1] * pool_size**2 for feat in feats]
+    # each level has columns of its own where they cannot share theirs
+    shared = len(set(widths)) == 1
+    starts = [0 if shared else sum(widths[:i]) for i in range(len(feats))]
+    sizes = ((rois[:, 3] - rois[:, 1]) * (rois[:, 4] - rois[:, 2])).clamp(min=1).sqrt()
+    anchors = 4 * rois.new_tensor(list(strides))
+    place = (sizes.log2()[:, None] - anchors.log2()).abs().argmin(dim=1)
+    width = widths[0] if shared else sum(widths)
+    vectors = feats[0].new_zeros((len(rois), width), dtype=torch.float32)
+    for i, feat in enumerate(feats):
+        own = (place == i).nonzero()[:, 0]
+        pooled = pool_regions(feat, rois[own], pool_size, strides[i], ratio).flatten(1)
+        vectors[own, starts[i] : starts[i] + widths[i]] = pooled.float()
+    return vectors
+
+
+def infer_strides(feats: Sequence[Tensor], input_shape: Sequence[int]) -> List[float]:
+    """Find the strides of a pyramid from the sizes of its maps.
+
+    Args:
+        feats (Sequence[Tensor]): Features (B, C_l, H_l, W_l) of every level, the finest first.
+        input_shape (Sequence[int]): Height and width of the batch in pixels.
+
+    Returns:
+        list[float]: Of each level the smallest power of 2 that is larger than that of the level
+        before and halves the batch, rounding up, to the size of the map; where there is none, as
+        with patches of 14 pixels, the quotient of the widths.
+    """
+    strides: List[float] = []
+    height, width = input_shape
+    for feat in feats:
+        rows, columns = feat.shape[-2:]
+        fits = [
+            2**n
+            for n in range(int(log2(max(height, width))) + 4)
+            if (-(-height // 2**n), -(-width // 2**n)) == (rows, columns)
+        ]
+        larger = [s for s in fits if not strides or s > strides[-1]] or fits
+        strides.append(float(larger[0]) if larger else width / columns)
+    return strides
+
+
+def _choose(feats: Sequence[Tensor], level: Union[int, str]) -> List[int]:
+    """Return the indices of the levels that ``level`` means."""
+    if level == 'all':
+        return list(range(len(feats)))
+    if isinstance(level, str) or not -len(feats) <= level < len(feats):
+        raise ValueError(
+            f"level={level!r} given, 'all', 'scale' or the index of one of the {len(feats)} levels "
+            f'(from 0 to {len(feats) - 1}) expected.'
+        )
+    return [level % len(feats)]
+
+
+def _join(parts: List[Tensor]) -> Tensor:
+    """Put the embeddings of the levels one behind the other, each of length 1."""
+    return parts[0] if len(parts) == 1 else torch.cat([F.normalize(x, dim=1) for x in parts], dim=1)
+
+
+def _average(feat: Tensor, data_samples: Sequence[DetDataSample], stride: float) -> Tensor:
+    """Return the mean (B, C) of the features over the cells that see the image."""
+    feat = feat.float()
+    shapes = torch.tensor([s.metainfo['img_shape'][:2] for s in data_samples], device=feat.device)
+    cells = (shapes / stride).ceil().clamp(min=1)
+    rows = torch.arange(feat.shape[2], device=feat.device) < cells[:, :1]
+    columns = torch.arange(feat.shape[3], device=feat.device) < cells[:, 1:]
+    mask = (rows[:, None, :, None] & columns[:, None, None, :]).to(feat.dtype)
+    return (feat * mask).sum(dim=(2, 3)) / mask.sum(dim=(2, 3))

@@ -1,0 +1,102 @@
+import pytest
+import torch
+from mmdet.structures import DetDataSample
+from mmengine.structures import InstanceData
+
+from mmdet_contrast.models.contrast import RegionContrast
+from mmdet_contrast.models.contrast.pairs import collect_pairs
+
+SIZE = (128, 160)
+
+
+def make_original(count, seed):
+    generator = torch.Generator().manual_seed(seed)
+    start = torch.rand(count, 2, generator=generator) * 60
+    boxes = torch.cat((start, start + 10 + torch.rand(count, 2, generator=generator) * 60), dim=1)
+    sample = DetDataSample(metainfo=dict(img_shape=SIZE, view=0))
+    labels = torch.randint(3, (count,), generator=generator)
+    sample.gt_instances = InstanceData(bboxes=boxes, labels=labels)
+    return sample
+
+
+def make_canvas(boxes, labels, images, rows):
+    sample = DetDataSample(metainfo=dict(img_shape=SIZE, view=1, canvas=True))
+    sample.gt_instances = InstanceData(
+        bboxes=torch.as_tensor(boxes).float().reshape(-1, 4),
+        labels=torch.as_tensor(labels, dtype=torch.long),
+        source_image=torch.as_tensor(images, dtype=torch.long),
+        source_box=torch.as_tensor(rows, dtype=torch.long),
+    )
+    return sample
+
+
+def make_view(original, position):
+    sample = DetDataSample(metainfo=dict(img_shape=SIZE, view=1, view_of=position))
+    sample.gt_instances = original.gt_instances.clone()
+    return sample
+
+
+def test_boxes_of_a_canvas_are_paired_with_their_sources():
+    originals = [make_original(3, 0), make_original(0, 1), make_original(2, 2)]
+    sources = [(2, 1), (0, 2), (0, 0)]
+    places = [[0, 0, 9, 9], [20, 0, 40, 9], [50, 50, 70, 80]]
+    labels = [int(originals[i].gt_instances.labels[j]) for i, j in sources]
+    canvases = [
+        make_canvas(places[:2], labels[:2], *zip(*sources[:2])),
+        make_canvas(places[2:], labels[2:], *zip(*sources[2:])),
+    ]
+    pairs = collect_pairs(originals + canvases, torch.device('cpu'))
+    expected = []
+    for canvas, place, (image, row) in zip((3, 3, 4), places, sources):
+        instances = originals[image].gt_instances
+        expected.append(
+            ([image, *instances.bboxes[row].tolist()], [canvas, *place], int(instances.labels[row]))
+        )
+    # boxes without a place on a canvas take no part
+    assert len(pairs.labels) == 3
+    for i, (query, key, label) in enumerate(expected):
+        assert pairs.query_rois[i].tolist() == query
+        assert pairs.key_rois[i].tolist() == key
+        assert pairs.labels[i] == label
+
+
+def test_canvas_with_everything_in_its_place_is_a_batch_of_views():
+    originals = [make_original(4, 0), make_original(3, 1)]
+    views = [make_view(s, i) for i, s in enumerate(originals)]
+    canvases = []
+    for i, sample in enumerate(originals):
+        order = torch.randperm(len(sample.gt_instances))
+        moved = sample.gt_instances[order]
+        images = torch.full_like(order, i)
+        canvases.append(make_canvas(moved.bboxes, moved.labels, images, order))
+    module = RegionContrast(4, strides=(8, 16), pool_size=3, background='never')
+    feats = [torch.randn(4, 4, SIZE[0] // s, SIZE[1] // s) for s in (8, 16)]
+    losses, expected = module(feats, originals + canvases), module(feats, originals + views)
+    for name, value in expected.items():
+        assert value > 0.1
+        torch.testing.assert_close(losses[name], value)
+
+
+def test_views_and_canvases_in_one_batch_and_an_empty_canvas():
+    originals = [make_original(2, 0), make_original(1, 1)]
+    batch = [*originals, make_view(originals[0], 0), make_canvas([], [], [], [])]
+    assert collect_pairs(batch, torch.device('cpu')).query_rois[:, 0].tolist() == [0, 0]
+    batch.append(make_canvas([[1, 2, 3, 4]], [0], [1], [0]))
+    pairs = collect_pairs(batch, torch.device('cpu'))
+    assert pairs.query_rois[:, 0].tolist() == [0, 0, 1]
+    assert pairs.key_rois[:, 0].tolist() == [2, 2, 4]
+
+
+@pytest.mark.parametrize('image, row', [(0, 2), (1, 0), (2, 0), (5, 0), (-1, 0), (0, -1)])
+def test_source_that_is_not_there(image, row):
+    batch = [make_original(2, 0), make_original(0, 1)]
+    batch.append(make_canvas([[0, 0, 8, 8]], [0], [image], [row]))
+    with pytest.raises(ValueError, match='which is not there: the originals have'):
+        collect_pairs(batch, torch.device('cpu'))
+
+
+def test_canvas_that_does_not_tell_its_sources():
+    canvas = make_canvas([[0, 0, 8, 8]], [0], [0], [0])
+    canvas.gt_instances.pop('source_box')
+    with pytest.raises(ValueError, match='gt_instances lack source_box'):
+        collect_pairs([make_original(1, 0), canvas], torch.device('cpu'))

@@ -1,0 +1,121 @@
+"""Embeddings of boxes and of images."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from mmcv.ops import roi_align
+from mmdet.structures import DetDataSample
+from mmengine.structures import InstanceData
+
+from mmdet_contrast.models.contrast.sample_embeddings import (
+    embed_regions,
+    embed_samples,
+    infer_strides,
+)
+
+SHAPE = (64, 96)
+STRIDES = (8, 16, 32)
+
+
+def pyramid(channels=(4, 4, 4)):
+    return [torch.randn(2, c, SHAPE[0] // s, SHAPE[1] // s) for c, s in zip(channels, STRIDES)]
+
+
+ROIS = torch.tensor(
+    [[0, 4.0, 4, 30, 40], [1, 10, 20, 90, 60], [1, 0, 0, 96, 64], [0, 50, 10, 53, 12]]
+)
+
+
+@pytest.mark.parametrize('pool_size, ratio', [(1, 8), (2, 4), (7, 2)])
+@pytest.mark.parametrize('level', [0, 2, -1])
+def test_a_level_is_roi_align(level, pool_size, ratio):
+    feats = pyramid((4, 5, 6))
+    expected = roi_align(
+        feats[level], ROIS, (pool_size, pool_size), 1 / STRIDES[level], ratio, 'avg', True
+    )
+    ours = embed_regions(feats, ROIS, SHAPE, level, pool_size)
+    torch.testing.assert_close(ours, expected.flatten(1))
+
+
+def test_cosines_of_all_levels_are_the_mean():
+    feats = pyramid((4, 5, 6))
+    whole = F.normalize(embed_regions(feats, ROIS, SHAPE, 'all'), dim=1)
+    expected = 0
+    for level in range(3):
+        unit = F.normalize(embed_regions(feats, ROIS, SHAPE, level), dim=1)
+        expected = expected + unit @ unit.T / 3
+    torch.testing.assert_close(whole @ whole.T, expected)
+
+
+def test_the_level_of_a_box_goes_by_its_size():
+    feats = pyramid()
+    ours = embed_regions(feats, ROIS, SHAPE, 'scale')
+    # roots of areas 30.6, 56.6, 78.4 and 2.4 against 32, 64 and 128
+    for row, level in enumerate((0, 1, 1, 0)):
+        expected = embed_regions(feats, ROIS[row : row + 1], SHAPE, level)[0]
+        torch.testing.assert_close(ours[row], expected)
+
+
+def sample(boxes, labels, **meta):
+    x = DetDataSample(metainfo=dict(img_shape=SHAPE, **meta))
+    x.gt_instances = InstanceData(
+        bboxes=torch.tensor(boxes).reshape(-1, 4).float(), labels=torch.tensor(labels).long()
+    )
+    return x
+
+
+def test_boxes_keep_their_order_and_labels():
+    feats = pyramid()
+    boxes = [[4.0, 4, 30, 40], [50.0, 10, 53, 12]]
+    samples = [sample(boxes, [2, 1]), sample([[10.0, 20, 90, 60]], [0])]
+    vectors, labels = embed_samples(feats, samples, SHAPE, level=1)
+    assert labels.tolist() == [2, 1, 0]
+    torch.testing.assert_close(vectors, embed_regions(feats, ROIS[[0, 3, 1]], SHAPE, 1))
+
+
+def test_no_box_is_no_embedding():
+    vectors, labels = embed_samples(pyramid(), [sample([], []), sample([], [])], SHAPE, 'all')
+    assert vectors.shape == (0, 12) and labels.shape == (0,)
+
+
+def test_images_are_averaged_without_their_padding():
+    feats = pyramid()
+    samples = [DetDataSample(metainfo=dict(img_shape=s, gt_label=1)) for s in (SHAPE, (33, 40))]
+    vectors, labels = embed_samples(feats, samples, SHAPE, level=0)
+    assert labels.tolist() == [1, 1]
+    torch.testing.assert_close(vectors[0], feats[0][0].mean(dim=(1, 2)))
+    torch.testing.assert_close(vectors[1], feats[0][1, :, :5, :5].mean(dim=(1, 2)))
+    last = embed_samples(feats, samples, SHAPE, level='scale')[0]
+    torch.testing.assert_close(last[0], feats[2][0].mean(dim=(1, 2)))
+
+
+@pytest.mark.parametrize(
+    'shape, sizes, expected',
+    [
+        ((64, 96), [(8, 12), (4, 6), (2, 3)], [8, 16, 32]),
+        # a detector's P3 to P7, sizes rounded up, and 1 x 1 twice
+        ((64, 64), [(8, 8), (4, 4), (2, 2), (1, 1), (1, 1)], [8, 16, 32, 64, 128]),
+        ((256, 160), [(32, 20), (16, 10), (8, 5), (4, 3), (2, 2)], [8, 16, 32, 64, 128]),
+        # patches
+        ((224, 224), [(16, 16)], [14]),
+    ],
+)
+def test_strides_follow_from_the_sizes(shape, sizes, expected):
+    assert infer_strides([torch.zeros(1, 1, *size) for size in sizes], shape) == expected
+
+
+def test_levels_of_different_widths_have_columns_of_their_own():
+    feats = pyramid((4, 5, 6))
+    ours = embed_regions(feats, ROIS, SHAPE, 'scale')
+    assert ours.shape == (4, 15)
+    for row, level, columns in ((0, 0, slice(0, 4)), (1, 1, slice(4, 9))):
+        expected = embed_regions(feats, ROIS[row : row + 1], SHAPE, level)[0]
+        torch.testing.assert_close(ours[row, columns], expected)
+    # boxes of two levels are strangers
+    assert ours[0] @ ours[1] == 0 and ours[0] @ ours[3] != 0
+
+
+def test_a_level_that_is_not_there():
+    for level in (3, -4, 'p3'):
+        with pytest.raises(ValueError, match='given.*from 0 to 2'):
+            embed_regions(pyramid(), ROIS, SHAPE, level)

@@ -1,0 +1,161 @@
+"""Queue, locations and weights in two gloo processes against one with the joined batch."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+import torch.distributed as dist
+from mmdet.structures import DetDataSample
+from mmengine.structures import InstanceData
+from torch import nn
+
+from mmdet_contrast.models.contrast import RegionContrast
+
+QUEUE = dict(queue=dict(size=3), num_classes=3)
+CASES = {
+    'queue': dict(scope='image', **QUEUE),
+    'queue, all ranks': dict(scope='all_ranks', **QUEUE),
+    'queue by size': dict(scope='all_ranks', assign='scale', **QUEUE),
+    'area': dict(scope='image', pair_weights='area'),
+    'area, all ranks': dict(scope='all_ranks', assign='scale', pair_weights='area'),
+    # more locations than there are: all of them, whatever is drawn
+    'patches': dict(
+        scope='all_ranks',
+        sampler=dict(type='PatchSampler', num_patches=1000),
+        criterion=dict(type='NTXentLoss', negatives='all'),
+    ),
+    'patches, queue': dict(
+        scope='image',
+        sampler=dict(type='PatchSampler', num_patches=1000, region='all'),
+        # all of them, too, as the order in which they come is drawn
+        queue=dict(size=2000),
+        num_classes=3,
+    ),
+}
+# boxes of the images of rank 0 and of rank 1, of three iterations: unequal, none on one rank or
+# the other, one box altogether
+STEPS = (((4, 1), (3, 6)), ((5, 2), (0, 0)), ((0,), (1,)))
+
+
+class TinyModel(nn.Module):
+    """A pyramid of two levels and the contrastive branch."""
+
+    def __init__(self, **kwargs):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 4, 8, stride=8)
+        self.down = nn.Conv2d(4, 4, 2, stride=2)
+        self.contrast = RegionContrast(
+            4,
+            strides=(8, 16),
+            pool_size=3,
+            background='never',
+            projector=dict(type='MLPProjector', hidden_channels=8, out_channels=6),
+            **kwargs,
+        )
+
+    def forward(self, images, samples):
+        fine = self.stem(images)
+        return sum(self.contrast([fine, self.down(fine)], samples).values())
+
+
+def build(case):
+    torch.manual_seed(0)
+    model = TinyModel(**CASES[case])
+    model.contrast.init_weights()
+    return model.double()
+
+
+def make_batch(step, ranks):
+    """Images and samples of the given ranks, originals first; the same whoever asks."""
+    originals, views, images = [], [], []
+    for rank in ranks:
+        generator = torch.Generator().manual_seed(10 * step + rank)
+        for count in STEPS[step][rank]:
+            images.append(torch.randn(2, 3, 96, 96, generator=generator, dtype=torch.double))
+            start = torch.rand(count, 2, generator=generator, dtype=torch.double) * 50
+            size = 6 + torch.rand(count, 2, generator=generator, dtype=torch.double) * 40
+            instances = InstanceData(
+                bboxes=torch.cat((start, start + size), dim=1),
+                labels=torch.randint(3, (count,), generator=generator),
+            )
+            for samples, meta in (
+                (originals, dict(view=0)),
+                (views, dict(view=1, view_of=len(originals))),
+            ):
+                sample = DetDataSample(metainfo=dict(img_shape=(96, 96), **meta))
+                sample.gt_instances = instances.clone()
+                samples.append(sample)
+    for i, sample in enumerate(views):
+        sample.set_metainfo(dict(view_of=i))
+    return torch.cat([torch.stack([p[v] for p in images]) for v in (0, 1)]), originals + views
+
+
+def run(model, ranks):
+    """Gradients of every iteration, and the buffers in the end."""
+    gradients = []
+    for step in range(len(STEPS)):
+        model.zero_grad()
+        model(*make_batch(step, ranks)).backward()
+        gradients.append([p.grad.clone() for p in model.parameters()])
+    return gradients, [b.clone() for b in model.buffers()]
+
+
+def in_order(buffer, case):
+    """A buffer, with the entries of each class in an order that does not depend on the draws."""
+    if 'patches' not in case or buffer.dim() < 4:
+        return buffer
+    order = buffer[..., :1].argsort(dim=2).expand_as(buffer)
+    return buffer.gather(2, order)
+
+
+def work(rank, folder):
+    """What each of the two processes does."""
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        'gloo', init_method=f'file://{folder}/rendezvous', rank=rank, world_size=2
+    )
+    results = {}
+    for case in CASES:
+        for broadcast in (False, True) if 'queue' in case else (False,):
+            model = nn.parallel.DistributedDataParallel(build(case), broadcast_buffers=broadcast)
+            results[case, broadcast] = run(model, (rank,))
+    torch.save(results, f'{folder}/rank{rank}.pt')
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope='module')
+def results(tmp_path_factory):
+    folder = str(tmp_path_factory.mktemp('ranks'))
+    command = [sys.executable, __file__, folder]
+    processes = [
+        subprocess.Popen([*command, str(rank)], stderr=subprocess.PIPE, text=True)
+        for rank in (0, 1)
+    ]
+    errors = [process.communicate(timeout=300)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], '\n'.join(errors)
+    return [torch.load(f'{folder}/rank{rank}.pt') for rank in (0, 1)]
+
+
+@pytest.mark.parametrize('broadcast', [False, True])
+@pytest.mark.parametrize('case', list(CASES))
+def test_two_processes_are_one_with_the_joined_batch(results, case, broadcast):
+    if (case, broadcast) not in results[0]:
+        pytest.skip('no buffers to broadcast')
+    gradients, buffers = run(build(case), (0, 1))
+    assert all(sum(g.abs().sum() for g in step) > 1e-3 for step in gradients[:2])
+    assert not buffers or sum(b.abs().sum() for b in buffers) > 0
+    for rank in (0, 1):
+        ours, kept = results[rank][case, broadcast]
+        for mine, reference in zip(kept, results[0][case, broadcast][1]):
+            assert torch.equal(mine, reference)
+        for mine, reference in zip(kept, buffers):
+            torch.testing.assert_close(in_order(mine, case), in_order(reference, case))
+        for step, expected in zip(ours, gradients):
+            for mine, reference in zip(step, expected):
+                torch.testing.assert_close(mine, reference, atol=1e-7, rtol=1e-6)
+
+
+if __name__ == '__main__':
+    work(int(sys.argv[2]), sys.argv[1])
