@@ -8,18 +8,18 @@ from typing import Any, List, Optional, Sequence, Tuple, Union
 import cv2
 import numpy as np
 from mmengine.config import Config
-from mmengine.registry import init_default_scope
-from mmengine.runner import set_random_seed
 from mmengine.utils import mkdir_or_exist
 
-from mmdet_contrast.visualization.canvas import (
-    GREY,
-    draw_box,
-    draw_label,
-    enlarge,
-    palette,
-    stack_panels,
+from mmdet_contrast.visualization._view_samples import (
+    box_colours,
+    boxes_panel,
+    find_view,
+    open_training_set,
+    preprocessor_config,
+    to_numpy,
+    to_pictures,
 )
+from mmdet_contrast.visualization.canvas import enlarge, stack_panels
 
 
 def draw_view_pair(
@@ -32,6 +32,7 @@ def draw_view_pair(
     ignored_bboxes: Optional[np.ndarray] = None,
     min_size: Optional[int] = None,
     min_panel: int = 480,
+    clean: bool = False,
 ) -> np.ndarray:
     """Draw one sample: the original on the left, its contrastive view on the right.
 
@@ -52,6 +53,8 @@ def draw_view_pair(
         min_size (int, optional): ``min_size`` of the ``ContrastiveView`` that made the view.
         min_panel (int): Smaller images are enlarged by a whole factor until their longer side
             reaches this many pixels. Defaults to 480.
+        clean (bool): Whether to put both images without boxes beside those with them: original,
+            view, boxes, boxes in the view. Defaults to False.
 
     Returns:
         ndarray: (H', W', 3) uint8 RGB picture.
@@ -64,28 +67,59 @@ def draw_view_pair(
             f'inputs have shape {tuple(inputs.shape)}, but a view pair is (2, H, W, 3): does the '
             'pipeline contain ContrastiveView and PackContrastiveInputs?'
         )
-    colours = palette(len(classes))
     taking_part = np.ones(len(bboxes), bool) if view_valid is None else np.asarray(view_valid, bool)
     names = [classes[label] for label in labels]
     for index in np.flatnonzero(~taking_part):
         names[index] += f': {_reason(bboxes[index], inputs.shape[1:3], min_size)}'
-    panels = []
-    for side, boxes in enumerate((bboxes, bboxes if view_bboxes is None else view_bboxes)):
-        panel, scale = enlarge(np.ascontiguousarray(inputs[side]), min_panel)
-        if side == 0 and ignored_bboxes is not None:
-            for box in ignored_bboxes:
-                draw_box(panel, box * scale, GREY, dashed=True)
-                draw_label(panel, box * scale, 'ignored', GREY)
-        for box, valid, label in zip(boxes, taking_part, labels):
-            colour = colours[label] if valid else GREY
-            draw_box(panel, box * scale, colour, dashed=not valid)
-        # Labels last, so that no box line crosses a name.
-        for box, valid, label, name in zip(boxes, taking_part, labels, names):
-            draw_label(panel, box * scale, name, colours[label] if valid else GREY)
-        panels.append(panel)
+    inks = box_colours(labels, taking_part, len(classes))
+    sides = (bboxes, bboxes if view_bboxes is None else view_bboxes)
+    panels = [
+        boxes_panel(
+            image, boxes, names, inks, taking_part, None if side else ignored_bboxes, min_panel
+        )
+        for side, (image, boxes) in enumerate(zip(inputs, sides))
+    ]
     left_out = int((~taking_part).sum())
-    note = f'{len(bboxes)} boxes' + (f', {left_out} left out of the loss' if left_out else '')
-    return stack_panels(panels, ['original', f'view ({note})'])
+    note = _count(len(bboxes)) + (f', {left_out} left out of the loss' if left_out else '')
+    titles = ['original', f'view ({note})']
+    if clean:
+        panels = [enlarge(np.ascontiguousarray(image), min_panel)[0] for image in inputs] + panels
+        titles = ['original', 'view', 'boxes', f'boxes in the view ({note})']
+    return stack_panels(panels, titles)
+
+
+def draw_plain_sample(
+    image: np.ndarray,
+    bboxes: np.ndarray,
+    labels: Sequence[int],
+    classes: Sequence[str],
+    ignored_bboxes: Optional[np.ndarray] = None,
+    clean: bool = False,
+    min_panel: int = 480,
+) -> np.ndarray:
+    """Draw a sample without a contrastive view: its image, its boxes and the note that it has none.
+
+    Args:
+        image (ndarray): (H, W, 3) uint8 RGB.
+        bboxes (ndarray): (M, 4) boxes, (x1, y1, x2, y2) in pixels.
+        labels (Sequence[int]): (M,) class indices.
+        classes (Sequence[str]): Class names.
+        ignored_bboxes (ndarray, optional): (K, 4) ignored boxes, dashed and grey.
+        clean (bool): Whether to put the image without boxes beside it. Defaults to False.
+        min_panel (int): See :func:`draw_view_pair`.
+
+    Returns:
+        ndarray: (H', W', 3) uint8 RGB picture.
+    """
+    taking_part = np.ones(len(bboxes), bool)
+    names = [classes[label] for label in labels]
+    inks = box_colours(labels, taking_part, len(classes))
+    panels = [boxes_panel(image, bboxes, names, inks, taking_part, ignored_bboxes, min_panel)]
+    titles = [f'{_count(len(bboxes))}, no view made']
+    if clean:
+        panels.insert(0, enlarge(np.ascontiguousarray(image), min_panel)[0])
+        titles.insert(0, 'original')
+    return stack_panels(panels, titles)
 
 
 def save_view_pairs(
@@ -94,46 +128,43 @@ def save_view_pairs(
     num: int = 8,
     seed: int = 0,
     min_panel: int = 480,
+    clean: bool = False,
+    warm_up: int = 32,
 ) -> List[str]:
     """Draw samples of a config's training set, exactly as training would see them.
 
+    Samples of a pipeline that makes no contrastive view are drawn with their boxes alone.
+
     Args:
-        config (str | PathLike | Config): Config whose training pipeline makes a contrastive view.
+        config (str | PathLike | Config): Config with a training set.
         out_dir (str): Folder for the pictures; made if absent.
         num (int): Number of samples, spread evenly over the data set. Defaults to 8.
         seed (int): Seed of the pipeline's random choices. Defaults to 0.
         min_panel (int): See :func:`draw_view_pair`.
+        clean (bool): See :func:`draw_view_pair`.
+        warm_up (int): Where views are filled with other objects, samples that are loaded before the
+            first one is drawn, so that there are others to draw from; 0 shows how training begins.
+            Defaults to 32.
 
     Returns:
         list[str]: Paths of the PNG files.
 
     Raises:
         LaunchError: If the config file does not exist.
-        ValueError: If the training pipeline makes no view, or the data set is empty.
+        ValueError: If the config has no training set, or an empty one.
 
     Example:
         >>> save_view_pairs('configs/retina_contrast_shapes.py', 'work_dirs/views', num=4)
     """
-    # Imported here because mmdet takes seconds and draw_view_pair does not need it.
-    from mmdet.registry import DATASETS
-
-    from mmdet_contrast.utils.launch import load_config
-
-    cfg = load_config(config)
-    init_default_scope(cfg.get('default_scope', 'mmdet'))
-    set_random_seed(seed)
-    dataset = DATASETS.build(cfg.train_dataloader.dataset)
-    if len(dataset) == 0:
-        raise ValueError('the training set is empty: check data_root and ann_file in the config.')
+    cfg, dataset, indices = open_training_set(config, num, seed, warm_up)
     classes = dataset.metainfo['classes']
-    to_rgb = cfg.model.get('data_preprocessor', {}).get('bgr_to_rgb', False)
+    to_rgb = (preprocessor_config(cfg) or {}).get('bgr_to_rgb', False)
     min_size = _view_min_size(cfg.train_dataloader.dataset)
     mkdir_or_exist(out_dir)
     paths = []
-    num = min(num, len(dataset))
-    for number, index in enumerate(np.linspace(0, len(dataset) - 1, num).round().astype(int)):
-        sample = dataset[int(index)]
-        picture, name = _draw_sample(sample, classes, to_rgb, min_size, min_panel)
+    for number, index in enumerate(indices):
+        sample = dataset[index]
+        picture, name = _draw_sample(sample, classes, to_rgb, min_size, min_panel, clean)
         path = osp.join(out_dir, f'{number:03d}_{name}.png')
         cv2.imwrite(path, picture[..., ::-1])
         paths.append(path)
@@ -141,7 +172,16 @@ def save_view_pairs(
 
 
 def _reason(box: np.ndarray, shape: Tuple[int, int], min_size: Optional[int]) -> str:
-    """Say why a box takes no part: the two reasons that ``ContrastiveView`` has."""
+    """Say why a box takes no part: the two reasons that ``ContrastiveView`` has.
+
+    Args:
+        box (ndarray): (4,) box in the original, in pixels.
+        shape (tuple[int, int]): Height and width of the image.
+        min_size (int, optional): ``min_size`` of the view, if known.
+
+    Returns:
+        str: The reason, in a word or two.
+    """
     if min_size is None:
         return 'left out'
     limits = np.array([shape[1], shape[0]])
@@ -151,17 +191,12 @@ def _reason(box: np.ndarray, shape: Tuple[int, int], min_size: Optional[int]) ->
 
 def _view_min_size(node: Any) -> Optional[int]:
     """Find the ``min_size`` of the first ``ContrastiveView`` in a data set's config."""
-    if isinstance(node, dict):
-        if str(node.get('type')).split('.')[-1] == 'ContrastiveView':
-            from mmdet_contrast.datasets.transforms import ContrastiveView
+    view = find_view(node)
+    if view is None:
+        return None
+    from mmdet_contrast.datasets.transforms import ContrastiveView
 
-            default = inspect.signature(ContrastiveView).parameters['min_size'].default
-            return node.get('min_size', default)
-        node = list(node.values())
-    if isinstance(node, (list, tuple)):
-        found = (_view_min_size(child) for child in node)
-        return next((size for size in found if size is not None), None)
-    return None
+    return view.get('min_size', inspect.signature(ContrastiveView).parameters['min_size'].default)
 
 
 def _draw_sample(
@@ -170,40 +205,42 @@ def _draw_sample(
     to_rgb: bool,
     min_size: Optional[int],
     min_panel: int,
+    clean: bool,
 ) -> Tuple[np.ndarray, str]:
     """Draw one item of the data set; returns the picture and the image's name."""
     inputs, data_sample = sample['inputs'], sample['data_samples']
-    if inputs.dim() != 4 or inputs.shape[0] != 2:
+    shape = tuple(getattr(inputs, 'shape', ()))
+    if len(shape) not in (3, 4) or (len(shape) == 4 and shape[0] != 2):
         raise ValueError(
-            f'the training pipeline gives inputs of shape {tuple(inputs.shape)}, not (2, C, H, W): '
-            "put dict(type='ContrastiveView') before, and dict(type='PackContrastiveInputs') at, "
-            'the end of train_pipeline.'
+            f'the training pipeline gives inputs of shape {shape or type(inputs).__name__}; '
+            "(C, H, W) expected, or (2, C, H, W) with dict(type='ContrastiveView') before, and "
+            "dict(type='PackContrastiveInputs') at, the end of train_pipeline."
         )
-    images = inputs.permute(0, 2, 3, 1).numpy()
-    if images.shape[-1] == 1:
-        images = images.repeat(3, axis=-1)
-    if to_rgb:
-        images = images[..., ::-1]
-    if images.dtype != np.uint8:
-        images = images.clip(0, 255).astype(np.uint8)
+    images = to_pictures(inputs if inputs.dim() == 4 else inputs[None], to_rgb)
     gt = data_sample.gt_instances
-    picture = draw_view_pair(
-        images,
-        _to_numpy(gt.bboxes),
-        gt.labels.tolist(),
-        classes,
-        view_valid=gt.view_valid.tolist() if 'view_valid' in gt else None,
-        view_bboxes=_to_numpy(gt.view_bboxes) if 'view_bboxes' in gt else None,
-        ignored_bboxes=_to_numpy(data_sample.ignored_instances.bboxes)
-        if 'ignored_instances' in data_sample
+    boxes, labels = to_numpy(gt.bboxes), gt.labels.tolist()
+    common = dict(
+        ignored_bboxes=to_numpy(data_sample.ignored_instances.bboxes)
+        if 'bboxes' in data_sample.get('ignored_instances', ())
         else None,
-        min_size=min_size,
         min_panel=min_panel,
+        clean=clean,
     )
+    if inputs.dim() == 3:
+        picture = draw_plain_sample(images[0], boxes, labels, classes, **common)
+    else:
+        picture = draw_view_pair(
+            images,
+            boxes,
+            labels,
+            classes,
+            view_valid=gt.view_valid.tolist() if 'view_valid' in gt else None,
+            view_bboxes=to_numpy(gt.view_bboxes) if 'view_bboxes' in gt else None,
+            min_size=min_size,
+            **common,
+        )
     return picture, osp.splitext(osp.basename(data_sample.get('img_path', 'image')))[0]
 
 
-def _to_numpy(boxes: Any) -> np.ndarray:
-    """(M, 4) tensor or box structure → float array."""
-    boxes = getattr(boxes, 'tensor', boxes)
-    return boxes.detach().cpu().numpy().reshape(-1, 4)
+def _count(boxes: int) -> str:
+    return f'{boxes} box' + ('' if boxes == 1 else 'es')

@@ -1,23 +1,45 @@
-"""Draw training samples of a config: original | contrastive view."""
+"""Draw training samples of a config: the original, its contrastive view, boxes, which take part.
+
+A config without contrastive views is drawn with its boxes alone.
+"""
 
 import argparse
 
-from mmdet_contrast.visualization import save_view_pairs
+from mmdet_contrast.visualization import save_view_batches, save_view_pairs
 
 
 def main() -> None:
     """Parse the command line and draw."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('config', help='config file with a contrastive training pipeline')
+    parser.add_argument('config', help='config file with a training set')
     parser.add_argument('--out-dir', required=True, help='folder for the pictures')
     parser.add_argument('--num', type=int, default=8, help='number of samples (default: 8)')
     parser.add_argument('--seed', type=int, default=0, help='seed of the pipeline (default: 0)')
+    parser.add_argument(
+        '--warm-up',
+        type=int,
+        default=32,
+        help='samples loaded beforehand where views show other objects (default: 32)',
+    )
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument(
+        '--clean', action='store_true', help='put the images without boxes beside those with them'
+    )
+    form.add_argument(
+        '--batch',
+        action='store_true',
+        help='draw whole batches as the data preprocessor hands them to the model',
+    )
     args = parser.parse_args()
+    options = dict(num=args.num, seed=args.seed, warm_up=args.warm_up)
     try:
-        paths = save_view_pairs(args.config, args.out_dir, args.num, args.seed)
+        if args.batch:
+            paths = save_view_batches(args.config, args.out_dir, **options)
+        else:
+            paths = save_view_pairs(args.config, args.out_dir, clean=args.clean, **options)
     except (ValueError, OSError) as error:
         raise SystemExit(f'browse_views.py: error: {error}') from None
-    print(f'{len(paths)} view pairs in {args.out_dir}')
+    print(f'{len(paths)} pictures in {args.out_dir}')
 
 
 if __name__ == '__main__':

@@ -1,11 +1,10 @@
-"""The second view of an image: every object filled with a zoom of its own centre."""
+"""The second view of an image: every object filled with a zoom of itself, or another object."""
 
 import random
 from contextlib import contextmanager
 from multiprocessing.sharedctypes import RawValue
 from typing import Dict, Iterator, List, Optional, Tuple
 
-import cv2
 import numpy as np
 import torch
 from mmcv.transforms import BaseTransform, Compose
@@ -14,17 +13,30 @@ from mmdet.structures.bbox import BaseBoxes, HorizontalBoxes
 from mmengine.dist import get_rank
 from torch.utils.data import get_worker_info
 
-# cv2.resize knows no other depths; everything else takes the way through float64.
-_CV2_DTYPES = ('uint8', 'uint16', 'int16', 'float32', 'float64')
+from mmdet_contrast.datasets.transforms._patches import (
+    covered_share,
+    fit_patch,
+    paste_patch,
+    zoom_centre,
+)
+from mmdet_contrast.datasets.transforms.object_bank import ObjectBank
+
+_FILLS = ('zoom', 'same_class', 'mixed')
+_FITS = ('stretch', 'crop')
 
 
 @TRANSFORMS.register_module()
 class ContrastiveView(BaseTransform):
-    """Make a second view in which each object shows an enlarged copy of its own centre.
+    """Make a second view in which each object shows a zoom of its centre, or another object.
 
     For a box of size ``w x h`` and a factor ``z`` drawn from ``zoom_range``, the region of size
     ``w/z x h/z`` around the centre is resized to ``w x h`` and pasted over the box. Only the
     boxes are touched, so the cost grows with the objects and not with the picture.
+
+    With ``fill='same_class'`` the box shows a random object of its class instead, resized to fit,
+    from an :class:`ObjectBank`: the objects of the images that this process has seen, with the
+    image's own ones, but never the object itself. While the bank holds none of the class, the
+    object is zoomed. ``fill='mixed'`` decides at random for each box.
 
     Larger boxes are pasted first, so that an object in front is never destroyed by one behind
     it. What that costs the one behind is measured: a box of whose view more than
@@ -38,15 +50,20 @@ class ContrastiveView(BaseTransform):
     it (or in iteration-based training) an image that a worker sees again is drawn anew, and from
     the second pass on the views do depend on the number of workers. Called outside a data set
     (no ``sample_idx`` in the results), NumPy's global state is used, as by MMDetection's own
-    transforms.
+    transforms. The contents of the bank follow from the images that a worker has seen: views filled
+    from it do depend on the number of workers, and the bank of a new process is empty, also after
+    resuming.
 
-    Required keys: ``img``, ``gt_bboxes``; optional ``gt_ignore_flags``, ``sample_idx``.
+    Required keys: ``img``, ``gt_bboxes``, and ``gt_bboxes_labels`` unless ``fill='zoom'``; optional
+    ``gt_ignore_flags``, ``sample_idx``.
 
     Added keys:
 
     - ``img_view`` (np.ndarray): the view, shape and dtype of ``img``.
     - ``gt_view_valid`` (np.ndarray): (M,) bool, True for boxes that may be contrasted.
     - ``gt_bboxes_view``: the boxes in the view, type of ``gt_bboxes``; only with ``transforms``.
+    - ``gt_view_same_class`` (np.ndarray): (M,) bool, True for boxes filled with another object;
+      only with ``fill`` 'same_class' or 'mixed'.
 
     Args:
         zoom_range (tuple[float, float]): Bounds of the uniform zoom factor, ``1 <= low <= high``.
@@ -56,6 +73,16 @@ class ContrastiveView(BaseTransform):
         transforms (list[dict], optional): MMDetection transforms applied to the finished view
             with its boxes (photometric ones, ``RandomFlip``, …). They must keep the size of the
             image and every box in its place in the list.
+        fill (str): What a box shows: 'zoom' (its own centre), 'same_class' (another object of its
+            class) or 'mixed'. Defaults to 'zoom'.
+        same_class_prob (float): With ``fill='mixed'``, the probability, in [0, 1], that a box is
+            filled as with 'same_class'.
+        bank (dict, optional): Arguments of :class:`ObjectBank`; not with ``fill='zoom'``.
+        fit (str): How the other object is brought to the size of the box: 'stretch' shows all of
+            it, 'crop' keeps its aspect ratio and cuts off what stands out on both sides.
+        soft_edges (float): Width, inside the box, over which its new content fades into what lies
+            beneath: below 1 a share of each side (at most 0.5), from 1 on pixels (at most half of
+            the side). Defaults to 0, hard edges.
 
     Examples:
         >>> train_pipeline = [
@@ -79,6 +106,11 @@ class ContrastiveView(BaseTransform):
         min_size: int = 8,
         max_overwritten: float = 0.5,
         transforms: Optional[List[dict]] = None,
+        fill: str = 'zoom',
+        same_class_prob: float = 0.5,
+        bank: Optional[dict] = None,
+        fit: str = 'stretch',
+        soft_edges: float = 0.0,
     ) -> None:
         if len(zoom_range) != 2 or not 1 <= zoom_range[0] <= zoom_range[1] < float('inf'):
             raise ValueError(
@@ -91,6 +123,22 @@ class ContrastiveView(BaseTransform):
             raise ValueError(
                 f'max_overwritten={max_overwritten} given, a share between 0 and 1 expected.'
             )
+        for name, value, known in (('fill', fill, _FILLS), ('fit', fit, _FITS)):
+            if value not in known:
+                raise ValueError(f'{name}={value!r} given, one of {", ".join(known)} expected.')
+        if not 0 <= same_class_prob <= 1:
+            raise ValueError(
+                f'same_class_prob={same_class_prob} given, a probability between 0 and 1 expected.'
+            )
+        if bank is not None and fill == 'zoom':
+            raise ValueError(
+                "bank is given, but fill='zoom' draws from none; set fill='same_class' or 'mixed'."
+            )
+        if not (0 <= soft_edges <= 0.5 or 1 <= soft_edges < float('inf')):
+            raise ValueError(
+                f'soft_edges={soft_edges} given, a share of the side from 0 to 0.5 or a number of '
+                'pixels from 1 on expected.'
+            )
         self.zoom_range = tuple(zoom_range)
         self.min_size = min_size
         self.max_overwritten = max_overwritten
@@ -101,6 +149,11 @@ class ContrastiveView(BaseTransform):
             if transforms
             else None
         )
+        self.fill = fill
+        self.same_class_prob = same_class_prob
+        self.bank = None if fill == 'zoom' else ObjectBank(**(bank or {}))
+        self.fit = fit
+        self.soft_edges = soft_edges
         self._visits: Dict[int, Tuple[int, int]] = {}
 
     @classmethod
@@ -124,7 +177,10 @@ class ContrastiveView(BaseTransform):
         Raises:
             KeyError: If image or boxes are missing.
         """
-        for key, source in (('img', 'LoadImageFromFile'), ('gt_bboxes', 'LoadAnnotations')):
+        needed = [('img', 'LoadImageFromFile'), ('gt_bboxes', 'LoadAnnotations')]
+        if self.bank is not None:
+            needed.append(('gt_bboxes_labels', 'LoadAnnotations'))
+        for key, source in needed:
             if results.get(key) is None:
                 raise KeyError(
                     f"ContrastiveView found no '{key}' in the results (there are: "
@@ -136,40 +192,85 @@ class ContrastiveView(BaseTransform):
         array = array.reshape(-1, 4)
         ignored = np.asarray(results.get('gt_ignore_flags', np.zeros(len(array))), dtype=bool)
 
-        view, valid = self._paste(img, array, ignored, rng)
+        pixels = _whole_pixels(array, img.shape[:2])
+        zooms = rng.uniform(*self.zoom_range, size=len(pixels))
+        fit, order, shares = self._overlaps(pixels, ignored)
+        valid = fit & (shares <= self.max_overwritten)
+        others: Dict[int, np.ndarray] = {}
+        if self.bank is not None:
+            others = self._others(results, pixels, fit, valid, shares, rng)
+            results['gt_view_same_class'] = np.isin(np.arange(len(pixels)), list(others))
+        view = self._paste(img, pixels, fit, order, zooms, others)
         if self.transforms is not None:
             view, results['gt_bboxes_view'] = self._augment(view, boxes, ignored, rng)
         results['img_view'] = view
         results['gt_view_valid'] = valid
         return results
 
-    def _paste(
-        self, img: np.ndarray, boxes: np.ndarray, ignored: np.ndarray, rng: np.random.Generator
-    ) -> Tuple[np.ndarray, np.ndarray]:
-        """Return the view and which boxes of it are fit to be contrasted."""
-        height, width = img.shape[:2]
-        zooms = rng.uniform(*self.zoom_range, size=len(boxes))
-        limits = np.array([width, height, width, height])
-        # non-finite boxes become empty ones, which are marked like every box without pixels
-        pixels = np.nan_to_num(np.rint(boxes), nan=0.0)
-        pixels = np.clip(pixels, 0, limits).astype(int)
-        sides = np.clip(pixels[:, 2:] - pixels[:, :2], 0, None)
-        valid = (sides.min(axis=1, initial=np.iinfo(int).max) >= self.min_size) & ~ignored
+    def _overlaps(
+        self, pixels: np.ndarray, ignored: np.ndarray
+    ) -> Tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return which boxes get new content, the order of pasting, and how far each is covered."""
+        sides = pixels[:, 2:] - pixels[:, :2]
+        fit = (sides.min(axis=1, initial=np.iinfo(int).max) >= self.min_size) & ~ignored
         painted = ~ignored & (sides > 0).all(axis=1)
-
-        view = img.copy()
         order = np.argsort(-sides.prod(axis=1), kind='stable')
         order = order[painted[order]]
+        shares = np.zeros(len(pixels))
+        for rank, i in enumerate(order):
+            if fit[i]:
+                shares[i] = covered_share(pixels[i], pixels[order[rank + 1 :]])
+        return fit, order, shares
+
+    def _others(
+        self,
+        results: dict,
+        pixels: np.ndarray,
+        fit: np.ndarray,
+        valid: np.ndarray,
+        shares: np.ndarray,
+        rng: np.random.Generator,
+    ) -> Dict[int, np.ndarray]:
+        """Show the image to the bank; return the other objects, by the row they are to fill."""
+        img, labels = results['img'], np.asarray(results['gt_bboxes_labels'])
+        chances, choices = rng.random((2, len(pixels)))
+        # a generator of its own: how often the bank draws depends on what it holds, and nothing
+        # else may depend on that
+        bank_rng = np.random.default_rng(rng.integers(2**63))
+        image = results.get('sample_idx')
+        image = object() if image is None else int(image)
+        self.bank.add(img, pixels, labels, shares, image, bank_rng, candidates=valid)
+        wanted = fit & ((chances < self.same_class_prob) | (self.fill == 'same_class'))
+        drawn = {
+            int(i): self.bank.draw(labels[i], img, image, int(i), choices[i])
+            for i in np.flatnonzero(wanted)
+        }
+        return {row: crop for row, crop in drawn.items() if crop is not None}
+
+    def _paste(
+        self,
+        img: np.ndarray,
+        pixels: np.ndarray,
+        fit: np.ndarray,
+        order: np.ndarray,
+        zooms: np.ndarray,
+        others: Dict[int, np.ndarray],
+    ) -> np.ndarray:
+        """Return the view."""
+        view = img.copy()
         for i in order:
             x1, y1, x2, y2 = pixels[i]
-            # a box too small to be zoomed still needs its own pixels back on top
-            patch = img[y1:y2, x1:x2]
-            view[y1:y2, x1:x2] = _zoom_centre(patch, zooms[i]) if valid[i] else patch
-        for rank, i in enumerate(order):
-            if valid[i]:
-                share = _covered_share(pixels[i], pixels[order[rank + 1 :]])
-                valid[i] = share <= self.max_overwritten
-        return view, valid
+            region, patch = view[y1:y2, x1:x2], img[y1:y2, x1:x2]
+            if not fit[i]:
+                # a box too small to be filled still needs its own pixels back on top
+                region[:] = patch
+                continue
+            if int(i) in others:
+                patch = fit_patch(others[int(i)], x2 - x1, y2 - y1, self.fit == 'crop')
+            else:
+                patch = zoom_centre(patch, zooms[i])
+            paste_patch(region, patch, self.soft_edges)
+        return view
 
     def _augment(
         self, view: np.ndarray, boxes, ignored: np.ndarray, rng: np.random.Generator
@@ -226,37 +327,20 @@ class ContrastiveView(BaseTransform):
     def __repr__(self) -> str:
         return (
             f'{self.__class__.__name__}(zoom_range={self.zoom_range}, min_size={self.min_size}, '
-            f'max_overwritten={self.max_overwritten}, transforms={self.transforms})'
+            f'max_overwritten={self.max_overwritten}, transforms={self.transforms}, '
+            f'fill={self.fill!r}, same_class_prob={self.same_class_prob}, bank={self.bank}, '
+            f'fit={self.fit!r}, soft_edges={self.soft_edges})'
         )
 
 
-def _zoom_centre(patch: np.ndarray, zoom: float) -> np.ndarray:
-    """Enlarge the central ``1/zoom`` of a patch to the size of the patch."""
-    height, width = patch.shape[:2]
-    crop_h, crop_w = max(1, round(height / zoom)), max(1, round(width / zoom))
-    top, left = (height - crop_h) // 2, (width - crop_w) // 2
-    crop = patch[top : top + crop_h, left : left + crop_w]
-    if crop.dtype.name in _CV2_DTYPES:
-        out = cv2.resize(crop, (width, height), interpolation=cv2.INTER_LINEAR)
-    else:
-        out = cv2.resize(crop.astype(np.float64), (width, height), interpolation=cv2.INTER_LINEAR)
-        if np.issubdtype(crop.dtype, np.integer):
-            out = np.rint(out)
-        out = out.astype(crop.dtype)
-    return out.reshape(patch.shape)
-
-
-def _covered_share(box: np.ndarray, others: np.ndarray) -> float:
-    """Share of the pixels of ``box`` that the union of ``others`` covers."""
-    x1, y1, x2, y2 = box
-    clipped = np.clip(others, [x1, y1, x1, y1], [x2, y2, x2, y2]) - [x1, y1, x1, y1]
-    clipped = clipped[(clipped[:, 2:] > clipped[:, :2]).all(axis=1)]
-    if len(clipped) == 0:
-        return 0.0
-    covered = np.zeros((y2 - y1, x2 - x1), dtype=bool)
-    for left, top, right, bottom in clipped:
-        covered[top:bottom, left:right] = True
-    return float(covered.mean())
+def _whole_pixels(boxes: np.ndarray, shape: Tuple[int, int]) -> np.ndarray:
+    """Round boxes and clip them to the image; boxes upside down get an area of zero."""
+    limits = np.array([shape[1], shape[0], shape[1], shape[0]])
+    # non-finite boxes become empty ones, which are marked like every box without pixels
+    pixels = np.nan_to_num(np.rint(boxes), nan=0.0)
+    pixels = np.clip(pixels, 0, limits).astype(int)
+    pixels[:, 2:] = np.maximum(pixels[:, 2:], pixels[:, :2])
+    return pixels
 
 
 @contextmanager

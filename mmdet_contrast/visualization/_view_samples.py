@@ -1,0 +1,185 @@
+"""Training samples of a config, and panels with their boxes."""
+
+import os
+from typing import Any, List, Optional, Sequence, Tuple, Union
+
+import numpy as np
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmengine.runner import set_random_seed
+
+from mmdet_contrast.visualization.canvas import (
+    GREY,
+    Colour,
+    Rectangle,
+    draw_box,
+    draw_label,
+    enlarge,
+    palette,
+)
+
+
+def open_training_set(
+    config: Union[str, 'os.PathLike[str]', Config], num: int, seed: int, warm_up: int
+) -> Tuple[Config, Any, List[int]]:
+    """Build a config's training set, seeded, and choose samples of it.
+
+    Args:
+        config (str | PathLike | Config): Config with a training set.
+        num (int): Number of samples wanted.
+        seed (int): Seed of the pipeline's random choices.
+        warm_up (int): See :func:`save_view_pairs`.
+
+    Returns:
+        tuple[Config, Dataset, list[int]]: The config, the data set, and at most ``num`` indices
+        spread evenly over it.
+
+    Raises:
+        LaunchError: If the config file does not exist.
+        ValueError: If the config has no training set, or an empty one.
+    """
+    # Imported here because mmdet takes seconds and draw_view_pair does not need it.
+    from mmdet.registry import DATASETS
+
+    from mmdet_contrast.utils.launch import load_config
+
+    cfg = load_config(config)
+    if cfg.get('train_dataloader') is None:
+        raise ValueError('the config has no train_dataloader: there is nothing to draw.')
+    init_default_scope(cfg.get('default_scope', 'mmdet'))
+    set_random_seed(seed)
+    dataset = DATASETS.build(cfg.train_dataloader.dataset)
+    if len(dataset) == 0:
+        raise ValueError('the training set is empty: check data_root and ann_file in the config.')
+    view = find_view(cfg.train_dataloader.dataset) or {}
+    if view.get('fill', 'zoom') != 'zoom':
+        for index in np.random.default_rng(seed).permutation(len(dataset))[:warm_up]:
+            dataset[int(index)]
+    chosen = np.linspace(0, len(dataset) - 1, min(num, len(dataset))).round().astype(int)
+    return cfg, dataset, chosen.tolist()
+
+
+def preprocessor_config(cfg: Config) -> Optional[dict]:
+    """Find the data preprocessor of a config's model, or of its student.
+
+    Args:
+        cfg (Config): The config.
+
+    Returns:
+        dict: Its config, or None where there is none.
+    """
+    model = cfg.get('model') or {}
+    for part in (model, model.get('student'), model.get('detector')):
+        if isinstance(part, dict) and part.get('data_preprocessor'):
+            return part['data_preprocessor']
+    return None
+
+
+def find_view(node: Any) -> Optional[dict]:
+    """Find the first ``ContrastiveView`` in a data set's config.
+
+    Args:
+        node (Any): A data set's config, or any part of it.
+
+    Returns:
+        dict: Config of the transform, or None where there is none.
+    """
+    if isinstance(node, dict):
+        if str(node.get('type')).split('.')[-1] == 'ContrastiveView':
+            return node
+        node = list(node.values())
+    if isinstance(node, (list, tuple)):
+        return next((view for view in map(find_view, node) if view is not None), None)
+    return None
+
+
+def to_pictures(inputs: Any, flip_channels: bool) -> np.ndarray:
+    """Turn packed images into pictures.
+
+    Args:
+        inputs (Tensor): (N, C, H, W) of any dtype, in grey levels from 0 to 255.
+        flip_channels (bool): Whether to reverse the channels (BGR to RGB).
+
+    Returns:
+        ndarray: (N, H, W, 3) uint8.
+
+    Raises:
+        ValueError: If the images have neither one nor three channels.
+    """
+    images = inputs.permute(0, 2, 3, 1).cpu().numpy()
+    if images.shape[-1] not in (1, 3):
+        raise ValueError(
+            f'the images have {images.shape[-1]} channels; only grey and colour ones can be drawn.'
+        )
+    if images.shape[-1] == 1:
+        images = images.repeat(3, axis=-1)
+    if flip_channels:
+        images = images[..., ::-1]
+    if images.dtype != np.uint8:
+        images = images.clip(0, 255).astype(np.uint8)
+    return images
+
+
+def to_numpy(boxes: Any) -> np.ndarray:
+    """Turn boxes into an array.
+
+    Args:
+        boxes (Tensor | BaseBoxes): (M, 4).
+
+    Returns:
+        ndarray: (M, 4) float.
+    """
+    boxes = getattr(boxes, 'tensor', boxes)
+    return boxes.detach().cpu().numpy().reshape(-1, 4)
+
+
+def box_colours(labels: Sequence[int], taking_part: Sequence[bool], num: int) -> List[Colour]:
+    """Colour of each box: that of its class, or grey where it takes no part.
+
+    Args:
+        labels (Sequence[int]): (M,) class indices.
+        taking_part (Sequence[bool]): (M,).
+        num (int): Number of classes.
+
+    Returns:
+        list[tuple[int, int, int]]: M RGB colours.
+    """
+    colours = palette(num)
+    return [colours[label] if part else GREY for label, part in zip(labels, taking_part)]
+
+
+def boxes_panel(
+    image: np.ndarray,
+    boxes: np.ndarray,
+    names: Sequence[str],
+    inks: Sequence[Colour],
+    solid: Sequence[bool],
+    ignored: Optional[np.ndarray] = None,
+    min_panel: int = 480,
+) -> np.ndarray:
+    """Draw named boxes on an enlarged copy of an image.
+
+    Args:
+        image (ndarray): (H, W, 3) uint8 RGB.
+        boxes (ndarray): (M, 4) boxes in pixels of ``image``.
+        names (Sequence[str]): (M,) what to write beside each.
+        inks (Sequence[tuple]): (M,) RGB colours.
+        solid (Sequence[bool]): (M,) False for dashed lines.
+        ignored (ndarray, optional): (K, 4) ignored boxes, dashed and grey.
+        min_panel (int): See :func:`draw_view_pair`.
+
+    Returns:
+        ndarray: (H', W', 3) uint8 RGB picture.
+    """
+    panel, scale = enlarge(np.ascontiguousarray(image), min_panel)
+    taken: List[Rectangle] = []
+    if ignored is not None:
+        for box in ignored:
+            draw_box(panel, box * scale, GREY, dashed=True)
+            draw_label(panel, box * scale, 'ignored', GREY, taken=taken)
+    for box, ink, whole in zip(boxes, inks, solid):
+        draw_box(panel, box * scale, ink, dashed=not whole)
+    # Labels last, so that no box line crosses a name.
+    for box, ink, name in zip(boxes, inks, names):
+        draw_label(panel, box * scale, name, ink, taken=taken)
+    return panel

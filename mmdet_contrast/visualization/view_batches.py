@@ -1,0 +1,199 @@
+"""Pictures of training batches: what the model gets after the data preprocessor."""
+
+import os
+import os.path as osp
+from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
+
+import cv2
+import numpy as np
+from mmengine.config import Config
+from mmengine.utils import mkdir_or_exist
+
+from mmdet_contrast.visualization._view_samples import (
+    box_colours,
+    boxes_panel,
+    open_training_set,
+    preprocessor_config,
+    to_numpy,
+    to_pictures,
+)
+from mmdet_contrast.visualization.canvas import grid, stack_panels
+from mmdet_contrast.visualization.view_pairs import _reason, _view_min_size
+
+Source = Tuple[int, int]
+
+
+def draw_view_batch(
+    images: np.ndarray,
+    data_samples: Sequence[Any],
+    classes: Sequence[str],
+    min_size: Optional[int] = None,
+    min_panel: int = 480,
+    columns: int = 4,
+) -> np.ndarray:
+    """Draw a batch of originals, views and canvases; one object has one number everywhere.
+
+    Boxes that take part in the contrastive loss are solid in the colour of their class. Those that
+    do not are dashed and grey, and say why in the original: "too small", "covered", or "not in a
+    view" where no view or canvas of the batch shows them. Without any view in the batch, boxes
+    carry their class alone.
+
+    Args:
+        images (ndarray): (B, H, W, 3) uint8 RGB.
+        data_samples (Sequence[DetDataSample]): B samples with ``gt_instances`` as
+            ``ContrastiveDataPreprocessor`` lays them out: metainfo ``view`` (0 or 1), and for views
+            ``view_of``, or for canvases ``source_image`` and ``source_box`` of every box.
+        classes (Sequence[str]): Class names.
+        min_size (int, optional): ``min_size`` of the ``ContrastiveView`` that made the views.
+        min_panel (int): Smaller images are enlarged by a whole factor until their longer side
+            reaches this many pixels. Defaults to 480.
+        columns (int): Images per row. Defaults to 4.
+
+    Returns:
+        ndarray: (H', W', 3) uint8 RGB picture.
+    """
+    sources = [_sources(sample, position) for position, sample in enumerate(data_samples)]
+    is_view = [bool(sample.get('view', 0)) for sample in data_samples]
+    valid = {
+        source: bool(flag)
+        for sample, rows in zip(data_samples, sources)
+        for source, flag in zip(rows, _valid_flags(sample))
+        if not sample.get('view', 0)
+    }
+    shown = {source for rows, view in zip(sources, is_view) if view for source in rows}
+    numbers = {source: number for number, source in enumerate(sorted(valid))}
+    panels = []
+    for position, (image, sample) in enumerate(zip(images, data_samples)):
+        gt, rows = sample.gt_instances, sources[position]
+        boxes, labels = to_numpy(gt.bboxes), gt.labels.tolist()
+        parts = [not any(is_view) or (valid.get(row, True) and row in shown) for row in rows]
+        names = _names(sample, rows, numbers, valid, parts, boxes, classes, min_size)
+        ignored = sample.get('ignored_instances', ())
+        panel = boxes_panel(
+            image,
+            boxes,
+            names,
+            box_colours(labels, parts, len(classes)),
+            parts,
+            to_numpy(ignored.bboxes) if 'bboxes' in ignored and not is_view[position] else None,
+            min_panel,
+        )
+        panels.append(stack_panels([panel], [_title(sample, position, parts, any(is_view))]))
+    return grid(panels, columns)
+
+
+def save_view_batches(
+    config: Union[str, 'os.PathLike[str]', Config],
+    out_dir: str,
+    num: int = 8,
+    seed: int = 0,
+    min_panel: int = 480,
+    warm_up: int = 32,
+) -> List[str]:
+    """Draw batches of a config's training set as the data preprocessor hands them to the model.
+
+    Padding, canvases and batch augmentations are what training would see; normalisation is undone
+    for the eye.
+
+    Args:
+        config (str | PathLike | Config): Config with a training set and a data preprocessor.
+        out_dir (str): Folder for the pictures; made if absent.
+        num (int): Number of samples, spread evenly over the data set and put together in batches of
+            the config's size. Defaults to 8.
+        seed (int): Seed of all random choices. Defaults to 0.
+        min_panel (int): See :func:`draw_view_batch`.
+        warm_up (int): See :func:`mmdet_contrast.visualization.save_view_pairs`.
+
+    Returns:
+        list[str]: Paths of the PNG files, one for each batch.
+
+    Raises:
+        LaunchError: If the config file does not exist.
+        ValueError: If the config has no data preprocessor, no training set or an empty one.
+
+    Example:
+        >>> save_view_batches('configs/retina_contrast_shapes.py', 'work_dirs/batches', num=8)
+    """
+    # Imported here because mmdet takes seconds and draw_view_batch does not need it.
+    from mmdet.registry import MODELS
+    from mmengine.dataset import pseudo_collate
+
+    cfg, dataset, indices = open_training_set(config, num, seed, warm_up)
+    settings = preprocessor_config(cfg)
+    if settings is None:
+        raise ValueError(
+            'the config names no model.data_preprocessor, so there is no batch to draw; leave '
+            'out --batch to draw single samples.'
+        )
+    preprocessor = MODELS.build(settings)
+    size = cfg.train_dataloader.get('batch_size') or 1
+    to_rgb = settings.get('rgb_to_bgr', False)
+    mkdir_or_exist(out_dir)
+    paths = []
+    for number, start in enumerate(range(0, len(indices), size)):
+        batch = pseudo_collate([dataset[index] for index in indices[start : start + size]])
+        batch = preprocessor(batch, training=True)
+        picture = draw_view_batch(
+            to_pictures(_denormalise(batch['inputs'], preprocessor), to_rgb),
+            batch['data_samples'],
+            dataset.metainfo['classes'],
+            _view_min_size(cfg.train_dataloader.dataset),
+            min_panel,
+        )
+        path = osp.join(out_dir, f'batch_{number:03d}.png')
+        cv2.imwrite(path, picture[..., ::-1])
+        paths.append(path)
+    return paths
+
+
+def _sources(sample: Any, position: int) -> List[Source]:
+    """Original and row there of every box of a sample."""
+    gt = sample.gt_instances
+    if 'source_box' in gt:
+        return list(zip(gt.source_image.tolist(), gt.source_box.tolist()))
+    original = sample.get('view_of', position) if sample.get('view', 0) else position
+    return [(original, row) for row in range(len(gt))]
+
+
+def _valid_flags(sample: Any) -> List[bool]:
+    gt = sample.gt_instances
+    return gt.view_valid.tolist() if 'view_valid' in gt else [True] * len(gt)
+
+
+def _names(
+    sample: Any,
+    rows: Sequence[Source],
+    numbers: Dict[Source, int],
+    valid: Dict[Source, bool],
+    parts: Sequence[bool],
+    boxes: np.ndarray,
+    classes: Sequence[str],
+    min_size: Optional[int],
+) -> List[str]:
+    """What to write beside each box: its number; in the original also its class, or the reason."""
+    names = []
+    for row, box, label, part in zip(rows, boxes, sample.gt_instances.labels.tolist(), parts):
+        name = str(numbers.get(row, '?'))
+        if not sample.get('view', 0):
+            name += f' {classes[label]}'
+            if not part:
+                shape = sample.get('img_shape', (np.inf, np.inf))
+                reason = 'not in a view' if valid[row] else _reason(box, shape, min_size)
+                name += f': {reason}'
+        names.append(name)
+    return names
+
+
+def _title(sample: Any, position: int, parts: Sequence[bool], views: bool) -> str:
+    if not sample.get('view', 0):
+        return f'{position}: image' + (f', {sum(parts)} of {len(parts)} take part' * views)
+    if sample.get('canvas', False):
+        return f'{position}: canvas, {sum(parts)} boxes'
+    return f'{position}: view of {sample.get("view_of", "?")}'
+
+
+def _denormalise(inputs: Any, preprocessor: Any) -> Any:
+    """Undo the normalisation of a data preprocessor."""
+    if getattr(preprocessor, '_enable_normalize', False):
+        inputs = inputs * preprocessor.std + preprocessor.mean
+    return inputs.round()

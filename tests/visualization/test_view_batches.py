@@ -1,0 +1,185 @@
+"""Pictures of batches, and of any config's training set."""
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmdet.structures import DetDataSample
+from mmengine.config import Config
+from mmengine.structures import InstanceData
+
+from mmdet_contrast.visualization import (
+    draw_plain_sample,
+    draw_view_batch,
+    save_view_batches,
+    save_view_pairs,
+    view_batches,
+)
+from mmdet_contrast.visualization.canvas import GREY, palette
+
+CLASSES = ['striped_disc', 'checkered_square', 'dotted_triangle']
+
+
+def count(picture, colour):
+    return int((picture == np.array(colour)).all(-1).sum())
+
+
+def sample(boxes, labels, valid=None, **metainfo):
+    gt = InstanceData(
+        bboxes=torch.tensor(boxes).float().reshape(-1, 4), labels=torch.tensor(labels)
+    )
+    if valid is not None:
+        gt.view_valid = torch.tensor(valid)
+    return DetDataSample(gt_instances=gt, metainfo=dict(img_shape=(100, 100), **metainfo))
+
+
+@pytest.fixture
+def names(monkeypatch):
+    """What is written beside the boxes, and which boxes are solid, panel by panel."""
+    panels = []
+    original = view_batches.boxes_panel
+
+    def remember(image, boxes, names, inks, solid, *args):
+        panels.append((list(names), list(solid)))
+        return original(image, boxes, names, inks, solid, *args)
+
+    monkeypatch.setattr(view_batches, 'boxes_panel', remember)
+    return panels
+
+
+def test_views_carry_the_numbers_of_their_originals(names):
+    first, second = [[0, 0, 40, 40], [50, 0, 90, 40]], [[0, 0, 50, 5]]
+    batch = [
+        sample(first, [0, 1], [True, False], view=0),
+        sample(second, [2], [False], view=0),
+        sample(first, [0, 1], [True, False], view=1, view_of=0),
+        sample(second, [2], [False], view=1, view_of=1),
+    ]
+    images = np.zeros((4, 100, 100, 3), np.uint8)
+    picture = draw_view_batch(images, batch, CLASSES, min_size=8, min_panel=100, columns=2)
+    assert names == [
+        (['0 striped_disc', '1 checkered_square: covered'], [True, False]),
+        (['2 dotted_triangle: too small'], [False]),
+        (['0', '1'], [True, False]),
+        (['2'], [False]),
+    ]
+    assert picture.shape[0] == 2 * (100 + 28 + 8)
+    assert count(picture, palette(3)[0]) > 100 and count(picture, GREY) > 100
+
+
+def test_canvas_boxes_carry_the_numbers_of_their_sources(names):
+    batch = [
+        sample([[0, 0, 40, 40], [50, 0, 90, 40]], [0, 1], [True, True], view=0),
+        sample([[0, 0, 50, 50]], [2], [True], view=0),
+        sample([[0, 0, 20, 20], [30, 0, 60, 30]], [2, 1], view=1, canvas=True),
+    ]
+    batch[2].gt_instances.source_image = torch.tensor([1, 0])
+    batch[2].gt_instances.source_box = torch.tensor([0, 1])
+    draw_view_batch(np.zeros((3, 100, 100, 3), np.uint8), batch, CLASSES, min_size=8)
+    assert names == [
+        (['0 striped_disc: not in a view', '1 checkered_square'], [False, True]),
+        (['2 dotted_triangle'], [True]),
+        (['2', '1'], [True, True]),
+    ]
+
+
+def test_a_batch_without_views_has_no_box_left_out(names):
+    batch = [sample([[0, 0, 40, 40]], [0]), sample([], torch.zeros(0).long().tolist())]
+    draw_view_batch(np.zeros((2, 100, 100, 3), np.uint8), batch, CLASSES)
+    assert names == [(['0 striped_disc'], [True]), ([], [])]
+
+
+def test_plain_sample():
+    image, box = np.zeros((100, 100, 3), np.uint8), np.array([[20.0, 20, 60, 60]])
+    picture = draw_plain_sample(image, box, [1], CLASSES, min_panel=100)
+    assert picture.shape == (128, 100, 3) and count(picture, palette(3)[1]) > 100
+    clean = draw_plain_sample(image, box, [1], CLASSES, clean=True, min_panel=100)
+    assert clean.shape == (128, 208, 3)
+    assert clean[28:, :100].max() == 0 and count(clean[:, 108:], palette(3)[1]) > 100
+
+
+def tiny_config(root, *view, preprocessor='DetDataPreprocessor'):
+    pipeline = [
+        dict(type='LoadImageFromFile'),
+        dict(type='LoadAnnotations', with_bbox=True),
+        dict(type='RandomFlip', prob=0.5),
+        *view,
+        dict(type='PackContrastiveInputs' if view else 'PackDetInputs'),
+    ]
+    return Config(
+        dict(
+            default_scope='mmdet',
+            model=dict(
+                data_preprocessor=dict(
+                    type=preprocessor,
+                    mean=[123.675, 116.28, 103.53],
+                    std=[58.395, 57.12, 57.375],
+                    bgr_to_rgb=True,
+                    pad_size_divisor=32,
+                )
+            ),
+            train_dataloader=dict(
+                batch_size=2,
+                dataset=dict(
+                    type='CocoDataset',
+                    data_root=str(root),
+                    ann_file='annotations/instances_train.json',
+                    data_prefix=dict(img='train/'),
+                    metainfo=dict(classes=CLASSES),
+                    pipeline=pipeline,
+                ),
+            ),
+        )
+    )
+
+
+def test_plain_config(tiny_shapes, tmp_path):
+    cfg = tiny_config(tiny_shapes)
+    paths = save_view_pairs(cfg, str(tmp_path), num=3, min_panel=96)
+    assert len(paths) == 3
+    assert cv2.imread(paths[0]).shape == (28 + 96, 96, 3)
+
+
+def test_same_class_config_draws_from_a_bank_that_has_been_filled(tiny_shapes, tmp_path):
+    view = dict(type='ContrastiveView', fill='same_class', bank=dict(min_size=8))
+    cfg = tiny_config(tiny_shapes, view)
+    zoomed = tiny_config(tiny_shapes, dict(type='ContrastiveView'))
+    pictures = [
+        cv2.imread(save_view_pairs(config, str(tmp_path / name), num=1, min_panel=96)[0])
+        for name, config in (('same', cfg), ('zoom', zoomed))
+    ]
+    assert pictures[0].shape == pictures[1].shape == (28 + 96, 2 * 96 + 8, 3)
+    assert (pictures[0][28:, 104:] != pictures[1][28:, 104:]).any()
+    clean = save_view_pairs(cfg, str(tmp_path / 'clean'), num=1, min_panel=96, clean=True)
+    assert cv2.imread(clean[0]).shape == (28 + 96, 4 * 96 + 3 * 8, 3)
+
+
+def test_batches_are_what_the_model_gets(tiny_shapes, tmp_path, monkeypatch):
+    seen = []
+    original = view_batches.draw_view_batch
+
+    def remember(images, *args):
+        seen.append(images)
+        return original(images, *args)
+
+    monkeypatch.setattr(view_batches, 'draw_view_batch', remember)
+    view = dict(type='ContrastiveView')
+    cfg = tiny_config(tiny_shapes, view, preprocessor='ContrastiveDataPreprocessor')
+    paths = save_view_batches(cfg, str(tmp_path), num=3, min_panel=96)
+    assert [len(images) for images in seen] == [4, 2]
+    assert all(cv2.imread(path).std() > 1 for path in paths) and len(paths) == 2
+    # in RGB again, as it was in the file, but for the flip
+    files = sorted((tiny_shapes / 'train').iterdir())
+    image = cv2.imread(str(files[0]))[..., ::-1]
+    drawn = seen[0][0]
+    assert any(np.abs(drawn.astype(int) - side).max() <= 1 for side in (image, image[:, ::-1]))
+
+
+def test_unusable_configs(tiny_shapes, tmp_path):
+    cfg = tiny_config(tiny_shapes)
+    cfg.model.pop('data_preprocessor')
+    with pytest.raises(ValueError, match='no model.data_preprocessor'):
+        save_view_batches(cfg, str(tmp_path))
+    cfg.pop('train_dataloader')
+    with pytest.raises(ValueError, match='no train_dataloader'):
+        save_view_pairs(cfg, str(tmp_path))
