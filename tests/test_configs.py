@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 from mmcv.transforms import Compose
 from mmdet.registry import HOOKS, METRICS, MODELS, TRANSFORMS
 from mmengine.config import Config
@@ -15,11 +16,28 @@ NAMES = sorted(
     str(p.relative_to(CONFIGS)) for p in CONFIGS.rglob('*.py') if '_base_' not in p.parts
 )
 
+# backbones alone, without a detector, validation or test
+PRETRAINING = [name for name in NAMES if name.startswith(('simsiam/simsiam_', 'simsiam/simclr_'))]
+
+
+def load(name):
+    init_default_scope('mmdet')
+    return Config.fromfile(CONFIGS / name)
+
 
 @pytest.fixture(params=NAMES)
+def any_cfg(request):
+    return load(request.param)
+
+
+@pytest.fixture(params=[n for n in NAMES if not n.startswith('simsiam/') or 'retina' in n])
 def cfg(request):
-    init_default_scope('mmdet')
-    return Config.fromfile(CONFIGS / request.param)
+    return load(request.param)
+
+
+@pytest.fixture(params=PRETRAINING)
+def pretraining_cfg(request):
+    return load(request.param)
 
 
 def walk(node):
@@ -30,7 +48,8 @@ def walk(node):
         yield from walk(child)
 
 
-def test_registers_the_plugin_and_needs_no_torchvision(cfg):
+def test_registers_the_plugin_and_needs_no_torchvision(any_cfg):
+    cfg = any_cfg
     assert cfg.default_scope == 'mmdet'
     assert 'mmdet_contrast' in cfg.custom_imports['imports']
     assert cfg.custom_imports['allow_failed_imports'] is False
@@ -68,6 +87,17 @@ def test_builds(cfg):
         assert METRICS.get(evaluator.type) is not None
     for hook in cfg.get('custom_hooks', []):
         HOOKS.build(hook)
+
+
+def test_pretraining_builds(pretraining_cfg):
+    cfg = pretraining_cfg
+    model = MODELS.build(cfg.model).train()
+    images = dict(view1=torch.rand(2, 3, 64, 64), view2=torch.rand(2, 3, 64, 64))
+    assert all(value.isfinite() for value in model(images, mode='loss').values())
+    Compose([TRANSFORMS.build(t) for t in cfg.train_dataloader.dataset.pipeline])
+    for hook in cfg.custom_hooks:
+        HOOKS.build(hook)
+    assert cfg.train_dataloader.drop_last and cfg.sync_bn == 'torch'
 
 
 def test_views_head_and_preprocessor_belong_together(cfg):

@@ -4,7 +4,7 @@ from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tup
 
 from .checkpoint_keys import describe_prefixes, is_state_dict, load_checkpoint_file, save_weights
 
-__all__ = ['RenameReport', 'rename_checkpoint', 'rename_keys']
+__all__ = ['RenameReport', 'read_weights', 'rename_checkpoint', 'rename_keys']
 
 
 class RenameReport(NamedTuple):
@@ -102,6 +102,36 @@ def rename_keys(
     return renamed, RenameReport(changed, unchanged, dropped)
 
 
+def read_weights(source: str) -> Tuple[Mapping[str, Any], Dict[str, Any], List[str]]:
+    """Read the weights of a file.
+
+    Args:
+        source (str): File with a plain state_dict, or with one under ``state_dict``.
+
+    Returns:
+        tuple[Mapping[str, Tensor], dict, list[str]]: The weights, ``meta`` (empty without one),
+        and the names of the file's other entries.
+
+    Raises:
+        FileNotFoundError: If ``source`` does not exist.
+        ImportError: If ``source`` holds objects of a package that is not installed.
+        ValueError: If ``source`` holds no state_dict.
+    """
+    content = load_checkpoint_file(source)
+    meta: Dict[str, Any] = {}
+    left_out: List[str] = []
+    weights = content
+    if isinstance(content, Mapping) and is_state_dict(content.get('state_dict')):
+        weights, meta = content['state_dict'], content.get('meta') or {}
+        left_out = [str(key) for key in content if key not in ('meta', 'state_dict')]
+    if not is_state_dict(weights):
+        raise ValueError(
+            f"{source!r} holds neither a state_dict nor one under the key 'state_dict': give a "
+            'file of weights.'
+        )
+    return weights, meta, left_out
+
+
 def rename_checkpoint(
     source: str,
     target: str,
@@ -129,18 +159,7 @@ def rename_checkpoint(
         ImportError: If ``source`` holds objects of a package that is not installed.
         ValueError: If ``source`` holds no state_dict, and as :func:`rename_keys` does.
     """
-    content = load_checkpoint_file(source)
-    meta: Dict[str, Any] = {}
-    left_out: List[str] = []
-    weights = content
-    if isinstance(content, Mapping) and is_state_dict(content.get('state_dict')):
-        weights, meta = content['state_dict'], content.get('meta') or {}
-        left_out = [str(key) for key in content if key not in ('meta', 'state_dict')]
-    if not is_state_dict(weights):
-        raise ValueError(
-            f"{source!r} holds neither a state_dict nor one under the key 'state_dict': give a "
-            'file of weights.'
-        )
+    weights, meta, left_out = read_weights(source)
     renamed, report = rename_keys(weights, strip, rename, keep)
     save_weights(renamed, meta, target)
     return report._replace(left_out=left_out)

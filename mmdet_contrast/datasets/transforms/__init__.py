@@ -1,6 +1,19 @@
-"""Data transforms: the contrastive view and its packing."""
+"""Data transforms: the contrastive view and its packing; random views for pre-training."""
 
+from .color_jitter import ColorJitter
 from .contrastive_view import ContrastiveView
+from .gaussian_blur import GaussianBlur
+from .load_unlabelled_image import LoadUnlabelledImage
+from .object_bank import ObjectBank
 from .pack_contrastive_inputs import PackContrastiveInputs
+from .random_resized_crop import RandomResizedCrop
 
-__all__ = ['ContrastiveView', 'PackContrastiveInputs']
+__all__ = [
+    'ColorJitter',
+    'ContrastiveView',
+    'GaussianBlur',
+    'LoadUnlabelledImage',
+    'ObjectBank',
+    'PackContrastiveInputs',
+    'RandomResizedCrop',
+]

@@ -1,0 +1,302 @@
+"""SimSiam: values, heads, training through Runner, collapse, bad input."""
+
+import logging
+from copy import deepcopy
+from pathlib import Path
+
+import mmcv
+import numpy as np
+import pytest
+import torch
+from mmdet.registry import MODELS
+from mmengine.config import Config
+from mmengine.model import convert_sync_batchnorm
+from mmengine.registry import init_default_scope
+from mmengine.runner import Runner
+from torch import nn
+
+from mmdet_contrast import config_path
+from mmdet_contrast.models.selfsup import BatchNormMLP, SimSiam
+from mmdet_contrast.utils.export_backbone import export_backbone
+
+BACKBONE = dict(type='ResNet', depth=18, base_channels=8, out_indices=(3,), norm_eval=False)
+PROJECTOR = dict(type='BatchNormMLP', channels=(64, 32, 32, 32), last_norm=True)
+PREDICTOR = dict(type='BatchNormMLP', channels=(32, 8, 32))
+
+
+@pytest.fixture(autouse=True)
+def _scope():
+    init_default_scope('mmdet')
+
+
+def build(**changes):
+    cfg = dict(backbone=BACKBONE, projector=PROJECTOR, predictor=PREDICTOR)
+    return SimSiam(**deepcopy({**cfg, **changes}))
+
+
+def views(n=4, size=32):
+    return dict(view1=torch.randn(n, 3, size, size), view2=torch.randn(n, 3, size, size))
+
+
+def slow_loss(p1, z1, p2, z2):
+    total = 0.0
+    for i in range(len(p1)):
+        for p, z in ((p1[i], z2[i]), (p2[i], z1[i])):
+            total -= 0.5 * float(p @ z) / (float(p.norm()) * float(z.norm()))
+    return total / len(p1)
+
+
+def embed(model, view):
+    z = model.projector(model.backbone(view)[-1].mean(dim=(2, 3)))
+    return z, model.predictor(z)
+
+
+def test_loss_and_std_equal_a_slow_loop():
+    model, data = build().train(), views()
+    losses = model(data, mode='loss')
+    with torch.no_grad():
+        (z1, p1), (z2, p2) = (embed(model, view) for view in data.values())
+    assert float(losses['loss_simsiam']) == pytest.approx(slow_loss(p1, z1, p2, z2), abs=1e-5)
+    unit = np.array([(row / row.norm()).tolist() for row in z1])
+    assert float(losses['embedding_std']) == pytest.approx(unit.std(axis=0).mean(), abs=1e-6)
+    assert [key for key in losses if 'loss' in key] == ['loss_simsiam']
+
+
+def test_equals_lightly():
+    heads = pytest.importorskip('lightly.models.modules', reason='lightly is not installed')
+    loss = pytest.importorskip('lightly.loss', reason='lightly is not installed')
+    model, data = build().train(), views()
+    projector = heads.SimSiamProjectionHead(64, 32, 32)
+    predictor = heads.SimSiamPredictionHead(32, 8, 32)
+    for theirs, ours in ((projector, model.projector), (predictor, model.predictor)):
+        weights = dict(zip(theirs.state_dict(), ours.state_dict().values()))
+        assert len(weights) == len(ours.state_dict()) == len(theirs.state_dict())
+        theirs.load_state_dict(weights)
+    criterion = loss.NegativeCosineSimilarity()
+    z, p = [], []
+    for view in data.values():
+        z.append(projector(model.backbone(view)[-1].mean(dim=(2, 3))))
+        p.append(predictor(z[-1]))
+    expected = 0.5 * (criterion(p[0], z[1].detach()) + criterion(p[1], z[0].detach()))
+    ours = model(data, mode='loss')['loss_simsiam']
+    torch.testing.assert_close(ours, expected)
+    weight = model.backbone.conv1.weight
+    torch.testing.assert_close(
+        torch.autograd.grad(ours, weight), torch.autograd.grad(expected, weight)
+    )
+
+
+def test_targets_get_no_gradient():
+    model = build().train()
+    z1, z2 = torch.randn(4, 32, requires_grad=True), torch.randn(4, 32, requires_grad=True)
+    model.predictor = nn.Identity()
+    model.compare(z1, z2)['loss_simsiam'].backward()
+    for z, other in ((z1, z2), (z2, z1)):
+        query = z.detach().clone().requires_grad_()
+        (-0.5 * nn.functional.cosine_similarity(query, other.detach()).mean()).backward()
+        torch.testing.assert_close(z.grad, query.grad)
+
+
+def test_layers_of_projector_and_predictor():
+    projector = BatchNormMLP((64, 32, 16, 8), last_norm=True)
+    kinds = [type(layer).__name__ for layer in projector.layers]
+    assert kinds == ['Linear', 'BatchNorm1d', 'ReLU'] * 2 + ['Linear', 'BatchNorm1d']
+    assert projector.layers[-1].affine is False
+    assert all(layer.bias is None for layer in projector.layers if isinstance(layer, nn.Linear))
+    predictor = BatchNormMLP((8, 4, 8))
+    assert [type(layer).__name__ for layer in predictor.layers] == kinds[:3] + ['Linear']
+    assert predictor.layers[-1].bias is not None
+    with pytest.raises(ValueError, match='two or more positive widths'):
+        BatchNormMLP((8,))
+
+
+@pytest.mark.parametrize(
+    'backbone, channels',
+    [
+        (dict(type='CSPDarknet', deepen_factor=0.33, widen_factor=0.125, out_indices=(4,)), 128),
+        (dict(type='MobileNetV2', widen_factor=0.25, out_indices=(7,)), 1280),
+        (dict(type='ResNet', depth=18, base_channels=8), 64),
+        (
+            dict(
+                type='SwinTransformer',
+                embed_dims=8,
+                depths=(1, 1, 1, 1),
+                num_heads=(1, 1, 1, 1),
+                window_size=2,
+                out_indices=(3,),
+            ),
+            64,
+        ),
+    ],
+)
+def test_any_backbone_of_mmdetection(backbone, channels):
+    model = build(backbone=backbone, projector=dict(PROJECTOR, channels=(channels, 32, 32, 32)))
+    sum(v for k, v in model.train()(views(size=64), mode='loss').items() if 'loss' in k).backward()
+    # what gets no gradient would stop DDP
+    assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
+    assert model(torch.randn(2, 3, 64, 64)).shape == (2, channels)
+
+
+def collapsed(**changes):
+    """A model whose embedding is the same for every image."""
+    model = build(collapse_interval=3, **changes).train()
+    model.projector = nn.Sequential(nn.Linear(64, 32))
+    nn.init.zeros_(model.projector[0].weight)
+    return model
+
+
+def test_warns_of_collapse_once(caplog, monkeypatch):
+    monkeypatch.setattr('mmengine.logging.MMLogger.get_current_instance', logging.getLogger)
+    model = collapsed()
+    counts = []
+    for _ in range(9):
+        assert float(model(views(), mode='loss')['embedding_std']) == pytest.approx(0, abs=1e-6)
+        counts.append(len(caplog.records))
+    assert counts == [0, 0] + [1] * 7
+    assert 'is collapsing' in caplog.text
+    assert 'healthy' in caplog.text
+
+
+def test_does_not_warn_of_a_healthy_or_tolerated_embedding(caplog, monkeypatch):
+    monkeypatch.setattr('mmengine.logging.MMLogger.get_current_instance', logging.getLogger)
+    for model in (build(collapse_interval=1).train(), collapsed(collapse_ratio=0.0)):
+        for _ in range(4):
+            model(views(), mode='loss')
+    assert not caplog.records
+
+
+def test_refuses_one_image_in_one_sentence():
+    with pytest.raises(ValueError, match='batch of 1 image.*batch_size.*drop_last=True'):
+        build().train()(views(1), mode='loss')
+    build().eval()(views(1), mode='loss')
+
+
+def test_sync_bn_reaches_every_layer_and_takes_one_image_per_process():
+    model = convert_sync_batchnorm(build().train(), 'torch')
+    layers = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    assert len(layers) == 20 + 3 + 1
+    assert all(isinstance(layer, nn.SyncBatchNorm) for layer in layers)
+    assert model.projector.layers[-1].affine is False
+    model._check_batch(1)
+
+
+@pytest.mark.parametrize(
+    'inputs', [torch.zeros(2, 3, 32, 32), {}, dict(a=torch.zeros(2, 3, 8, 8)), [1, 2]]
+)
+def test_refuses_what_are_not_two_views(inputs):
+    with pytest.raises(ValueError, match='MultiBranchDataPreprocessor'):
+        build()(inputs, mode='loss')
+
+
+def test_refuses_other_modes_and_options():
+    with pytest.raises(ValueError, match='val_dataloader, val_cfg and val_evaluator'):
+        build()(torch.zeros(2, 3, 32, 32), mode='predict')
+    with pytest.raises(ValueError, match='one tensor'):
+        build()(views())
+    with pytest.raises(ValueError, match='collapse_ratio=1'):
+        build(collapse_ratio=1)
+    with pytest.raises(ValueError, match='collapse_interval=0'):
+        build(collapse_interval=0)
+    with pytest.raises(ValueError, match='have to be 32'):
+        build(predictor=dict(PREDICTOR, channels=(16, 8, 16)))
+    with pytest.raises(ValueError, match='has 64 channels and the projector takes 48'):
+        build(projector=dict(PROJECTOR, channels=(48, 32, 32, 32)))(views(), mode='loss')
+
+
+def tiny_config(tmp_path, images, epochs=2, **changes):
+    cfg = Config.fromfile(config_path('simsiam/simsiam_shapes.py'))
+    cfg.merge_from_dict(
+        {
+            'model.projector.channels': (128, 32, 32, 32),
+            'model.predictor.channels': (32, 8, 32),
+            'train_dataloader.batch_size': 4,
+            'train_dataloader.dataset.data_root': str(images),
+            'train_cfg.max_epochs': epochs,
+            'param_scheduler.0.T_max': epochs,
+            'work_dir': str(tmp_path),
+            'default_hooks.checkpoint.interval': 1,
+            'default_hooks.checkpoint.max_keep_ckpts': -1,
+            **changes,
+        }
+    )
+    return cfg
+
+
+def test_trains_and_the_exported_backbone_starts_a_detector(tiny_shapes, tmp_path):
+    runner = Runner.from_cfg(tiny_config(tmp_path, tiny_shapes / 'train'))
+    rates = []
+
+    class Watch:
+        """The learning rates that the optimizer sees."""
+
+        step = runner.model.train_step
+
+        def __call__(self, data, optim_wrapper):
+            names = {id(p): name for name, p in runner.model.named_parameters()}
+            rates.append(
+                {
+                    names[id(g['params'][0])].split('.')[0]: g['lr']
+                    for g in optim_wrapper.optimizer.param_groups
+                }
+            )
+            return self.step(data, optim_wrapper)
+
+    runner.model.train_step = Watch()
+    runner.train()
+    assert len(rates) == 6
+    assert [r['predictor'] for r in rates] == [0.1] * 6
+    assert [r['backbone'] for r in rates] == sorted((r['backbone'] for r in rates), reverse=True)
+    assert rates[-1]['backbone'] < 0.02
+    log = next(Path(tmp_path).glob('*/*.log')).read_text()
+    assert 'embedding_std' in log
+    assert 'predictor_lr: 1.0000e-01' in log
+
+    detector = Config.fromfile(config_path('retina_shapes.py'))
+    target = str(tmp_path / 'backbone.pth')
+    report = export_backbone(str(tmp_path / 'epoch_2.pth'), target, config=detector)
+    assert all(name.split('.')[0] in ('predictor', 'projector') for name in report.dropped)
+    trained = runner.model.backbone.state_dict()
+    detector.model.backbone.init_cfg = dict(type='Pretrained', checkpoint=target)
+    model = MODELS.build(detector.model)
+    model.init_weights()
+    loaded = model.backbone.state_dict()
+    assert loaded.keys() == trained.keys()
+    for name, value in trained.items():
+        torch.testing.assert_close(loaded[name], value, msg=name)
+
+
+def test_workers_draw_the_same_views_again_from_a_coco_file(tiny_shapes, tmp_path):
+    dataset = dict(
+        type='CocoDataset',
+        data_root=f'{tiny_shapes}/',
+        ann_file='annotations/instances_train.json',
+        data_prefix=dict(img='train/'),
+        metainfo=dict(classes=()),
+        pipeline=Config.fromfile(config_path('simsiam/simsiam_shapes.py')).train_pipeline,
+    )
+    cfg = tiny_config(tmp_path, '', **{'train_dataloader.num_workers': 2})
+    cfg.train_dataloader.dataset = dataset
+
+    def first_batch():
+        loader = Runner.build_dataloader(deepcopy(cfg.train_dataloader), seed=0)
+        return next(iter(loader))['inputs']
+
+    first, again = first_batch(), first_batch()
+    for name in ('view1', 'view2'):
+        assert len(first[name]) == 4
+        for a, b in zip(first[name], again[name]):
+            assert a.shape == (3, 64, 64) and a.dtype == torch.uint8
+            assert torch.equal(a, b)
+    assert not torch.equal(first['view1'][0], first['view2'][0])
+
+
+@pytest.mark.parametrize('content', [b'', b'not an image'])
+def test_a_damaged_image_is_named(content, tmp_path):
+    folder = tmp_path / 'images'
+    folder.mkdir()
+    for i in range(4):
+        mmcv.imwrite(np.full((40, 40, 3), 9 * i, np.uint8), str(folder / f'{i}.png'))
+    (folder / 'broken.png').write_bytes(content)
+    cfg = tiny_config(tmp_path, folder, 1, **{'train_dataloader.drop_last': False})
+    with pytest.raises(AssertionError, match=r'failed to load image: .*broken\.png'):
+        Runner.from_cfg(cfg).train()
