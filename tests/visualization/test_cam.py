@@ -1,0 +1,283 @@
+import copy
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from mmdet_contrast.visualization.cam import class_activation_map, eigen_cam
+from mmdet_contrast.visualization.cam_targets import (
+    CamTarget,
+    box_target,
+    class_logits,
+    class_target,
+    head_outputs,
+)
+
+sys.path.insert(0, str(Path(__file__).parent))
+from cam_toys import STRIDE, colour_detector, colour_image, colour_sample  # noqa: E402
+
+IMAGE = ((2, 3, 0, 1.0), (5, 9, 0, 0.8), (1, 7, 2, 0.9))
+
+
+class TinyHead(nn.Module):
+    cls_out_channels = num_classes = 2
+
+    def __init__(self):
+        super().__init__()
+        self.shared = nn.Conv2d(4, 4, 3, padding=1)
+        self.cls = nn.Conv2d(4, 2, 1)
+
+    def forward(self, levels):
+        scores = [self.cls(torch.tanh(self.shared(level))) for level in levels]
+        return scores, [score.repeat(1, 2, 1, 1) for score in scores]
+
+    def predict_by_feat(self):
+        raise NotImplementedError
+
+
+class TinyDetector(nn.Module):
+    """Two levels, an activation in place after the captured module, a module that is not called."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 4, 3, stride=2, padding=1)
+        self.norm = nn.BatchNorm2d(4)
+        self.neck = nn.Conv2d(4, 4, 3, stride=2, padding=1)
+        self.bbox_head = TinyHead()
+        self.unused = nn.Conv2d(1, 1, 1)
+
+    def extract_feat(self, inputs):
+        fine = F.relu(self.norm(self.stem(inputs)), inplace=True)
+        return fine, self.neck(fine).sigmoid()
+
+    def forward(self, inputs):
+        return self.bbox_head(self.extract_feat(inputs))
+
+
+@pytest.fixture
+def tiny():
+    return TinyDetector().eval(), torch.randn(1, 3, 16, 24)
+
+
+def tiny_target(*priors, label=1):
+    return CamTarget(label, torch.tensor(priors), 'tiny', torch.zeros(0, 4))
+
+
+def from_stem(detector, features):
+    fine = F.relu(detector.norm(features))
+    return detector.bbox_head((fine, detector.neck(fine).sigmoid()))
+
+
+def slow_heat(detector, inputs, target, weigh):
+    """ReLU(sum of weight x activation) of `stem`, element by element, scaled and enlarged."""
+    features = detector.stem(inputs).detach()
+    _, channels, height, width = features.shape
+    heat = torch.zeros(height, width)
+    for row in range(height):
+        for column in range(width):
+            total = 0.0
+            for channel in range(channels):
+                weight = weigh(features, channel, row, column)
+                total += float(weight) * float(features[0, channel, row, column])
+            heat[row, column] = max(total, 0.0)
+    heat = heat / heat.max()
+    heat = F.interpolate(heat[None, None], size=inputs.shape[-2:], mode='bilinear')[0, 0]
+    return heat / heat.max()
+
+
+def score_from_stem(detector, features, target):
+    return target.score(class_logits(detector.bbox_head, from_stem(detector, features)))[0]
+
+
+@pytest.mark.parametrize('method', ['grad-cam', 'hires-cam'])
+def test_gradient_methods_equal_a_loop(tiny, method):
+    detector, inputs = tiny
+    # 8 x 12 places of the fine level, then 4 x 6
+    target = tiny_target(30, 100)
+    features = detector.stem(inputs).detach().requires_grad_()
+    score_from_stem(detector, features, target).backward()
+    detector.zero_grad()
+    gradient = features.grad
+
+    def weigh(_, channel, row, column):
+        if method == 'hires-cam':
+            return gradient[0, channel, row, column]
+        return sum(gradient[0, channel].flatten().tolist()) / gradient[0, channel].numel()
+
+    result = class_activation_map(detector, inputs, target, ['stem'], method=method)
+    assert result.used == ['stem[0]'] and not result.empty
+    torch.testing.assert_close(
+        result.heat, slow_heat(detector, inputs, target, weigh), rtol=1e-4, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize('chunk', [1, 3, 8])
+def test_ablation_cam_equals_a_loop(tiny, chunk):
+    detector, inputs = tiny
+    target = tiny_target(30, 100)
+    with torch.no_grad():
+        plain = score_from_stem(detector, detector.stem(inputs), target)
+
+        def weigh(features, channel, row, column):
+            without = features.clone()
+            without[:, channel] = 0
+            return plain - score_from_stem(detector, without, target)
+
+        expected = slow_heat(detector, inputs, target, weigh)
+    result = class_activation_map(
+        detector, inputs, target, ['stem'], method='ablation-cam', chunk=chunk
+    )
+    torch.testing.assert_close(result.heat, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize('shape', [(5, 4, 6), (40, 3, 3), (1, 4, 4)])
+def test_eigen_cam_equals_numpy(shape):
+    features = torch.randn(shape)
+    flat = features.numpy().reshape(shape[0], -1).T
+    values, vectors = np.linalg.eigh(flat.T @ flat)
+    expected = flat @ vectors[:, -1]
+    expected *= np.sign(expected[np.abs(expected).argmax()])
+    np.testing.assert_allclose(
+        eigen_cam(features).numpy(), expected.clip(0).reshape(shape[1:]), rtol=1e-3, atol=1e-4
+    )
+    # without negative activations there is one sign only, and nothing is cut
+    assert bool((eigen_cam(features.abs()) > 0).all())
+
+
+def test_eigen_cam_of_a_module(tiny):
+    detector, inputs = tiny
+    result = class_activation_map(detector, inputs, None, ['stem'], method='eigen-cam')
+    heat = eigen_cam(detector.stem(inputs)[0].detach())
+    heat = F.interpolate(heat[None, None] / heat.max(), size=(16, 24), mode='bilinear')[0, 0]
+    torch.testing.assert_close(result.heat, heat / heat.max())
+
+
+@pytest.mark.parametrize('method', ['grad-cam', 'hires-cam', 'ablation-cam', 'eigen-cam'])
+@pytest.mark.parametrize('training', [True, False])
+def test_the_detector_is_left_as_it_was(tiny, method, training):
+    detector, inputs = tiny
+    detector.train(training)
+    detector.norm.eval()
+    detector.stem.weight.requires_grad_(False)
+    before = copy.deepcopy(detector.state_dict())
+    target = None if method == 'eigen-cam' else tiny_target(30)
+    with torch.no_grad():
+        class_activation_map(detector, inputs, target, ['stem', 'norm'], method=method)
+        with pytest.raises(ValueError):
+            class_activation_map(detector, inputs, target, ['unused'], method=method)
+    assert all(torch.equal(value, before[key]) for key, value in detector.state_dict().items())
+    assert not any(module._forward_hooks for module in detector.modules())
+    assert [detector.training, detector.norm.training] == [training, False]
+    frozen = [name for name, weight in detector.named_parameters() if not weight.requires_grad]
+    assert frozen == ['stem.weight']
+    assert all(weight.grad is None for weight in detector.parameters())
+
+
+@pytest.mark.parametrize('method', ['grad-cam', 'hires-cam', 'ablation-cam'])
+def test_levels_of_a_shared_module(tiny, method):
+    detector, inputs = tiny
+    inputs = inputs.abs()
+    with torch.no_grad():
+        nn.init.uniform_(detector.bbox_head.shared.weight, 0.0, 0.1)
+        detector.bbox_head.shared.bias.fill_(0.1)
+        detector.bbox_head.cls.weight.abs_()
+    # the last place of the coarse level
+    target = tiny_target(8 * 12 + 23)
+    result = class_activation_map(detector, inputs, target, ['bbox_head.shared'], method=method)
+    assert result.used == ['bbox_head.shared[1]'] and result.empty == ['bbox_head.shared[0]']
+    only = class_activation_map(
+        detector, inputs, target, ['bbox_head.shared'], level=1, method=method
+    )
+    torch.testing.assert_close(only.heat, result.heat)
+    empty = class_activation_map(
+        detector, inputs, target, ['bbox_head.shared'], level=0, method=method
+    )
+    assert not empty.used and float(empty.heat.abs().max()) == 0
+
+
+def test_several_modules_are_averaged(tiny):
+    detector, inputs = tiny
+    target = tiny_target(30, 100)
+    heats = [
+        class_activation_map(detector, inputs, target, [name], method='hires-cam').heat
+        for name in ('stem', 'neck')
+    ]
+    both = class_activation_map(detector, inputs, target, ['neck', 'stem'], method='hires-cam')
+    assert set(both.used) == {'stem[0]', 'neck[0]'}
+    assert float(both.heat.max()) == 1
+    # before the last scaling it is a mean of maps that have been scaled before they were enlarged
+    assert float(both.heat[(heats[0] == 0) & (heats[1] == 0)].sum()) == 0
+
+
+@pytest.mark.parametrize('method', ['grad-cam', 'hires-cam', 'ablation-cam'])
+@pytest.mark.parametrize('index', [0, 1, 2])
+def test_box_is_hottest_at_its_object(method, index):
+    detector, inputs, sample = colour_detector(), colour_image(*IMAGE), colour_sample()
+    with torch.no_grad():
+        detections = detector.predict(inputs, [sample])[0].pred_instances
+        outputs = head_outputs(detector, inputs)
+    assert len(detections) == 3
+    target = box_target(detector, outputs, sample, detections, index)
+    heat = class_activation_map(detector, inputs, target, ['backbone'], method=method).heat
+    if method == 'hires-cam':
+        # nothing but the cell of the object
+        row, column = divmod(int(heat.argmax()), heat.shape[1])
+        x1, y1, x2, y2 = detections.bboxes[index].tolist()
+        assert x1 <= column <= x2 and y1 <= row <= y2
+        outside = heat.clone()
+        outside[int(y1) : int(y2), int(x1) : int(x2)] = 0
+        assert float(outside.max()) == 0
+    else:
+        # weights of whole channels: every object of the class is lit, in proportion to its colour
+        cells = F.avg_pool2d(heat[None, None], STRIDE)[0, 0]
+        lit = {(row, column) for row, column, channel, _ in IMAGE if channel == 2 * target.label}
+        top = cells.flatten().topk(len(lit)).indices.tolist()
+        assert {divmod(place, cells.shape[1]) for place in top} == lit
+
+
+def test_class_is_hottest_at_its_objects():
+    detector, inputs, sample = colour_detector(), colour_image(*IMAGE), colour_sample()
+    with torch.no_grad():
+        detections = detector.predict(inputs, [sample])[0].pred_instances
+        outputs = head_outputs(detector, inputs)
+    target = class_target(detector, outputs, sample, detections, 'red')
+    heat = class_activation_map(detector, inputs, target, ['backbone'], method='hires-cam').heat
+    cells = F.avg_pool2d(heat[None, None], STRIDE)[0, 0]
+    assert {divmod(int(place), 12) for place in cells.flatten().topk(2).indices} == {(2, 3), (5, 9)}
+    blue = class_target(detector, outputs, sample, detections, 'blue', reduce='max')
+    heat = class_activation_map(detector, inputs, blue, ['backbone']).heat
+    assert divmod(int(heat.argmax()), 96)[0] // STRIDE == 1
+
+
+def test_bad_input_is_one_sentence(tiny):
+    detector, inputs = tiny
+    target = tiny_target(30)
+    for change, message in (
+        (dict(method='gradcam'), "method is 'gradcam', but must be one of grad-cam, hires-cam"),
+        (dict(modules=['nek']), "TinyDetector has no module 'nek': it has stem, .* mean neck"),
+        (dict(modules=['bbox_head.clss']), 'bbox_head has shared, cls; did you mean bbox_head.cls'),
+        (dict(modules=['unused']), "'unused' gave no feature map"),
+        (dict(level=2), r"level is 2, but module 'stem' gave 1 feature maps \(C x h x w: 4 x 8 x"),
+        (dict(target=None), 'hires-cam has nothing to explain'),
+        (dict(target=tiny_target()[:1] + (torch.zeros(0).long(), '', None)), 'nothing to explain'),
+        (dict(method='eigen-cam'), 'eigen-cam explains neither a box nor a class'),
+        (dict(inputs=inputs.repeat(2, 1, 1, 1)), r'inputs is \(2, 3, 16, 24\), but must be one'),
+        (dict(chunk=0), 'chunk is 0'),
+    ):
+        given = dict(inputs=inputs, target=target, modules=['stem'])
+        given.update(change)
+        if isinstance(given['target'], tuple) and given['target'] is not None:
+            given['target'] = CamTarget(*given['target'])
+        with pytest.raises(ValueError, match=message):
+            class_activation_map(detector, **given)
+
+
+def test_broken_weights_are_said(tiny):
+    detector, inputs = tiny
+    detector.stem.weight.data.fill_(float('nan'))
+    with pytest.raises(ValueError, match=r'heat map of stem\[0\] is not finite'):
+        class_activation_map(detector, inputs, tiny_target(3), ['stem'])

@@ -1,0 +1,52 @@
+"""Draw what a detector's scores rest on: Grad-CAM and other heat maps, of a box or a class."""
+
+import argparse
+from typing import Iterator
+
+from torch import nn
+
+from mmdet_contrast.visualization import CAM_METHODS, CamOptions, run_pictures, save_cams
+from mmdet_contrast.visualization.detector_input import SavedPicture
+
+
+def draw(detector: nn.Module, args: argparse.Namespace) -> Iterator[SavedPicture]:
+    """Draw what the command line says."""
+    options = CamOptions(**{name: getattr(args, name) for name in CamOptions._fields})
+    return save_cams(detector, args.inputs, args.out_dir, options)
+
+
+def main() -> None:
+    """Parse the command line and draw."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        '--method',
+        choices=CAM_METHODS,
+        default='hires-cam',
+        help='how channels are weighted (default: hires-cam)',
+    )
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument(
+        '--box',
+        dest='boxes',
+        type=int,
+        nargs='+',
+        default=[0],
+        metavar='INDEX',
+        help='explain these detections, counted from the surest (default: 0)',
+    )
+    what.add_argument('--class', dest='class_name', metavar='NAME', help='explain this class')
+    parser.add_argument(
+        '--reduce',
+        choices=('sum', 'max'),
+        default='sum',
+        help='of a class: the sum over its detections, or its strongest prediction (default: sum)',
+    )
+    parser.add_argument('--score-thr', type=float, default=0.3, help='least score (default: 0.3)')
+    parser.add_argument(
+        '--chunk', type=int, default=8, help='images of a pass of ablation-cam (default: 8)'
+    )
+    run_pictures(parser, draw)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,32 @@
+"""Draw feature maps of any module of a detector, for an image or a folder of images."""
+
+import argparse
+from typing import Iterator
+
+from torch import nn
+
+from mmdet_contrast.visualization import FeatureMapStyle, run_pictures, save_feature_maps
+from mmdet_contrast.visualization.detector_input import SavedPicture
+
+
+def draw(detector: nn.Module, args: argparse.Namespace) -> Iterator[SavedPicture]:
+    """Draw what the command line says."""
+    style = FeatureMapStyle(
+        args.topk, args.channels, not args.plain, args.columns, args.min_side, args.alpha
+    )
+    return save_feature_maps(detector, args.inputs, args.out_dir, args.modules, args.level, style)
+
+
+def main() -> None:
+    """Parse the command line and draw."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument('--topk', type=int, help='draw the strongest channels (default: the mean)')
+    which.add_argument('--channels', type=int, nargs='+', help='draw these channels')
+    parser.add_argument('--plain', action='store_true', help='maps alone, not on the picture')
+    parser.add_argument('--columns', type=int, default=4, help='channels per row (default: 4)')
+    run_pictures(parser, draw)
+
+
+if __name__ == '__main__':
+    main()
