@@ -1,5 +1,5 @@
 """Evaluation."""
 
-from . import metrics
+from . import functional, metrics
 
-__all__ = ['metrics']
+__all__ = ['functional', 'metrics']

@@ -1,8 +1,17 @@
 """Hooks."""
 
 from .bias_warmup_hook import BiasWarmupHook
+from .constant_lr_hook import ConstantLRHook
 from .distillation_hook import DistillationHook
 from .freeze_backbone_hook import FreezeBackboneHook
+from .knn_monitor_hook import KNNMonitorHook
 from .view_epoch_hook import ViewEpochHook
 
-__all__ = ['BiasWarmupHook', 'DistillationHook', 'FreezeBackboneHook', 'ViewEpochHook']
+__all__ = [
+    'BiasWarmupHook',
+    'ConstantLRHook',
+    'DistillationHook',
+    'FreezeBackboneHook',
+    'KNNMonitorHook',
+    'ViewEpochHook',
+]

@@ -1,0 +1,208 @@
+"""Embeddings of the objects of a data set, by a detector or a pre-trained backbone."""
+
+from typing import Any, List, NamedTuple, Optional, Sequence, Tuple, Union
+
+import torch
+from mmengine.dataset import pseudo_collate
+from mmengine.dist import all_gather_object, get_rank, get_world_size, is_main_process
+from mmengine.utils import ProgressBar
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, Subset
+
+from mmdet_contrast.models.contrast.pairs import collect_pairs
+from mmdet_contrast.models.contrast.sample_embeddings import embed_regions, embed_samples
+from mmdet_contrast.visualization.module_capture import CapturedMap, ModuleCapture
+
+
+class Embeddings(NamedTuple):
+    """Embeddings and what they are of.
+
+    Attributes:
+        vectors (Tensor): (K, D) float32, on the model's device.
+        labels (Tensor): (K,) class indices.
+    """
+
+    vectors: Tensor
+    labels: Tensor
+
+
+class BoxEmbedder:
+    """Embeds annotated boxes (or labelled images) with the features of a module of a model.
+
+    A box's embedding is its region of the feature maps, pooled by RoIAlign, without any projector
+    of a loss: what the detection head gets to see.
+
+    Args:
+        module (str, optional): Dotted path of the module whose output is used: ``'neck'``,
+            ``'backbone'``, ``'backbone.layer3'`` … Defaults to the neck, or to the backbone of a
+            model that has none.
+        level (int | str): Which of its maps: an index, ``'all'`` or ``'scale'``, see
+            :func:`~mmdet_contrast.models.contrast.sample_embeddings.embed_regions`.
+        pool_size (int): Cells to a side of a box. Defaults to 1: its mean.
+        strides (Sequence[float], optional): Pixels to a cell of every level. Defaults to what the
+            sizes of the maps say.
+
+    Raises:
+        ValueError: If a value is none of those above.
+
+    Examples:
+        >>> embedder = BoxEmbedder(module='neck', level=0)
+        >>> vectors, labels = embedder.embed_dataset(detector, samples.dataset)
+    """
+
+    def __init__(
+        self,
+        module: Optional[str] = None,
+        level: Union[int, str] = 'scale',
+        pool_size: int = 1,
+        strides: Optional[Sequence[float]] = None,
+    ) -> None:
+        if isinstance(level, str) and level not in ('all', 'scale'):
+            raise ValueError(f"level={level!r} given, 'all', 'scale' or an index expected.")
+        if pool_size < 1:
+            raise ValueError(f'pool_size={pool_size} given, at least 1 expected.')
+        self.module = module
+        self.level = level
+        self.pool_size = pool_size
+        self.strides = strides
+
+    def name_of(self, model: nn.Module) -> str:
+        """Say which module of a model is used.
+
+        Args:
+            model (nn.Module): The model.
+
+        Returns:
+            str: Its dotted path.
+        """
+        if self.module is not None:
+            return self.module
+        has_neck = isinstance(getattr(plain_model(model), 'neck', None), nn.Module)
+        return 'neck' if has_neck else 'backbone'
+
+    def embed(self, model: nn.Module, data: dict) -> Embeddings:
+        """Embed what is annotated in a batch.
+
+        Args:
+            model (nn.Module): The model, in eval mode.
+            data (dict): A batch as a data loader gives it: ``inputs`` and ``data_samples``.
+
+        Returns:
+            Embeddings: The boxes (or images) of the batch.
+
+        Raises:
+            ValueError: If the model has no such module or level.
+        """
+        feats, samples, shape = self._features(model, data)
+        vectors, labels = embed_samples(
+            feats, samples, shape, self.level, self.pool_size, self.strides
+        )
+        return Embeddings(vectors.float(), labels)
+
+    def embed_pairs(self, model: nn.Module, data: dict) -> Tuple[Tensor, Tensor]:
+        """Embed boxes and the same boxes in the second views of a batch.
+
+        Args:
+            model (nn.Module): The model, in eval mode.
+            data (dict): A batch of images with views, as ``PackContrastiveInputs`` packs them.
+
+        Returns:
+            tuple[Tensor, Tensor]: (M, D) embeddings in the originals, and (M, D) in the views.
+
+        Raises:
+            ValueError: If the model has no such module or level.
+        """
+        feats, samples, shape = self._features(model, data)
+        pairs = collect_pairs(samples, feats[0].device)
+        rois = torch.cat((pairs.query_rois, pairs.key_rois))
+        vectors = embed_regions(feats, rois, shape, self.level, self.pool_size, self.strides)
+        first, second = vectors.float().chunk(2)
+        return first, second
+
+    def embed_dataset(
+        self,
+        model: nn.Module,
+        dataset: Dataset,
+        batch_size: int = 8,
+        num_workers: int = 0,
+        progress: bool = False,
+        pairs: bool = False,
+    ) -> Embeddings:
+        """Embed what is annotated in a data set; distributed processes share the work.
+
+        Args:
+            model (nn.Module): The model, in eval mode.
+            dataset (Dataset): Its items are what ``PackDetInputs`` gives.
+            batch_size (int): Images in a batch.
+            num_workers (int): Processes that load images.
+            progress (bool): Whether the first process shows a progress bar.
+            pairs (bool): Whether to embed boxes and their views: see :meth:`embed_pairs`.
+
+        Returns:
+            Embeddings: Of the whole data set, the same in every process. With ``pairs``, vectors
+            (M, 2 D), the original's and the view's side by side, and labels 0.
+
+        Raises:
+            ValueError: If the model has no such module or level, or an item has no sample.
+        """
+        rank, world = get_rank(), get_world_size()
+        total = len(dataset)
+        share = Subset(dataset, range(rank, total, world)) if world > 1 else dataset
+        loader = DataLoader(
+            share, batch_size=batch_size, num_workers=num_workers, collate_fn=pseudo_collate
+        )
+        bar = ProgressBar(total) if progress and is_main_process() and total else None
+        vectors: List[Tensor] = []
+        labels: List[Tensor] = []
+        with torch.no_grad():
+            for data in loader:
+                if pairs:
+                    joined = torch.cat(self.embed_pairs(model, data), dim=1)
+                    batch = Embeddings(joined, joined.new_zeros(len(joined), dtype=torch.long))
+                else:
+                    batch = self.embed(model, data)
+                if len(batch.labels):
+                    vectors.append(batch.vectors)
+                    labels.append(batch.labels)
+                if bar is not None:
+                    # the other processes are about as far
+                    left = total - bar.completed
+                    bar.update(max(1, min(batch_size * world, left)) if left else 0)
+        if bar is not None:
+            bar.file.write('\n')
+        device = next(model.parameters()).device
+        own = (
+            torch.cat(vectors) if vectors else torch.zeros((0, 0), device=device),
+            torch.cat(labels) if labels else torch.zeros(0, dtype=torch.long, device=device),
+        )
+        if world == 1:
+            return Embeddings(*own)
+        shares = all_gather_object(tuple(x.cpu() for x in own))
+        filled = [x for x in shares if len(x[1])] or shares[:1]
+        return Embeddings(*(torch.cat(x).to(device) for x in zip(*filled)))
+
+    def _features(self, model: nn.Module, data: dict) -> Tuple[List[Tensor], list, Tuple[int, int]]:
+        """Run a batch through the model; return its maps, samples, and height and width."""
+        plain = plain_model(model)
+        name = self.name_of(model)
+        data = model.data_preprocessor(data, False)
+        inputs = data['inputs']
+        with ModuleCapture(plain, [name]) as capture:
+            if name.split('.')[0] == 'backbone' or not hasattr(plain, 'extract_feat'):
+                plain.backbone(inputs)
+            else:
+                plain.extract_feat(inputs)
+        maps: List[CapturedMap] = [capture.maps[place] for place in capture.chosen()]
+        return [x.features for x in maps], data['data_samples'], tuple(inputs.shape[-2:])
+
+
+def plain_model(model: nn.Module) -> Any:
+    """Return the detector within what wraps it: a student, where another model teaches it.
+
+    Args:
+        model (nn.Module): A detector, a ``DistillationDetector``, a pre-training model.
+
+    Returns:
+        nn.Module: The module that has ``backbone``.
+    """
+    return getattr(model, 'student', model)

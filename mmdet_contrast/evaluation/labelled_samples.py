@@ -1,0 +1,134 @@
+"""Data sets of boxes or images with a class, read as at test time."""
+
+from copy import deepcopy
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
+
+import numpy as np
+from mmdet.registry import DATASETS
+from torch.utils.data import ConcatDataset, Dataset, Subset
+
+_META_KEYS = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')
+
+
+class LabelledSamples(NamedTuple):
+    """Samples to embed.
+
+    Attributes:
+        dataset (Dataset): Its items are what ``PackDetInputs`` gives.
+        classes (tuple[str]): Names of the classes.
+        total (int): Samples there are; ``len(dataset)`` where not all are taken is smaller.
+    """
+
+    dataset: Dataset
+    classes: Tuple[str, ...]
+    total: int
+
+
+def labelled_samples(
+    cfg: Dict[str, Any],
+    pipeline: Optional[Sequence[dict]] = None,
+    max_samples: Optional[int] = None,
+    name: str = 'data set',
+) -> LabelledSamples:
+    """Build a data set whose samples are read without augmentation and with their annotations.
+
+    Wrappers that repeat, balance or mix images are taken off, concatenated sets are joined. In
+    the pipeline ``LoadAnnotations`` is moved to the place after the image is loaded: MMDetection's
+    test pipelines have it after ``Resize``, which leaves the boxes in pixels of the original
+    image.
+
+    Args:
+        cfg (dict): Config of a detection data set, of a ``LabelledImageFolder`` or of
+            ``BoxCrops``.
+        pipeline (Sequence[dict], optional): Test pipeline. Defaults to that of ``cfg``.
+        max_samples (int, optional): At most so many samples, spread evenly. Defaults to all.
+        name (str): What to call the data set in messages.
+
+    Returns:
+        LabelledSamples: The samples.
+
+    Raises:
+        ValueError: If a pipeline is missing or does not fit, the classes are not known or differ
+            between concatenated sets, or ``max_samples`` is not positive.
+    """
+    if max_samples is not None and max_samples < 1:
+        raise ValueError(f'max_samples={max_samples} given, None or a positive number expected.')
+    parts = []
+    for part in _parts(cfg):
+        steps = pipeline if pipeline is not None else part.get('pipeline')
+        if not steps:
+            raise ValueError(
+                f'the {name} ({part.get("type")}) has no pipeline: give it one, as in '
+                'test_pipeline of a detection config.'
+            )
+        part['pipeline'] = arrange_pipeline(steps, _is_whole(part))
+        # no sample may be drawn at random in place of another
+        part['test_mode'] = True
+        parts.append(DATASETS.build(part))
+    for part in parts:
+        part.full_init()
+    classes = [tuple(part.metainfo.get('classes') or ()) for part in parts]
+    if not classes[0] or len(set(classes)) > 1:
+        raise ValueError(
+            f'the {name} has the classes {" and ".join(map(str, set(classes)))}, one list '
+            'of names expected: set metainfo=dict(classes=...) of the data set.'
+        )
+    joined = parts[0] if len(parts) == 1 else ConcatDataset(parts)
+    total = len(joined)
+    if max_samples is not None and total > max_samples:
+        chosen = np.linspace(0, total - 1, max_samples).round().astype(int).tolist()
+        joined = Subset(joined, chosen)
+    return LabelledSamples(joined, classes[0], total)
+
+
+def arrange_pipeline(pipeline: Sequence[dict], whole_images: bool = False) -> List[dict]:
+    """Put ``LoadAnnotations`` where boxes are resized with the image, and keep labels of images.
+
+    Args:
+        pipeline (Sequence[dict]): Test pipeline; it is not changed.
+        whole_images (bool): Whether samples are images with a label, which have no annotations.
+
+    Returns:
+        list[dict]: The pipeline.
+
+    Raises:
+        ValueError: If no step loads an image, or the last is not ``PackDetInputs``.
+    """
+    steps = [deepcopy(dict(step)) for step in pipeline]
+    names = [str(step.get('type')).split('.')[-1] for step in steps]
+    if 'PackDetInputs' not in names[-1:]:
+        raise ValueError(
+            f'the pipeline ends in {names[-1]}, PackDetInputs expected: a test pipeline, without '
+            'augmentation or views, is needed here.'
+        )
+    steps[-1]['meta_keys'] = tuple(
+        dict.fromkeys((*steps[-1].get('meta_keys', ()), *_META_KEYS, 'gt_label'))
+    )
+    loading = [i for i, name in enumerate(names) if 'Load' in name and 'Annotations' not in name]
+    if not loading:
+        raise ValueError(
+            f'the pipeline {names} loads no image: begin it with LoadImageFromFile '
+            '(LoadImageFromNDArray for BoxCrops).'
+        )
+    keep = [i for i, name in enumerate(names) if name != 'LoadAnnotations']
+    arranged = []
+    for i in keep:
+        arranged.append(steps[i])
+        if i == loading[-1] and not whole_images:
+            arranged.append(dict(type='mmdet.LoadAnnotations', with_bbox=True))
+    return arranged
+
+
+def _parts(cfg: Dict[str, Any]) -> List[dict]:
+    """Take wrappers off; return the configs of the sets within."""
+    if 'datasets' in cfg:
+        return [part for child in cfg['datasets'] for part in _parts(child)]
+    if 'dataset' in cfg and not _is_whole(cfg):
+        return _parts(cfg['dataset'])
+    return [deepcopy(dict(cfg))]
+
+
+def _is_whole(cfg: Dict[str, Any]) -> bool:
+    kind = cfg.get('type')
+    kind = DATASETS.get(kind) if isinstance(kind, str) else kind
+    return bool(getattr(kind, 'whole_images', False))

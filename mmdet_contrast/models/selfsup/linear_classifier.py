@@ -1,0 +1,149 @@
+"""Linear evaluation of a backbone."""
+
+from typing import Dict, List, Optional, Tuple, Union
+
+import torch
+import torch.nn.functional as F
+from mmdet.registry import MODELS
+from mmdet.structures import DetDataSample
+from mmengine.model import BaseModel
+from torch import Tensor, nn
+
+from ..contrast.sample_embeddings import embed_samples
+
+
+@MODELS.register_module()
+class LinearClassifier(BaseModel):
+    """A linear classifier on a backbone that is frozen and in eval mode.
+
+    The usual measure of a pre-trained backbone (MoCo, arXiv 1911.05722, section 4.1; SimSiam,
+    arXiv 2011.10566, section 4): how well the classes can be told apart by a linear map of its
+    features. Neither weights nor batch-normalisation statistics of the backbone move.
+
+    Samples are images with a class (``LabelledImageFolder``, ``BoxCrops``), whose features are
+    averaged over their positions, or detection samples, whose boxes are pooled by RoIAlign from
+    the features of the whole image.
+
+    Args:
+        backbone (dict): Config of any MMDetection backbone; what is evaluated comes from its
+            ``init_cfg``.
+        num_classes (int): Number of classes.
+        in_channels (int): Length of an embedding: channels of the level, times ``pool_size**2``
+            for boxes; of all levels together with ``level='all'``.
+        level (int | str): See :func:`~mmdet_contrast.models.contrast.sample_embeddings\
+.embed_regions`. Defaults to the last.
+        pool_size (int): Cells to a side of a box. Defaults to 1: its mean.
+        data_preprocessor (dict, optional): Config, usually of ``DetDataPreprocessor``.
+        init_cfg (dict, optional): Initialisation of the whole model.
+
+    Raises:
+        ValueError: In the first forward pass, if ``in_channels`` does not fit the backbone.
+
+    Examples:
+        >>> model = LinearClassifier(
+        ...     backbone=dict(type='ResNet', depth=18, init_cfg=dict(
+        ...         type='Pretrained', checkpoint='work_dirs/backbone.pth')),
+        ...     num_classes=3,
+        ...     in_channels=512,
+        ... )
+    """
+
+    def __init__(
+        self,
+        backbone: dict,
+        num_classes: int,
+        in_channels: int,
+        level: Union[int, str] = -1,
+        pool_size: int = 1,
+        data_preprocessor: Optional[dict] = None,
+        init_cfg: Optional[dict] = None,
+    ) -> None:
+        super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
+        self.backbone = MODELS.build(backbone)
+        self.backbone.requires_grad_(False)
+        self.classifier = nn.Linear(in_channels, num_classes)
+        self.level = level
+        self.pool_size = pool_size
+
+    def train(self, mode: bool = True) -> 'LinearClassifier':
+        """Set the mode of the classifier; the backbone stays in eval mode.
+
+        Args:
+            mode (bool): Whether to train.
+
+        Returns:
+            LinearClassifier: Itself.
+        """
+        super().train(mode)
+        self.backbone.eval()
+        return self
+
+    def forward(
+        self,
+        inputs: Tensor,
+        data_samples: Optional[List[DetDataSample]] = None,
+        mode: str = 'tensor',
+    ) -> Union[Tensor, Dict[str, Tensor], List[DetDataSample]]:
+        """Classify what has a label.
+
+        Args:
+            inputs (Tensor): (N, 3, H, W) preprocessed images.
+            data_samples (list[DetDataSample]): N samples: with ``gt_label`` in their metainfo, or
+                with boxes and labels in ``gt_instances``.
+            mode (str): ``'loss'``, ``'predict'`` or ``'tensor'``.
+
+        Returns:
+            dict[str, Tensor] | list[DetDataSample] | Tensor: ``'loss'``: ``loss_cls``, the
+            cross-entropy, and ``accuracy``, top-1 in [0, 1]. ``'predict'``: the samples with
+            ``class_scores`` (K, num_classes) and ``class_labels`` (K,) of the K things labelled
+            in each. ``'tensor'``: (K, num_classes) logits.
+
+        Raises:
+            ValueError: If the mode is unknown, or ``in_channels`` does not fit the backbone.
+        """
+        if mode not in ('loss', 'predict', 'tensor'):
+            raise ValueError(
+                f"LinearClassifier got mode={mode!r}, 'loss', 'predict' or 'tensor' expected."
+            )
+        logits, labels = self._classify(inputs, data_samples or [])
+        if mode == 'tensor':
+            return logits
+        if mode == 'predict':
+            return self._predict(logits, labels, data_samples)
+        if len(labels) == 0:
+            # connected to every parameter that learns
+            return dict(loss_cls=sum(p.sum() for p in self.classifier.parameters()) * 0)
+        hits = logits.detach().argmax(dim=1) == labels
+        return dict(loss_cls=F.cross_entropy(logits, labels), accuracy=hits.float().mean())
+
+    def _classify(self, inputs: Tensor, data_samples: List[DetDataSample]) -> Tuple[Tensor, Tensor]:
+        """Return logits (K, num_classes) and labels (K,)."""
+        with torch.no_grad():
+            feats = self.backbone(inputs)
+            feats = [feats] if isinstance(feats, Tensor) else list(feats)
+            vectors, labels = embed_samples(
+                feats, data_samples, inputs.shape[-2:], self.level, self.pool_size
+            )
+        width = self.classifier.in_features
+        if vectors.shape[1] != width:
+            raise ValueError(
+                f'LinearClassifier got in_channels={width}, but level={self.level!r} of the '
+                f'backbone gives embeddings of {vectors.shape[1]}: set '
+                f'model.in_channels={vectors.shape[1]}.'
+            )
+        return self.classifier(vectors).float(), labels
+
+    @staticmethod
+    def _predict(
+        logits: Tensor, labels: Tensor, data_samples: List[DetDataSample]
+    ) -> List[DetDataSample]:
+        """Share the scores out among the samples."""
+        counts = [
+            1 if 'gt_label' in sample.metainfo else len(sample.gt_instances)
+            for sample in data_samples
+        ]
+        scores = logits.softmax(dim=1).split(counts)
+        for sample, own, truth in zip(data_samples, scores, labels.split(counts)):
+            sample.class_scores = own
+            sample.class_labels = truth
+        return data_samples

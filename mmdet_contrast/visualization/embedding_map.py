@@ -1,0 +1,248 @@
+"""Pictures of embeddings: projected to two dimensions, coloured by class."""
+
+import os
+import os.path as osp
+from typing import Any, Dict, Optional, Sequence, Tuple, Union
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from mmengine.config import Config
+from mmengine.utils import mkdir_or_exist
+from torch import Tensor
+
+METHODS = ('pca', 'tsne')
+_LEGEND = 20
+_MARKERS = 'osD^vP*X'
+
+
+def project_embeddings(
+    embeddings: Tensor, method: str = 'pca', seed: int = 0
+) -> Tuple[np.ndarray, Optional[float]]:
+    """Project embeddings, scaled to length 1, to two dimensions.
+
+    Args:
+        embeddings (Tensor): (N, D) embeddings of any length, N at least 2.
+        method (str): ``'pca'``: the two directions of the largest variance, signs fixed so that
+            the same embeddings give the same picture. ``'tsne'``: scikit-learn's t-SNE (van der
+            Maaten and Hinton 2008), which keeps neighbours together; distances between groups, and
+            their sizes, mean nothing there.
+        seed (int): Seed of t-SNE. Defaults to 0.
+
+    Returns:
+        tuple[ndarray, float | None]: (N, 2) coordinates, and the part of the variance that they
+        show (PCA only).
+
+    Raises:
+        ValueError: If ``method`` is unknown, or there are fewer than two embeddings (four for
+            t-SNE), or one is not finite.
+        ImportError: If t-SNE is asked for and scikit-learn is not installed.
+    """
+    if method not in METHODS:
+        raise ValueError(f'method is {method!r}, but must be one of {", ".join(METHODS)}.')
+    least = 4 if method == 'tsne' else 2
+    if embeddings.dim() != 2 or len(embeddings) < least or not embeddings.isfinite().all():
+        raise ValueError(
+            f'embeddings of shape {tuple(embeddings.shape)} given, (N, D) of finite values with N '
+            f'of at least {least} expected.'
+        )
+    unit = F.normalize(embeddings.detach().cpu().double(), dim=1)
+    if method == 'tsne':
+        try:
+            from sklearn.manifold import TSNE
+        except ImportError as error:
+            raise ImportError(
+                't-SNE needs scikit-learn, which is not installed: `pip install scikit-learn`, or '
+                "use the method 'pca'."
+            ) from error
+        perplexity = min(30.0, (len(unit) - 1) / 3)
+        tsne = TSNE(2, perplexity=perplexity, init='pca', random_state=seed)
+        return tsne.fit_transform(unit.float().numpy()), None
+    centred = unit - unit.mean(dim=0)
+    _, values, axes = torch.linalg.svd(centred, full_matrices=False)
+    values, axes = F.pad(values, (0, 1))[:2], F.pad(axes, (0, 0, 0, 1))[:2]
+    largest = axes.gather(1, axes.abs().argmax(dim=1, keepdim=True))
+    points = centred @ (axes * largest.sign()).T
+    total = centred.square().sum().item()
+    return points.numpy(), values.square().sum().item() / total if total else 1.0
+
+
+def draw_embedding_map(
+    points: np.ndarray,
+    labels: Sequence[int],
+    classes: Sequence[str],
+    out_file: str,
+    title: str = '',
+    note: str = '',
+) -> str:
+    """Draw points coloured by class.
+
+    Args:
+        points (ndarray): (N, 2) coordinates.
+        labels (Sequence[int]): (N,) class indices.
+        classes (Sequence[str]): Class names.
+        out_file (str): PNG to write; its folder is made if absent.
+        title (str): Title.
+        note (str): Text below the picture.
+
+    Returns:
+        str: ``out_file``.
+
+    Raises:
+        ValueError: If there is no point, or not one label for each.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    labels = np.asarray(labels)
+    if not len(points) or points.shape != (len(labels), 2):
+        raise ValueError(
+            f'points of shape {points.shape} and {len(labels)} labels given, (N, 2) and N of at '
+            'least 1 expected.'
+        )
+    figure = Figure(figsize=(8.6, 6.4), layout='constrained')
+    FigureCanvasAgg(figure)
+    axis = figure.subplots()
+    counts = np.bincount(labels, minlength=len(classes))
+    # the largest classes first, so that the small ones lie on top of them
+    order = [int(i) for i in np.argsort(-counts, kind='stable') if counts[i]]
+    size = float(np.clip(14000 / len(labels), 7, 40))
+    style = dict(alpha=0.75, linewidths=0.3, edgecolors='white')
+    rest = order[_LEGEND:]
+    if rest:
+        own = np.isin(labels, rest)
+        text = f'{len(rest)} other classes ({own.sum()})'
+        axis.scatter(*points[own].T, s=size * 0.6, color='0.7', label=text, **style)
+    for i in order[:_LEGEND]:
+        # the colour belongs to the class, whichever others occur
+        colour, marker = f'C{i % 10}', _MARKERS[i // 10 % len(_MARKERS)]
+        own = labels == i
+        name = f'{classes[i]} ({counts[i]})'
+        axis.scatter(*points[own].T, s=size, color=colour, marker=marker, label=name, **style)
+    axis.set_title(title)
+    axis.set_xlabel(note, fontsize=9)
+    axis.set_xticks([])
+    axis.set_yticks([])
+    handles, names = axis.get_legend_handles_labels()
+    # named in the order of the classes, the grey rest last
+    places = sorted(range(len(order[:_LEGEND])), key=lambda i: order[i])
+    places = [i + bool(rest) for i in places] + [0] * bool(rest)
+    handles, names = [handles[i] for i in places], [names[i] for i in places]
+    legend = axis.legend(
+        handles, names, loc='center left', bbox_to_anchor=(1.01, 0.5), fontsize=10, frameon=False
+    )
+    for handle in legend.legend_handles:
+        handle.set_sizes([45])
+        handle.set_alpha(1)
+    mkdir_or_exist(osp.dirname(osp.abspath(out_file)))
+    figure.savefig(out_file, dpi=130)
+    return out_file
+
+
+def save_embedding_map(
+    config: Union[str, 'os.PathLike[str]', Config],
+    checkpoint: str,
+    out_file: str,
+    method: str = 'pca',
+    module: Optional[str] = None,
+    level: Union[int, str] = 'scale',
+    pool_size: int = 1,
+    max_samples: Optional[int] = 2000,
+    max_points: int = 5000,
+    k: int = 200,
+    temperature: float = 0.1,
+    batch_size: int = 8,
+    device: Optional[str] = None,
+    progress: bool = True,
+    cfg_options: Optional[Dict[str, Any]] = None,
+) -> Dict[str, float]:
+    """Draw the embeddings of the validation boxes of a detector.
+
+    The title says how many of them their nearest training boxes classify rightly; this is what
+    :class:`~mmdet_contrast.engine.hooks.KNNMonitorHook` logs as ``knn/top1``, from the embeddings
+    in all their dimensions.
+
+    Args:
+        config (str | PathLike | Config): Config of the detector, with a ``train_dataloader`` and
+            a ``val_dataloader``.
+        checkpoint (str): File with its weights.
+        out_file (str): PNG to write; its folder is made if absent.
+        method (str): See :func:`project_embeddings`.
+        module (str, optional): See ``BoxEmbedder``.
+        level (int | str): See ``BoxEmbedder``.
+        pool_size (int): See ``BoxEmbedder``.
+        max_samples (int, optional): At most so many images of each set, spread evenly.
+        max_points (int): At most so many boxes are drawn, spread evenly; the accuracy is of all.
+        k (int): Neighbours that vote.
+        temperature (float): Of the votes.
+        batch_size (int): Images in a batch.
+        device (str, optional): E.g. 'cpu' or 'cuda:1'. Defaults to the first GPU, if there is one.
+        progress (bool): Whether to show a progress bar.
+        cfg_options (dict, optional): Dotted config keys and their new values.
+
+    Returns:
+        dict[str, float]: ``top1``, ``top5``, ``class_mean``, ``std``, ``queries`` and ``bank``.
+
+    Raises:
+        ValueError: If the config, the method or the module cannot be used, or there is no box.
+        FileNotFoundError: If there is no such checkpoint.
+        ImportError: If t-SNE is asked for and scikit-learn is not installed.
+
+    Example:
+        >>> save_embedding_map('configs/retina_shapes.py', 'epoch_10.pth', 'map.png')
+    """
+    # Imported here because the evaluation takes hooks of this package to capture feature maps.
+    from mmdet_contrast.evaluation.box_embedder import BoxEmbedder
+    from mmdet_contrast.evaluation.functional import embedding_std, knn_accuracy
+    from mmdet_contrast.evaluation.labelled_samples import labelled_samples
+    from mmdet_contrast.visualization.detector_input import load_detector
+
+    if method not in METHODS:
+        raise ValueError(f'method is {method!r}, but must be one of {", ".join(METHODS)}.')
+    model = load_detector(config, checkpoint, device, cfg_options)
+    cfg = model.cfg
+    absent = [key for key in ('train_dataloader', 'val_dataloader') if cfg.get(key) is None]
+    if absent:
+        raise ValueError(f'the config has no {absent[0]}: give the one of a detector.')
+    pipeline = cfg.val_dataloader.dataset.pipeline
+    embedder = BoxEmbedder(module, level, pool_size)
+    bank_samples, query_samples = (
+        labelled_samples(cfg[f'{split}_dataloader'].dataset, pipeline, max_samples, f'{split} set')
+        for split in ('train', 'val')
+    )
+    bank, queries = (
+        embedder.embed_dataset(model, samples.dataset, batch_size, progress=progress)
+        for samples in (bank_samples, query_samples)
+    )
+    for name, found in (('training', bank), ('validation', queries)):
+        if len(found.labels) < 2:
+            raise ValueError(
+                f'{len(found.labels)} boxes are in the images of the {name} set, at least 2 '
+                'expected: check its ann_file and classes.'
+            )
+    classes = query_samples.classes
+    values = knn_accuracy(*queries, *bank, num_classes=len(classes), k=k, temperature=temperature)
+    values['std'] = embedding_std(queries.vectors)
+    values.update(queries=len(queries.labels), bank=len(bank.labels))
+
+    count = min(max_points, len(queries.labels))
+    chosen = torch.linspace(0, len(queries.labels) - 1, count).round().long()
+    points, shown = project_embeddings(queries.vectors.cpu()[chosen], method)
+    name = osp.splitext(osp.basename(cfg.filename or 'config'))[0]
+    layer = f'{embedder.name_of(model)}, ' + (
+        f'level {level}' if isinstance(level, int) else f"level '{level}'"
+    )
+    note = 'PCA' if method == 'pca' else 't-SNE'
+    note += f' ({shown:.0%} of the variance)' if shown is not None else ''
+    drawn = f'{count} of {len(queries.labels)}' if count < len(queries.labels) else f'{count}'
+    note += f' of {drawn} validation boxes; neighbours among {len(bank.labels)} training boxes'
+    draw_embedding_map(
+        points,
+        queries.labels.cpu()[chosen].numpy(),
+        classes,
+        out_file,
+        f'{name}: {layer}\n'
+        f'kNN top-1 {values["top1"]:.3f}, mean over classes {values["class_mean"]:.3f}',
+        note,
+    )
+    return values

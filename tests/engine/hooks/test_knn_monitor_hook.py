@@ -1,0 +1,262 @@
+"""The monitor: what it logs, that it changes nothing, what it refuses."""
+
+import json
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from mmengine.config import Config
+from mmengine.runner import Runner
+
+from mmdet_contrast import config_path
+from mmdet_contrast.engine.hooks import KNNMonitorHook
+from mmdet_contrast.evaluation.functional import alignment, embedding_std, uniformity
+
+sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[2]))
+from knn_runs import equal, tiny_config, train, weights_of  # noqa: E402
+from lightly_knn import lightly_knn_predict  # noqa: E402
+
+CLASSES = ['striped_disc', 'checkered_square', 'dotted_triangle']
+HOOK = dict(type='KNNMonitorHook', progress=False)
+
+
+@pytest.fixture(scope='module')
+def plain(tiny_shapes, tmp_path_factory):
+    """Weights after two epochs without the hook."""
+    return weights_of(train(tiny_shapes, tmp_path_factory.mktemp('plain'))[0])
+
+
+@pytest.fixture(scope='module')
+def monitored(tiny_shapes, tmp_path_factory):
+    """A run that looks at its features each epoch and before."""
+    folder = tmp_path_factory.mktemp('monitored')
+    hook = dict(
+        HOOK, at_start=True, progress=True, num_workers=1, stats=['std', 'uniformity'], level='all'
+    )
+    return train(tiny_shapes, folder, hook), folder
+
+
+def test_training_is_the_same_to_the_last_bit(plain, monitored):
+    assert equal(plain, weights_of(monitored[0][0]))
+
+
+def test_the_log_has_the_figures_of_each_epoch(monitored):
+    (runner, rows), folder = monitored
+    assert [row['step'] for row in rows] == [0, 1, 2]
+    for row in rows:
+        assert 0 <= row['knn/top1'] <= row['knn/top5'] == 1
+        assert 0 < row['knn/std'] < 1 and row['knn/uniformity'] < 0
+        assert not [key for key in row if 'loss' in key]
+    text = '\n'.join(path.read_text() for path in folder.glob('*/*.log'))
+    assert text.count('knn/top1: ') == 3 and 'bank of' in text and '1/sqrt(80)' in text
+
+
+def test_figures_are_those_of_the_boxes(tiny_shapes, monitored):
+    """The last look again, by hand: images, scaled boxes, RoIAlign, lightly's votes."""
+    from mmcv.ops import roi_align
+    from mmdet.structures.bbox import bbox2roi
+
+    (runner, rows), _ = monitored
+    model = runner.model.eval()
+    vectors, labels = {}, {}
+    for split in ('train', 'val'):
+        annotations = json.loads(
+            (tiny_shapes / 'annotations' / f'instances_{split}.json').read_text()
+        )
+        names = {x['id']: x['name'] for x in annotations['categories']}
+        parts, classes = [], []
+        for image in annotations['images']:
+            picture = cv2.imread(str(tiny_shapes / split / image['file_name']))
+            scale = 64 / picture.shape[0]
+            picture = cv2.resize(picture, (64, 64), interpolation=cv2.INTER_LINEAR)
+            inputs = torch.from_numpy(picture).permute(2, 0, 1).contiguous()
+            own = [
+                x
+                for x in annotations['annotations']
+                if x['image_id'] == image['id'] and not x['iscrowd']
+            ]
+            boxes = [[x, y, x + w, y + h] for x, y, w, h in (x['bbox'] for x in own)]
+            rois = bbox2roi([torch.tensor(boxes).reshape(-1, 4) * scale])
+            batch = model.data_preprocessor(dict(inputs=[inputs], data_samples=None), False)
+            with torch.no_grad():
+                feats = model.extract_feat(batch['inputs'])
+            levels = [
+                F.normalize(roi_align(x, rois, (1, 1), 1 / s, 8, 'avg', True).flatten(1), dim=1)
+                for x, s in zip(feats, (8, 16, 32, 64, 128))
+            ]
+            parts.append(torch.cat(levels, dim=1))
+            classes += [CLASSES.index(names[x['category_id']]) for x in own]
+        vectors[split] = F.normalize(torch.cat(parts), dim=1)
+        labels[split] = torch.tensor(classes)
+    bank = vectors['train']
+    predicted = lightly_knn_predict()(
+        vectors['val'], bank.T, labels['train'], 3, knn_k=min(200, len(bank)), knn_t=0.1
+    )
+    top1 = (predicted[:, 0] == labels['val']).double().mean().item()
+    assert rows[-1]['knn/top1'] == pytest.approx(top1, abs=1e-6)
+    assert rows[-1]['knn/std'] == pytest.approx(embedding_std(vectors['val']), rel=1e-4)
+    assert rows[-1]['knn/uniformity'] == pytest.approx(uniformity(vectors['val']), rel=1e-4)
+
+
+def test_iterations_samples_and_views(plain, tiny_shapes, tmp_path):
+    """Counted in iterations, with modes of the middle of an epoch, on a contrastive config."""
+    without = weights_of(train(tiny_shapes, tmp_path / 'a', contrastive=True)[0])
+    hook = dict(
+        HOOK,
+        by_epoch=False,
+        interval=2,
+        max_samples=6,
+        max_view_samples=5,
+        level='scale',
+        stats=['alignment'],
+    )
+    runner, rows = train(tiny_shapes, tmp_path / 'b', hook, contrastive=True)
+    assert equal(without, weights_of(runner)) and not equal(without, plain)
+    assert [row['step'] for row in rows] == [2, 4, 6]
+    assert all(0 < row['knn/alignment'] < 4 and 'knn/std' not in row for row in rows)
+    text = '\n'.join(path.read_text() for path in (tmp_path / 'b').glob('*/*.log'))
+    assert 'bank is 6 of 12 samples (max_samples)' in text
+    assert 'set of queries is' not in text
+    # the pair of views by hand
+    monitor = next(h for h in runner.hooks if isinstance(h, KNNMonitorHook))
+    runner.model.eval()
+    pairs = monitor.embedder.embed_dataset(runner.model, monitor._views, pairs=True)
+    first, second = pairs.vectors.chunk(2, dim=1)
+    assert alignment(first, second) == pytest.approx(rows[-1]['knn/alignment'], rel=1e-4)
+    # a view shows the middle of its box: alike, and not the same
+    shuffled = alignment(first, second.roll(1, 0))
+    assert 1e-6 < alignment(first, second) < shuffled
+
+
+def test_alignment_without_views_is_left_out_with_a_sentence(tiny_shapes, tmp_path):
+    _, rows = train(tiny_shapes, tmp_path, dict(HOOK, stats=['alignment']), max_epochs=1)
+    assert 'knn/alignment' not in rows[0] and 'knn/top1' in rows[0]
+    text = '\n'.join(path.read_text() for path in tmp_path.glob('*/*.log'))
+    assert 'leaves knn/alignment out: the training data has no contrastive view' in text
+
+
+def folder_of_colours(root, classes=('red', 'green', 'blue'), count=4):
+    for number, name in enumerate(classes):
+        (root / name).mkdir(parents=True)
+        for i in range(count):
+            picture = np.random.randint(0, 60, (40, 48, 3)).astype(np.uint8)
+            picture[..., 2 - number % 3] += 180
+            cv2.imwrite(str(root / name / f'{i}.png'), picture)
+
+
+def test_image_folders(tiny_shapes, tmp_path):
+    for split in ('train', 'val'):
+        folder_of_colours(tmp_path / split)
+    cfg = Config.fromfile(config_path('retina_shapes.py'))
+    folder = dict(type='LabelledImageFolder', pipeline=cfg.test_pipeline)
+    hook = dict(
+        HOOK,
+        bank=dict(folder, data_root=str(tmp_path / 'train')),
+        queries=dict(folder, data_root=str(tmp_path / 'val')),
+        module='backbone',
+        level=-1,
+        k=3,
+    )
+    _, rows = train(tiny_shapes, tmp_path / 'run', hook, max_epochs=1)
+    # colours are told apart by any network
+    assert rows[0]['knn/top1'] == 1
+    (tmp_path / 'val' / 'red').rename(tmp_path / 'val' / 'rot')
+    with pytest.raises(ValueError, match=r"bank has the classes .*'red'.*'rot'"):
+        train(tiny_shapes, tmp_path / 'run2', hook, max_epochs=1)
+
+
+def test_pretraining_with_boxes_of_the_backbone(tiny_shapes, tmp_path):
+    """A model without neck and head, two views in training, no validation."""
+    cfg = Config.fromfile(config_path('simsiam/simsiam_shapes.py'))
+    cfg.model.backbone.base_channels = 4
+    cfg.model.projector.channels = (32, 16, 16, 16)
+    cfg.model.predictor.channels = (16, 4, 16)
+    cfg.train_dataloader.update(batch_size=6)
+    cfg.train_dataloader.dataset.data_root = f'{tiny_shapes}/train'
+    cfg.train_cfg.max_epochs = 1
+    cfg.work_dir, cfg.experiment_name = str(tmp_path), f'knn-{str(tmp_path)[-60:]}'
+    cfg.visualizer = dict(
+        type='DetLocalVisualizer', name=str(tmp_path), vis_backends=[dict(type='LocalVisBackend')]
+    )
+    bank = bank_config(tiny_shapes, 'annotations/instances_train.json')
+    queries = dict(bank, ann_file='annotations/instances_val.json', data_prefix=dict(img='val/'))
+    cfg.custom_hooks = [dict(HOOK, bank=bank, queries=queries)]
+    Runner.from_cfg(cfg).train()
+    (log,) = tmp_path.glob('*/*.log')
+    assert 'knn/top1: ' in log.read_text() and ', backbone, 1/sqrt(32)' in log.read_text()
+    cfg.custom_hooks = [HOOK]
+    cfg.experiment_name += '2'
+    with pytest.raises(ValueError, match='no data set config in val_dataloader.*give queries='):
+        Runner.from_cfg(cfg).train()
+
+
+def test_epochs_of_a_training_that_has_none(tiny_shapes, tmp_path):
+    cfg = tiny_config(tiny_shapes, tmp_path, [HOOK])
+    cfg.train_cfg = dict(type='IterBasedTrainLoop', max_iters=2, val_interval=100)
+    with pytest.raises(ValueError, match='counts iterations.*set by_epoch=False'):
+        Runner.from_cfg(cfg).train()
+
+
+def without_boxes(root, tmp_path, drop):
+    """A copy of the annotations of training without the boxes of some classes."""
+    path = root / 'annotations' / 'instances_train.json'
+    data = json.loads(path.read_text())
+    names = {x['id']: x['name'] for x in data['categories']}
+    data['annotations'] = [x for x in data['annotations'] if names[x['category_id']] not in drop]
+    out = tmp_path / 'bank.json'
+    out.write_text(json.dumps(data))
+    return str(out), list(names.values())
+
+
+def bank_config(root, ann_file):
+    cfg = Config.fromfile(config_path('retina_shapes.py'))
+    bank = cfg.train_dataloader.dataset.to_dict()
+    return dict(bank, data_root=f'{root}/', ann_file=ann_file, pipeline=cfg.test_pipeline)
+
+
+def test_a_class_without_boxes_is_named(tiny_shapes, tmp_path):
+    ann_file, names = without_boxes(tiny_shapes, tmp_path, ['checkered_square'])
+    hook = dict(HOOK, bank=bank_config(tiny_shapes, ann_file))
+    _, rows = train(tiny_shapes, tmp_path, hook)
+    assert all(row['knn/top1'] < 1 for row in rows)
+    text = '\n'.join(path.read_text() for path in tmp_path.glob('*/*.log'))
+    assert text.count("no box of ['checkered_square']") == 1
+
+
+def test_an_empty_bank_is_one_sentence(tiny_shapes, tmp_path):
+    ann_file, names = without_boxes(tiny_shapes, tmp_path, CLASSES)
+    hook = dict(HOOK, bank=bank_config(tiny_shapes, ann_file))
+    with pytest.raises(ValueError, match='no labelled box in the 12 images of bank'):
+        train(tiny_shapes, tmp_path, hook, max_epochs=1)
+
+
+@pytest.mark.parametrize(
+    'options, words',
+    [
+        (dict(interval=0), 'interval=0, a positive number'),
+        (dict(k=-1), 'k=-1, a positive number'),
+        (dict(max_samples=0), 'max_samples=0'),
+        (dict(stats=['mean']), r"stats=\['mean'\], a list of"),
+        (dict(stats='std'), "stats='std', a list of"),
+        (dict(level='p3'), "level='p3' given"),
+        (dict(pool_size=0), 'pool_size=0 given'),
+    ],
+)
+def test_bad_options(options, words):
+    with pytest.raises(ValueError, match=words):
+        KNNMonitorHook(**options)
+
+
+def test_a_module_or_level_that_is_not_there(tiny_shapes, tmp_path):
+    for options, words in (
+        (dict(module='nek'), "no module 'nek'.*did you mean neck"),
+        (dict(module='backbone.layer2', level=1), 'level=1 given.*one of the 1 levels'),
+    ):
+        hook = dict(HOOK, at_start=True, **options)
+        with pytest.raises(ValueError, match=words):
+            train(tiny_shapes, tmp_path / str(len(words)), hook, max_epochs=1)

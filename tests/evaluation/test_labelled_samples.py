@@ -1,0 +1,103 @@
+"""Data sets to embed: where boxes are, wrappers, samples, messages."""
+
+import json
+
+import pytest
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+
+from mmdet_contrast import config_path
+from mmdet_contrast.evaluation.labelled_samples import arrange_pipeline, labelled_samples
+
+
+@pytest.fixture
+def cfg(tiny_shapes):
+    init_default_scope('mmdet')
+    cfg = Config.fromfile(config_path('retina_shapes.py'))
+    for split in ('train', 'val'):
+        cfg[f'{split}_dataloader'].dataset.data_root = f'{tiny_shapes}/'
+    for step in cfg.test_pipeline:
+        if 'scale' in step:
+            step.scale = (48, 48)
+    return cfg
+
+
+def test_boxes_are_in_pixels_of_the_resized_image(cfg, tiny_shapes):
+    samples = labelled_samples(cfg.train_dataloader.dataset, cfg.test_pipeline)
+    annotations = json.loads((tiny_shapes / 'annotations' / 'instances_train.json').read_text())
+    assert samples.total == len(samples.dataset) == 12
+    assert samples.classes == ('striped_disc', 'checkered_square', 'dotted_triangle')
+    # crowds take no part
+    objects = [x for x in annotations['annotations'] if not x['iscrowd']]
+    seen = 0
+    for item in samples.dataset:
+        sample = item['data_samples']
+        own = [x['bbox'] for x in objects if x['image_id'] == sample.img_id]
+        assert len(sample.gt_instances) == len(own)
+        for box, (x, y, w, h) in zip(sample.gt_instances.bboxes.tensor.tolist(), own):
+            assert box == pytest.approx([x / 2, y / 2, (x + w) / 2, (y + h) / 2], abs=1e-4)
+            seen += 1
+    assert seen == len(objects) > 12
+
+
+def test_wrappers_are_taken_off_and_sets_joined(cfg):
+    dataset = cfg.train_dataloader.dataset
+    wrapped = dict(
+        type='ConcatDataset',
+        datasets=[
+            dict(type='RepeatDataset', times=5, dataset=dataset),
+            dict(type='MultiImageMixDataset', dataset=dataset, pipeline=[dict(type='Mosaic')]),
+        ],
+    )
+    samples = labelled_samples(wrapped, cfg.test_pipeline)
+    assert len(samples.dataset) == 24
+
+
+def test_samples_are_spread_evenly(cfg):
+    samples = labelled_samples(cfg.train_dataloader.dataset, cfg.test_pipeline, max_samples=3)
+    assert (len(samples.dataset), samples.total) == (3, 12)
+    assert samples.dataset.indices == [0, 6, 11]
+
+
+def test_the_config_is_not_changed(cfg):
+    before = cfg.pretty_text
+    labelled_samples(cfg.train_dataloader.dataset, cfg.test_pipeline)
+    assert cfg.pretty_text == before
+
+
+def test_annotations_come_after_the_image():
+    pipeline = [
+        dict(type='mmdet.LoadImageFromFile'),
+        dict(type='mmdet.Resize', scale=(8, 8)),
+        dict(type='mmdet.LoadAnnotations', with_bbox=True, with_mask=True),
+        dict(type='mmdet.PackDetInputs', meta_keys=('img_id',)),
+    ]
+    names = [step['type'].split('.')[-1] for step in arrange_pipeline(pipeline)]
+    assert names == ['LoadImageFromFile', 'LoadAnnotations', 'Resize', 'PackDetInputs']
+    whole = arrange_pipeline(pipeline, whole_images=True)
+    assert len(whole) == 3
+    assert {'img_id', 'img_shape', 'gt_label'} <= set(whole[-1]['meta_keys'])
+    assert pipeline[-1]['meta_keys'] == ('img_id',)
+
+
+@pytest.mark.parametrize(
+    'pipeline, words',
+    [
+        ([], 'has no pipeline'),
+        ([dict(type='PackDetInputs')], 'loads no image'),
+        (
+            [dict(type='LoadImageFromFile'), dict(type='PackContrastiveInputs')],
+            'ends in PackContrastiveInputs, PackDetInputs expected',
+        ),
+    ],
+)
+def test_pipelines_that_do_not_fit(cfg, pipeline, words):
+    with pytest.raises(ValueError, match=words):
+        labelled_samples(cfg.train_dataloader.dataset, pipeline)
+
+
+def test_classes_that_differ(cfg):
+    other = Config(dict(cfg.train_dataloader.dataset, metainfo=dict(classes=('striped_disc',))))
+    both = dict(type='ConcatDataset', datasets=[cfg.train_dataloader.dataset, other])
+    with pytest.raises(ValueError, match='one list of names expected'):
+        labelled_samples(both, cfg.test_pipeline)

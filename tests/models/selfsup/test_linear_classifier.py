@@ -1,0 +1,142 @@
+"""Linear evaluation: the backbone stands still, the classifier learns."""
+
+import pytest
+import torch
+from mmcv.transforms import Compose
+from mmdet.registry import DATASETS, METRICS, MODELS, TRANSFORMS
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmengine.runner import Runner
+
+from mmdet_contrast import config_path
+from mmdet_contrast.models.selfsup import LinearClassifier
+
+BACKBONE = dict(type='mmdet.ResNet', depth=18, base_channels=4, out_indices=(2, 3), norm_eval=False)
+
+
+def build(**kwargs):
+    return LinearClassifier(**{'backbone': BACKBONE, 'num_classes': 3, 'in_channels': 32, **kwargs})
+
+
+def tiny(root, work_dir, boxes=False):
+    cfg = Config.fromfile(config_path('simsiam/linear_shapes.py'))
+    if boxes:
+        plain = Config.fromfile(config_path('retina_shapes.py'))
+        for split in ('train', 'val'):
+            cfg[f'{split}_dataloader'].dataset = plain[f'{split}_dataloader'].dataset
+    cfg.work_dir, cfg.experiment_name = str(work_dir), f'linear-{str(work_dir)[-60:]}'
+    cfg.visualizer = dict(type='DetLocalVisualizer', name=str(work_dir), vis_backends=[])
+    cfg.model.backbone.update(base_channels=4, init_cfg=None)
+    cfg.model.in_channels = 32
+    cfg.train_cfg.update(max_epochs=3, val_interval=3)
+    for split in ('train', 'val'):
+        data = cfg[f'{split}_dataloader'].dataset
+        (data if boxes else data.dataset).data_root = f'{root}/'
+    cfg.test_dataloader = cfg.test_evaluator = cfg.test_cfg = None
+    return cfg
+
+
+@pytest.mark.parametrize('boxes', [False, True])
+def test_only_the_classifier_moves(tiny_shapes, tmp_path, boxes):
+    runner = Runner.from_cfg(tiny(tiny_shapes, tmp_path, boxes))
+    runner.model.init_weights()
+    runner.model._is_init = True
+    before = {k: v.clone() for k, v in runner.model.state_dict().items()}
+    seen = []
+    losses = runner.model.train_step
+
+    def step(*args, **kwargs):
+        result = losses(*args, **kwargs)
+        seen.append(float(result['loss_cls']))
+        return result
+
+    runner.model.train_step = step
+    runner.train()
+    after = runner.model.state_dict()
+    buffers = [key for key in before if 'running' in key or 'num_batches' in key]
+    assert buffers
+    for key in before:
+        if key.startswith('backbone.'):
+            assert torch.equal(before[key], after[key]), key
+        elif key.startswith('classifier.'):
+            assert not torch.equal(before[key], after[key]), key
+    assert seen[-1] < seen[0]
+    metrics = runner.val_loop.run()
+    assert 0 <= metrics['accuracy/top1'] <= 1 and 0 <= metrics['accuracy/class_mean'] <= 1
+
+
+def crops(labels=(0, 2)):
+    from mmdet.structures import DetDataSample
+
+    return [DetDataSample(metainfo=dict(img_shape=(64, 64), gt_label=i)) for i in labels]
+
+
+def test_loss_and_predictions_by_hand():
+    model = build().train()
+    assert model.training and not any(m.training for m in model.backbone.modules())
+    assert [n for n, p in model.named_parameters() if p.requires_grad] == [
+        'classifier.weight',
+        'classifier.bias',
+    ]
+    inputs, samples = torch.rand(2, 3, 64, 64), crops()
+    features = model.backbone(inputs)[-1].mean(dim=(2, 3))
+    logits = features @ model.classifier.weight.T + model.classifier.bias
+    torch.testing.assert_close(model(inputs, samples), logits)
+    losses = model(inputs, samples, mode='loss')
+    expected = -logits.log_softmax(dim=1)[[0, 1], [0, 2]].mean()
+    torch.testing.assert_close(losses['loss_cls'], expected)
+    assert losses['accuracy'] == (logits.argmax(dim=1) == torch.tensor([0, 2])).float().mean()
+    first, second = model(inputs, samples, mode='predict')
+    torch.testing.assert_close(second.class_scores, logits[1:].softmax(dim=1))
+    assert first.class_labels.tolist() == [0] and second.class_labels.tolist() == [2]
+
+
+def test_all_levels_are_joined():
+    model = build(level='all', in_channels=16 + 32)
+    assert model(torch.rand(2, 3, 64, 64), crops()).shape == (2, 3)
+
+
+def test_a_batch_without_boxes_is_zero_and_connected():
+    from mmdet.structures import DetDataSample
+    from mmengine.structures import InstanceData
+
+    sample = DetDataSample(metainfo=dict(img_shape=(64, 64)))
+    sample.gt_instances = InstanceData(
+        bboxes=torch.zeros(0, 4), labels=torch.zeros(0, dtype=torch.long)
+    )
+    model = build().train()
+    losses = model(torch.rand(1, 3, 64, 64), [sample], mode='loss')
+    losses['loss_cls'].backward()
+    assert losses['loss_cls'] == 0
+    assert all((p.grad == 0).all() for p in model.classifier.parameters())
+    (predicted,) = model(torch.rand(1, 3, 64, 64), [sample], mode='predict')
+    assert predicted.class_scores.shape == (0, 3)
+
+
+@pytest.mark.parametrize('name', ['shapes', 'bccd', 'folder'])
+def test_shipped_configs_fit_together(name):
+    init_default_scope('mmdet')
+    cfg = Config.fromfile(config_path(f'simsiam/linear_{name}.py'))
+    backbone = cfg.model.backbone
+    # what the detector of the same data starts from
+    if name != 'folder':
+        detector = Config.fromfile(config_path(f'retina_{name}.py')).model.backbone
+        assert backbone.base_channels == detector.base_channels
+        classes = cfg.train_dataloader.dataset.dataset.metainfo.classes
+        assert cfg.model.num_classes == len(classes)
+    backbone.init_cfg = None
+    model = MODELS.build(cfg.model)
+    assert model(torch.rand(1, 3, 64, 64), crops([0])).shape == (1, cfg.model.num_classes)
+    for split in ('train', 'val', 'test'):
+        data = cfg[f'{split}_dataloader'].dataset
+        assert DATASETS.get(data.type).whole_images
+        Compose([TRANSFORMS.build(step) for step in data.pipeline])
+        assert 'gt_label' in data.pipeline[-1].meta_keys
+    METRICS.build(cfg.val_evaluator)
+
+
+def test_bad_input_is_one_sentence():
+    with pytest.raises(ValueError, match='in_channels=7.*set model.in_channels=32'):
+        build(in_channels=7)(torch.rand(1, 3, 64, 64), crops([0]))
+    with pytest.raises(ValueError, match="mode='train'"):
+        build()(torch.rand(1, 3, 64, 64), crops([0]), mode='train')

@@ -1,0 +1,110 @@
+"""The monitor in two gloo processes: what one process measures, and no hanging."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+from mmengine.runner import Runner
+
+sys.path.insert(0, str(Path(__file__).parent / 'engine' / 'hooks'))
+from knn_runs import tiny_config  # noqa: E402
+
+from mmdet_contrast.engine.hooks import KNNMonitorHook  # noqa: E402
+from mmdet_contrast.engine.hooks._undisturbed import undisturbed  # noqa: E402
+from mmdet_contrast.evaluation.functional import knn_accuracy  # noqa: E402
+
+HOOK = dict(type='KNNMonitorHook', stats=['std', 'uniformity', 'alignment'], max_samples=11)
+
+
+def sets_of(runner):
+    """Embeddings of bank and queries with the runner's model."""
+    monitor = next(hook for hook in runner.hooks if isinstance(hook, KNNMonitorHook))
+    model = getattr(runner.model, 'module', runner.model)
+    model.eval()
+    if not monitor._sets:
+        monitor._build(runner)
+    return [monitor.embedder.embed_dataset(model, part.dataset) for part in monitor._sets]
+
+
+def work(rank, folder, root):
+    """What each of the two processes does."""
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        'gloo', init_method=f'file://{folder}/rendezvous', rank=rank, world_size=2
+    )
+    cfg = tiny_config(root, Path(folder) / 'run', [HOOK], max_epochs=1, contrastive=True)
+    cfg.launcher = 'pytorch'
+    cfg.model_wrapper_cfg = dict(
+        type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=False
+    )
+    runner = Runner.from_cfg(cfg)
+    runner.train()
+    model = runner.model.module
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    with undisturbed(model):
+        bank, queries = sets_of(runner)
+    values = knn_accuracy(*queries, *bank, num_classes=3)
+    after = model.state_dict()
+    kept = all(torch.equal(before[key], after[key]) for key in before)
+    torch.save(
+        dict(values=values, bank=tuple(bank), weights=before, kept=kept),
+        f'{folder}/rank{rank}.pt',
+    )
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope='module')
+def results(tiny_shapes, tmp_path_factory):
+    folder = str(tmp_path_factory.mktemp('ranks'))
+    processes = [
+        subprocess.Popen(
+            [sys.executable, __file__, folder, str(rank), str(tiny_shapes)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=dict(os.environ, LOCAL_RANK=str(rank)),
+        )
+        for rank in (0, 1)
+    ]
+    try:
+        outputs = [process.communicate(timeout=240) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    errors = '\n'.join(output[1] for output in outputs)
+    assert [process.returncode for process in processes] == [0, 0], errors
+    return [torch.load(f'{folder}/rank{rank}.pt') for rank in (0, 1)], outputs
+
+
+def test_both_processes_hold_what_one_process_measures(results, tiny_shapes, tmp_path):
+    ranks, _ = results
+    assert ranks[0]['values'] == ranks[1]['values']
+    # each process has statistics of its own, and keeps them
+    first, second = (rank['weights']['backbone.bn1.running_mean'] for rank in ranks)
+    assert not torch.equal(first, second) and ranks[0]['kept'] and ranks[1]['kept']
+    cfg = tiny_config(tiny_shapes, tmp_path, [HOOK], contrastive=True)
+    runner = Runner.from_cfg(cfg)
+    runner.model.load_state_dict(ranks[0]['weights'])
+    bank, queries = sets_of(runner)
+    assert knn_accuracy(*queries, *bank, num_classes=3) == pytest.approx(ranks[0]['values'])
+    # the same boxes, in another order
+    for ours, theirs in zip(bank, ranks[1]['bank']):
+        assert ours.shape == theirs.shape
+        torch.testing.assert_close(
+            ours.double().sum(dim=0), theirs.double().sum(dim=0), rtol=1e-4, atol=1e-4
+        )
+
+
+def test_one_process_shows_progress_and_writes(results):
+    _, outputs = results
+    assert '11/11' in outputs[0][0] and '11/11' not in outputs[1][0]
+    assert outputs[0][0].count('knn/alignment: ') + outputs[0][1].count('knn/alignment: ') == 1
+
+
+if __name__ == '__main__':
+    work(int(sys.argv[2]), sys.argv[1], sys.argv[3])

@@ -1,0 +1,138 @@
+"""Projection and picture of embeddings, and the tool."""
+
+import builtins
+import runpy
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from mmengine.config import Config
+from mmengine.runner import Runner
+
+from mmdet_contrast.visualization import (
+    draw_embedding_map,
+    project_embeddings,
+    save_embedding_map,
+)
+
+sys.path.insert(0, str(Path(__file__).parents[1] / 'engine' / 'hooks'))
+from knn_runs import tiny_config  # noqa: E402
+
+TOOL = Path(__file__).parents[2] / 'tools' / 'analysis_tools' / 'embedding_map.py'
+
+
+def test_pca_equals_the_eigenvectors_of_the_covariance():
+    x = torch.randn(50, 6) * torch.tensor([5.0, 3, 1, 1, 1, 1])
+    points, shown = project_embeddings(x)
+    unit = F.normalize(x.double(), dim=1).numpy()
+    values, axes = np.linalg.eigh(np.cov(unit.T))
+    assert shown == pytest.approx(values[-2:].sum() / values.sum())
+    expected = (unit - unit.mean(axis=0)) @ axes[:, [-1, -2]]
+    for ours, theirs in zip(points.T, expected.T):
+        sign = np.sign((ours * theirs).sum())
+        np.testing.assert_allclose(ours, sign * theirs, atol=1e-6)
+
+
+def test_pca_of_one_dimension_and_of_a_collapse():
+    points, _ = project_embeddings(torch.tensor([[1.0], [-2.0], [3.0]]))
+    np.testing.assert_allclose(points[:, 1], 0, atol=1e-9)
+    points, shown = project_embeddings(torch.ones(4, 8))
+    assert np.isfinite(points).all() and np.isfinite(shown)
+
+
+def test_tsne_separates_clusters():
+    pytest.importorskip('sklearn', reason='t-SNE is optional')
+    x = torch.randn(40, 8) * 0.1
+    x[:20, 0] += 5
+    x[20:, 1] += 5
+    points, shown = project_embeddings(x, 'tsne')
+    assert shown is None and points.shape == (40, 2)
+    gap = np.linalg.norm(points[:20].mean(axis=0) - points[20:].mean(axis=0))
+    assert gap > points[:20].std() and gap > points[20:].std()
+
+
+def test_tsne_without_scikit_learn(monkeypatch):
+    real = builtins.__import__
+
+    def absent(name, *args, **kwargs):
+        if name.startswith('sklearn'):
+            raise ImportError(name)
+        return real(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, '__import__', absent)
+    with pytest.raises(ImportError, match="needs scikit-learn.*or use the method 'pca'"):
+        project_embeddings(torch.randn(10, 4), 'tsne')
+
+
+def test_bad_input_is_one_sentence(tmp_path):
+    with pytest.raises(ValueError, match="method is 'umap'"):
+        project_embeddings(torch.randn(10, 4), 'umap')
+    with pytest.raises(ValueError, match='N of at least 2'):
+        project_embeddings(torch.randn(1, 4))
+    with pytest.raises(ValueError, match='at least 1 expected'):
+        draw_embedding_map(np.zeros((0, 2)), [], ['a'], str(tmp_path / 'a.png'))
+
+
+def colours_in(path):
+    return {tuple(x) for x in cv2.imread(str(path))[..., ::-1].reshape(-1, 3)}
+
+
+def test_each_class_has_its_colour(tmp_path):
+    points = np.array([[0.0, 0], [1, 0], [0, 1], [1, 1]])
+    out = draw_embedding_map(
+        points, [0, 2, 2, 0], ['a', 'b', 'c'], str(tmp_path / 'new' / 'a.png'), 'title', 'note'
+    )
+    # matplotlib's C0 and C2, in the legend without transparency; class b does not occur
+    assert {(31, 119, 180), (44, 160, 44)} <= colours_in(out)
+    assert (255, 127, 14) not in colours_in(out)
+
+
+def test_many_classes_share_grey(tmp_path):
+    labels = np.repeat(np.arange(30), np.arange(31, 1, -1))
+    out = draw_embedding_map(
+        np.random.rand(len(labels), 2), labels, [f'c{i}' for i in range(30)], tmp_path / 'a.png'
+    )
+    # '0.7'
+    assert any(np.ptp(np.array(x, int)) == 0 and 176 <= x[0] <= 180 for x in colours_in(out))
+
+
+@pytest.fixture(scope='module')
+def detector(tiny_shapes, tmp_path_factory):
+    folder = tmp_path_factory.mktemp('map')
+    cfg = tiny_config(tiny_shapes, folder / 'run', [], max_epochs=1)
+    cfg.test_dataloader = cfg.val_dataloader
+    runner = Runner.from_cfg(
+        Config(dict(cfg.to_dict(), test_cfg=dict(), test_evaluator=cfg.val_evaluator.to_dict()))
+    )
+    runner.train()
+    cfg.dump(str(folder / 'tiny.py'))
+    return str(folder / 'tiny.py'), str(folder / 'run' / 'epoch_1.pth')
+
+
+def test_tool_draws_and_says_the_figures(detector, tmp_path, monkeypatch, capsys):
+    out = tmp_path / 'deep' / 'map.png'
+    arguments = [*detector, '--out', str(out), '--level', '1', '--max-points', '5']
+    monkeypatch.setattr(sys, 'argv', ['embedding_map.py', *arguments, '--device', 'cpu'])
+    runpy.run_path(str(TOOL), run_name='__main__')
+    text = capsys.readouterr().out
+    assert 'top1 ' in text and f'map in {out}' in text
+    assert cv2.imread(str(out)).shape[0] > 400
+
+
+def test_figures_do_not_depend_on_what_is_drawn(detector, tmp_path):
+    options = dict(device='cpu', progress=False)
+    first = save_embedding_map(*detector, str(tmp_path / 'a.png'), max_points=3, **options)
+    second = save_embedding_map(*detector, str(tmp_path / 'b.png'), batch_size=1, **options)
+    assert first == pytest.approx(second, rel=1e-4)
+    assert first['bank'] > first['queries'] > 3
+
+
+def test_tool_errors_are_one_line(detector, tmp_path, monkeypatch):
+    arguments = [detector[0], 'absent.pth', '--out', str(tmp_path / 'a.png')]
+    monkeypatch.setattr(sys, 'argv', ['embedding_map.py', *arguments])
+    with pytest.raises(SystemExit, match="embedding_map.py: error: checkpoint 'absent.pth'"):
+        runpy.run_path(str(TOOL), run_name='__main__')

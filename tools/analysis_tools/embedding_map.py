@@ -1,0 +1,58 @@
+"""Draw the embeddings of the validation boxes of a detector, coloured by class."""
+
+import argparse
+
+from mmengine.config import DictAction
+
+from mmdet_contrast.visualization.embedding_map import METHODS, save_embedding_map
+
+
+def _level(text: str) -> object:
+    return text if text in ('all', 'scale') else int(text)
+
+
+def main() -> None:
+    """Parse the command line and draw."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help='config file of the detector')
+    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument('--out', required=True, help='PNG to write')
+    parser.add_argument('--method', choices=METHODS, default='pca', help='default: pca')
+    parser.add_argument('--module', help="module's path (default: neck, else backbone)")
+    parser.add_argument(
+        '--level', type=_level, default='scale', help='index, all or scale (default: scale)'
+    )
+    parser.add_argument('--pool-size', type=int, default=1, help='cells to a side (default: 1)')
+    parser.add_argument(
+        '--max-samples', type=int, default=2000, help='images of each set (default: 2000)'
+    )
+    parser.add_argument('--max-points', type=int, default=5000, help='boxes drawn (default: 5000)')
+    parser.add_argument('--k', type=int, default=200, help='neighbours that vote (default: 200)')
+    parser.add_argument('--batch-size', type=int, default=8, help='images in a batch (default: 8)')
+    parser.add_argument('--device', help='e.g. cpu or cuda:1 (default: the GPU, if there is one)')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='key=value')
+    args = parser.parse_args()
+    try:
+        values = save_embedding_map(
+            args.config,
+            args.checkpoint,
+            args.out,
+            args.method,
+            args.module,
+            args.level,
+            args.pool_size,
+            args.max_samples,
+            args.max_points,
+            args.k,
+            batch_size=args.batch_size,
+            device=args.device,
+            cfg_options=args.cfg_options,
+        )
+    except (ValueError, OSError, ImportError) as error:
+        raise SystemExit(f'embedding_map.py: error: {error}') from None
+    print(', '.join(f'{key} {value:.4g}' for key, value in values.items()))
+    print(f'map in {args.out}')
+
+
+if __name__ == '__main__':
+    main()
