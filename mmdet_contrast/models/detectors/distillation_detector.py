@@ -1,9 +1,8 @@
 """A detector that learns from another one."""
 
-from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
 import torch
-import torch.nn.functional as F
 from mmdet.models.detectors.base import BaseDetector
 from mmdet.registry import MODELS
 from mmdet.structures import OptSampleList, SampleList
@@ -11,30 +10,20 @@ from mmdet.utils import ConfigType
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..distill import (
+    Distiller,
     FeatureAdapter,
     PseudoLabels,
-    Source,
     SourceRecorder,
     Teacher,
     TransferReport,
+    build_distiller,
     map_classes,
+    probe,
     transfer_weights,
 )
-
-_KEYS = ('source', 'teacher_source', 'loss', 'weight', 'name', 'match_size')
-
-
-class _Distiller(NamedTuple):
-    """One term of the loss."""
-
-    name: str
-    source: Source
-    teacher_source: Source
-    kind: str  # 'features', 'classes' or 'boxes': what the loss compares
-    weight: float
-    resize: bool
 
 
 @MODELS.register_module()
@@ -79,6 +68,10 @@ class DistillationDetector(BaseDetector):
             a class out.
         start_from_teacher (bool): Whether training starts from the teacher's weights, class rows by
             name (not when it resumes or loads a checkpoint).
+        norm_eval (bool): Whether batch normalisation in the student keeps its running statistics
+            and normalises with them. With the statistics of each batch a student differs from its
+            teacher even where their weights are equal; a student that starts from its teacher
+            forgets less without that noise.
         zero_patience (int): A term that is exactly 0 for so many iterations from the start is an
             error.
 
@@ -110,6 +103,7 @@ class DistillationDetector(BaseDetector):
         student_classes: Optional[Sequence[str]] = None,
         class_map: Optional[Mapping[str, Optional[str]]] = None,
         start_from_teacher: bool = False,
+        norm_eval: bool = False,
         zero_patience: int = 100,
     ) -> None:
         super().__init__(data_preprocessor=None)
@@ -122,6 +116,7 @@ class DistillationDetector(BaseDetector):
         self.student_classes = None if student_classes is None else tuple(student_classes)
         self.class_map = class_map
         self.start_from_teacher = start_from_teacher
+        self.norm_eval = norm_eval
         self.zero_patience = zero_patience
         self.shared: Optional[Tuple[List[int], List[int]]] = None
         self.has_hook = False
@@ -129,7 +124,7 @@ class DistillationDetector(BaseDetector):
 
         self.criteria = nn.ModuleDict()
         self.adapters = nn.ModuleDict()
-        self.distillers: List[_Distiller] = []
+        self.distillers: List[Distiller] = []
         self.teacher: Optional[Teacher] = None
         self._teacher_error: Optional[Exception] = None
         try:
@@ -145,6 +140,22 @@ class DistillationDetector(BaseDetector):
     def init_weights(self) -> None:
         """Initialise the student."""
         self.student.init_weights()
+
+    def train(self, mode: bool = True) -> 'DistillationDetector':
+        """Set the training mode, of batch normalisation as ``norm_eval`` says.
+
+        Args:
+            mode (bool): Whether to train.
+
+        Returns:
+            DistillationDetector: Itself.
+        """
+        super().train(mode)
+        if self.norm_eval:
+            for module in self.student.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
+        return self
 
     def prepare(self, student_classes: Optional[Sequence[str]] = None) -> None:
         """Load the teacher and match the classes; called before training.
@@ -220,8 +231,10 @@ class DistillationDetector(BaseDetector):
         outputs = self._ask(told, batch_inputs, batch_data_samples)
         if self.pseudo_labels is not None:
             metas = [sample.metainfo for sample in batch_data_samples]
-            detections = self.teacher.model.bbox_head.predict_by_feat(
-                *outputs, batch_img_metas=metas, rescale=False
+            head = self.teacher.model.bbox_head
+            cfg = self.pseudo_labels.test_cfg(head.test_cfg)
+            detections = head.predict_by_feat(
+                *outputs, batch_img_metas=metas, cfg=cfg, rescale=False
             )
             batch_data_samples = self.pseudo_labels.extend(
                 batch_data_samples, detections, dict(zip(*self.shared))
@@ -289,8 +302,8 @@ class DistillationDetector(BaseDetector):
         for cfg in distillers:
             self._add_distiller(dict(cfg))
         features = [d for d in self.distillers if d.kind == 'features']
-        seen = _probe(self.student, [d.source for d in features])
-        told = _probe(self.teacher.model, [d.teacher_source for d in features])
+        seen = probe(self.student, [d.source for d in features])
+        told = probe(self.teacher.model, [d.teacher_source for d in features])
         for distiller, ours, theirs in zip(features, seen, told):
             if len(ours) != len(theirs):
                 raise ValueError(
@@ -305,38 +318,18 @@ class DistillationDetector(BaseDetector):
                     )
 
     def _add_distiller(self, cfg: dict) -> None:
-        unknown = [key for key in cfg if key not in _KEYS]
-        if unknown or 'source' not in cfg or 'loss' not in cfg:
+        distiller, criterion = build_distiller(cfg, self.student, self.teacher.model)
+        if distiller.name in self.criteria:
+            distiller = distiller._replace(name=f'{distiller.name}_{type(criterion).__name__}')
+        if distiller.name in self.criteria:
             raise ValueError(
-                f'A distiller needs source and loss, and takes {_KEYS[1:]}; got {sorted(cfg)}.'
+                f'Two distillers are called {distiller.name!r}: give each its own name.'
             )
-        match_size = cfg.get('match_size', 'refuse')
-        if match_size not in ('refuse', 'resize'):
-            raise ValueError(
-                f"A distiller got match_size={match_size!r}, 'refuse' or 'resize' expected."
-            )
-        criterion = MODELS.build(cfg['loss'])
-        name = cfg.get('name') or cfg['source'].replace('.', '_').replace('[', '_').strip(']')
-        if name in self.criteria:
-            name = f'{name}_{type(criterion).__name__}'
-        if name in self.criteria:
-            raise ValueError(f'Two distillers are called {name!r}: give each its own name.')
-        self.criteria[name] = criterion
-        kind = getattr(criterion, 'distills', 'features')
-        teacher_source = cfg.get('teacher_source', cfg['source'])
-        self.distillers.append(
-            _Distiller(
-                name,
-                Source(cfg['source'], self.student, 'student'),
-                Source(teacher_source, self.teacher.model, 'teacher'),
-                kind,
-                float(cfg.get('weight', 1.0)),
-                match_size == 'resize',
-            )
-        )
+        self.criteria[distiller.name] = criterion
+        self.distillers.append(distiller)
 
     def _distil(
-        self, distiller: _Distiller, ours: List[Tensor], theirs: List[Tensor], outputs: Any
+        self, distiller: Distiller, ours: List[Tensor], theirs: List[Tensor], outputs: Any
     ) -> Tensor:
         """Return a term: over all maps together, for features the mean of the maps' terms."""
         criterion = self.criteria[distiller.name]
@@ -345,26 +338,13 @@ class DistillationDetector(BaseDetector):
                 key = f'{distiller.name}_{level}'
                 if key in self.adapters:
                     ours[level] = self.adapters[key](ours[level])
-        theirs = [self._match_size(distiller, mine, other) for mine, other in zip(ours, theirs)]
+        theirs = [distiller.match_size(mine, other) for mine, other in zip(ours, theirs)]
         if distiller.kind == 'classes':
             pairs = [self._select_classes(mine, other) for mine, other in zip(ours, theirs)]
             return criterion([mine for mine, _ in pairs], [other for _, other in pairs])
         if distiller.kind == 'boxes':
             return criterion(ours, theirs, [self._confidence(maps) for maps in outputs[0]])
         return torch.stack([criterion(*pair) for pair in zip(ours, theirs)]).mean()
-
-    @staticmethod
-    def _match_size(distiller: _Distiller, mine: Tensor, other: Tensor) -> Tensor:
-        """Return the teacher's map at the size of the student's."""
-        if mine.shape[2:] == other.shape[2:]:
-            return other
-        if not distiller.resize:
-            raise ValueError(
-                f'{distiller.source.text!r} is {tuple(mine.shape[2:])} cells large and the '
-                f"teacher's {distiller.teacher_source.text!r} {tuple(other.shape[2:])}: choose "
-                "maps of one stride, or set match_size='resize'."
-            )
-        return F.interpolate(other.float(), mine.shape[2:], mode='bilinear', align_corners=False)
 
     def _select_classes(self, mine: Tensor, other: Tensor) -> Tuple[Tensor, Tensor]:
         """Return (N * anchors, T, H, W) logits of the T classes that both know."""
@@ -392,11 +372,9 @@ class DistillationDetector(BaseDetector):
         grouped = logits.reshape(batch * (channels // classes), classes, height, width)
         return grouped.float().amax(dim=1).sigmoid()
 
-    def _watch(self, distiller: _Distiller, value: Tensor) -> None:
+    def _watch(self, distiller: Distiller, value: Tensor) -> None:
         """Refuse a term that is 0 in every iteration from the start."""
-        if self._zeros.get(distiller.name) is None:
-            self._zeros[distiller.name] = 0
-        if self._zeros[distiller.name] < 0:
+        if self._zeros.setdefault(distiller.name, 0) < 0:
             return
         if value.item() != 0:
             self._zeros[distiller.name] = -1
@@ -408,19 +386,6 @@ class DistillationDetector(BaseDetector):
                 f'iterations: {distiller.source.text!r} teaches nothing. Give it a weight above 0 '
                 'and another source or loss, or remove it from model.distillers.'
             )
-
-
-def _probe(model: nn.Module, sources: Sequence[Source]) -> List[List[Tensor]]:
-    """Return what the sources give for a small image, leaving the model as it is."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        with torch.no_grad(), SourceRecorder(model, sources) as recorder:
-            model.bbox_head(model.extract_feat(torch.zeros(1, 3, 128, 128)))
-        return [recorder.maps(source) for source in sources]
-    finally:
-        for module, training in modes.items():
-            module.training = training
 
 
 def _scale(value: Union[Tensor, List[Tensor]], factor: float) -> Union[Tensor, List[Tensor]]:

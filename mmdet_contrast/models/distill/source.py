@@ -85,13 +85,13 @@ class SourceRecorder:
 
     def __enter__(self) -> 'SourceRecorder':
         self._outputs = {}
-        modules = dict(self._model.named_modules())
         for path in {source.path for source in self._sources}:
 
             def record(module: nn.Module, args: Tuple, output: Any, path: str = path) -> None:
                 self._outputs[path] = output
 
-            self._handles.append(modules[path].register_forward_hook(record))
+            module = self._model.get_submodule(path)
+            self._handles.append(module.register_forward_hook(record))
         return self
 
     def __exit__(self, *_: Any) -> None:

@@ -126,7 +126,9 @@ class Teacher:
         Args:
             device (torch.device): Where to.
         """
-        self.model.to(device)
+        # walking through all modules costs milliseconds in every iteration
+        if next(self.model.parameters()).device != device:
+            self.model.to(device)
 
 
 def _normalisation(preprocessor: Any) -> List:

@@ -1,6 +1,7 @@
 import pytest
 import torch
 from mmdet.structures import DetDataSample
+from mmengine.config import ConfigDict
 from mmengine.structures import InstanceData
 
 from mmdet_contrast.models.distill import PseudoLabels
@@ -53,3 +54,13 @@ def test_no_detection():
 def test_wrong_thresholds_are_refused():
     with pytest.raises(ValueError, match='score_thr=2'):
         PseudoLabels(score_thr=2)
+
+
+def test_the_teacher_need_not_look_at_what_is_left_out():
+    cfg = ConfigDict(score_thr=0.001, nms=dict(type='nms', iou_threshold=0.7), max_per_img=300)
+    raised = PseudoLabels(0.4).test_cfg(cfg)
+    assert raised == dict(cfg, score_thr=0.4) and cfg.score_thr == 0.001
+    assert PseudoLabels(0.0).test_cfg(cfg).score_thr == 0.001
+    # a box that soft suppression keeps depends on those below the threshold, or they on it
+    soft = ConfigDict(score_thr=0.001, nms=dict(type='soft_nms', iou_threshold=0.7))
+    assert PseudoLabels(0.4).test_cfg(soft) == soft

@@ -1,0 +1,211 @@
+"""A training step with distillation against a student's step and a teacher's forward pass.
+
+Ours is ``DistillationDetector``: the teacher's forward pass, the student's losses, the terms of
+distillation, backward, clipping and the optimizer's update. Theirs is the same student and teacher
+without any distillation: the teacher's forward pass under ``no_grad``, then the student's losses,
+backward, clipping and update. YOLOv8-n teaches YOLOv8-n, with the terms of two shipped configs:
+channel-wise divergence on four maps of the backbone and four of the neck with softmax-KL, and
+pseudo-labels with the class and box maps. The student's own losses must be equal on both sides
+where no pseudo-labels are added, the teacher must stand still to the last bit, and the student must
+move. Peak memory is the growth during one step, in fresh processes.
+
+An untrained teacher is sure of nothing, so that its pseudo-labels cost little: give a trained one
+(``--teacher``) for that figure.
+"""
+
+import json
+import sys
+from typing import Callable, Dict, List, Tuple
+
+import _common as common
+
+CASES = {
+    # name: config
+    'CWD on 8 maps + KL': 'distill/mar20/mar20_log.py',
+    'pseudo-labels + class and box maps': 'distill/shapes20/shapes20_best.py',
+}
+OURS, THEIRS = 'with distillation', 'student step + teacher forward'
+
+
+def build(case: str, checkpoint: str = '') -> Tuple:
+    """Return the wrapper with its teacher, ready to train, and the config of its model."""
+    import torch
+    from mmdet.registry import MODELS
+    from mmengine.config import Config
+    from mmengine.logging import MMLogger
+    from mmengine.registry import init_default_scope
+
+    init_default_scope('mmdet')
+    if not MMLogger.check_instance_created('distillation_step'):
+        MMLogger.get_instance('distillation_step', log_level='ERROR')
+    cfg = Config.fromfile(str(common.ROOT / 'configs' / CASES[case]))
+    if checkpoint:
+        cfg.model.teacher_checkpoint = checkpoint
+    torch.manual_seed(0)
+    model = MODELS.build(cfg.model)
+    model.init_weights()
+    if not checkpoint:
+        # what DistillationHook reads from a checkpoint
+        model.teacher.model.init_weights()
+        model.teacher.state = model.teacher.model.state_dict()
+        names = [f'class {i}' for i in range(model.teacher.model.bbox_head.num_classes)]
+        model.teacher.classes = tuple(names)
+    model.has_hook = True
+    number = model.student.bbox_head.num_classes
+    if checkpoint:
+        model.teacher.load()
+    names = list(model.teacher.classes or ())
+    names += [f'new {i}' for i in range(number - len(names))]
+    model.prepare(names)
+    return model.train(), cfg
+
+
+def batch(size: int, images: int) -> Tuple:
+    """Return pictures and their samples."""
+    import torch
+    from mmdet.structures import DetDataSample
+    from mmengine.structures import InstanceData
+
+    generator = torch.Generator().manual_seed(0)
+    pictures = torch.rand(images, 3, size, size, generator=generator)
+    samples = []
+    for i in range(images):
+        meta = dict(img_shape=(size, size), pad_shape=(size, size), ori_shape=(size, size))
+        sample = DetDataSample(metainfo=dict(meta, batch_input_shape=(size, size), img_id=i))
+        boxes = torch.from_numpy(common.random_boxes(10, size, size, seed=i))
+        labels = torch.randint(20, (10,), generator=generator)
+        sample.gt_instances = InstanceData(bboxes=boxes, labels=labels)
+        samples.append(sample)
+    return pictures, samples
+
+
+def make_step(
+    name: str, case: str, size: int, images: int, checkpoint: str = ''
+) -> Tuple[Callable[[], Dict[str, float]], object]:
+    """Return a training step, which gives the losses, and the wrapper."""
+    import torch
+    from mmengine.optim import build_optim_wrapper
+
+    wrapper, cfg = build(case, checkpoint)
+    trained = wrapper if name == OURS else wrapper.student
+    settings = dict(cfg.optim_wrapper, optimizer=dict(cfg.optim_wrapper.optimizer, lr=1e-4))
+    optimizer = build_optim_wrapper(trained, settings)
+    pictures, samples = batch(size, images)
+    teacher = wrapper.teacher.model
+
+    def step() -> Dict[str, float]:
+        if name == THEIRS:
+            with torch.no_grad():
+                teacher.bbox_head(teacher.extract_feat(pictures))
+        loss, parts = trained.parse_losses(trained.loss(pictures, samples))
+        optimizer.update_params(loss)
+        return parts
+
+    return step, wrapper
+
+
+def check(steps: Dict[str, Callable], wrappers: Dict[str, object]) -> None:
+    """Exit if the own losses differ, the teacher moves, or the student does not."""
+    before = {
+        name: [
+            {key: value.clone() for key, value in module.state_dict().items()}
+            for module in (wrapper.student, wrapper.teacher.model)
+        ]
+        for name, wrapper in wrappers.items()
+    }
+    losses = {
+        name: {k: float(v.detach()) for k, v in step().items()} for name, step in steps.items()
+    }
+    for name, wrapper in wrappers.items():
+        for module, old, still in zip(
+            (wrapper.student, wrapper.teacher.model), before[name], (False, True)
+        ):
+            same = all(old[key].equal(value) for key, value in module.state_dict().items())
+            if same != still:
+                sys.exit(f'{name}: the {"teacher moves" if still else "student does not move"}.')
+    if wrappers[OURS].pseudo_labels is None:
+        for key, value in losses[THEIRS].items():
+            if key != 'loss' and abs(losses[OURS][key] - value) > 1e-6 * abs(value):
+                sys.exit(f'{key} is {losses[OURS][key]} with distillation, {value} without.')
+
+
+def show_terms(case: str, size: int, images: int, checkpoint: str) -> None:
+    """Print the operators that a step spends its own time in, ours minus theirs."""
+    from torch.profiler import ProfilerActivity, profile
+
+    totals: List[Dict[str, float]] = []
+    for name in (OURS, THEIRS):
+        step, _ = make_step(name, case, size, images, checkpoint)
+        step()
+        with profile(activities=[ProfilerActivity.CPU]) as profiler:
+            for _ in range(3):
+                step()
+        totals.append(
+            {event.key: event.self_cpu_time_total / 3e6 for event in profiler.key_averages()}
+        )
+    more = {key: value - totals[1].get(key, 0) for key, value in totals[0].items()}
+    rows = [
+        (key, common.show_time(value), common.show_time(totals[0][key]))
+        for key, value in sorted(more.items(), key=lambda item: -item[1])[:15]
+    ]
+    print(common.table(('operator', 'more than theirs', 'with distillation'), rows))
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = common.parser(__doc__)
+    parser.add_argument('--sizes', type=int, nargs='+', default=[128, 320])
+    parser.add_argument('--images', type=int, default=8)
+    parser.add_argument('--repeats', type=int, default=11)
+    parser.add_argument('--cases', nargs='+', choices=list(CASES), default=list(CASES))
+    parser.add_argument('--teacher', default='', help='checkpoint of a trained teacher')
+    parser.add_argument('--operators', action='store_true', help='where the time goes, instead')
+    parser.add_argument('--memory-of', nargs=2, help='used by the script')
+    args = parser.parse_args()
+    if args.quick:
+        args.sizes, args.images, args.repeats = [64], 2, 1
+    if args.memory_of:
+        step, _ = make_step(*args.memory_of, args.sizes[0], args.images, args.teacher)
+        step()
+        common.release_memory()
+        with common.PeakMemory() as memory:
+            step()
+        print(json.dumps(dict(memory=memory.grown)))
+        return
+
+    print(common.machine())
+    for case in args.cases:
+        rows = []
+        for size in args.sizes:
+            print(f'\n{case}, {args.images} images of {size} x {size}', flush=True)
+            if args.operators:
+                show_terms(case, size, args.images, args.teacher)
+                continue
+            options = ['--sizes', str(size), '--images', str(args.images)]
+            options += ['--teacher', args.teacher]
+            memory = {
+                name: common.in_fresh_process([*options, '--memory-of', name, case], __file__)[
+                    'memory'
+                ]
+                for name in (OURS, THEIRS)
+            }
+            steps, wrappers = {}, {}
+            for name in (OURS, THEIRS):
+                steps[name], wrappers[name] = make_step(name, case, size, args.images, args.teacher)
+            check(steps, wrappers)
+            taken = common.seconds(steps, repeats=args.repeats)
+            rows = [
+                (
+                    name,
+                    common.show_time(taken[name]),
+                    f'{taken[name] / taken[THEIRS]:.3f}',
+                    common.show_memory(memory[name]),
+                    f'{memory[name] / max(memory[THEIRS], 1):.2f}',
+                )
+                for name in (OURS, THEIRS)
+            ]
+            print(common.table(('step', 'time', 'ratio', 'peak memory', 'ratio'), rows))
+
+
+if __name__ == '__main__':
+    main()
