@@ -9,13 +9,21 @@ import pytest
 # Each script exits with an error where the values that it compares disagree.
 SCRIPTS = {
     'channel_wise_divergence.py': ['YOLOv8-n', 'RetinaNet', 'published formula'],
+    'contrastive_losses.py': ['SupCon', 'PatchNCE', 'Triplet'],
     'contrastive_view.py': ['ContrastiveView', 'Mean difference'],
+    'distillation_step.py': ['CWD on 8 maps + KL', 'student step + teacher forward'],
     'frozen_step.py': ['backbone frozen', 'RetinaNet-R50', 'YOLOv8-n'],
     'nt_xent_loss.py': ['ours, sliced', 'pytorch-metric-learning', 'lightly'],
     'region_contrast.py': ['loop, RoIAlign, flattened', 'ours, MLP, mmcv RoIAlign'],
     'region_contrast_share.py': ['whole step', 'contrastive branch'],
     'yolov8.py': ['assignment and loss', 'inference', 'memory of the assignment'],
-    'training_step.py': ['plain', 'view, weight 0', "assign='all'", "assign='scale'"],
+    'training_step.py': [
+        'plain',
+        'view, weight 0',
+        "assign='all'",
+        "assign='scale'",
+        'canvas, no gradient: ',
+    ],
 }
 
 
@@ -44,7 +52,7 @@ def test_every_benchmark_is_tested(repo_root):
 
 @pytest.mark.parametrize('script', sorted(SCRIPTS))
 def test_runs(script, repo_root):
-    if script == 'nt_xent_loss.py':
+    if script in ('contrastive_losses.py', 'nt_xent_loss.py'):
         pytest.importorskip('pytorch_metric_learning')
         pytest.importorskip('lightly')
     done = quick(script, repo_root)

@@ -10,6 +10,7 @@ from . import (
     layers,
     losses,
     necks,
+    selfsup,
     task_modules,
 )
 
@@ -23,5 +24,6 @@ __all__ = [
     'layers',
     'losses',
     'necks',
+    'selfsup',
     'task_modules',
 ]

@@ -43,7 +43,12 @@ class RegionContrastMixin:
         strides = [
             s[0] if isinstance(s, (tuple, list)) else s for s in self.prior_generator.strides
         ]
-        defaults = dict(type='RegionContrast', in_channels=self.in_channels, strides=strides)
+        defaults = dict(
+            type='RegionContrast',
+            in_channels=self.in_channels,
+            strides=strides,
+            num_classes=self.num_classes,
+        )
         self.contrast = MODELS.build(dict(defaults, **(contrast or {})))
 
     def loss(self, x: Tuple[Tensor], batch_data_samples: SampleList) -> Dict[str, Tensor]:
@@ -53,16 +58,26 @@ class RegionContrastMixin:
             x (tuple[Tensor]): Features (B, C, H_l, W_l) of each level; the N originals first,
                 then the views.
             batch_data_samples (list[DetDataSample]): B samples as laid out by
-                ``ContrastiveDataPreprocessor``.
+                ``ContrastiveDataPreprocessor``: views, or canvases of the views' objects.
 
         Returns:
             dict[str, Tensor]: The head's losses and ``loss_contrast_p3`` ….
 
         Raises:
-            RuntimeError: If the batch holds no view though the contrastive loss has a weight.
+            RuntimeError: If the batch holds no view though the contrastive loss has a weight, or
+                holds canvases though the detection losses are to see both views.
         """
         number = sum(not s.metainfo.get('view', 0) for s in batch_data_samples)
-        if number == len(batch_data_samples) and self.contrast.criterion.loss_weight != 0:
+        # a batch without objects needs no canvas
+        canvas = any('canvas_left_out' in s.metainfo for s in batch_data_samples)
+        if canvas and self.train_views == 'both':
+            raise RuntimeError(
+                f"{type(self).__name__} got train_views='both' and views whose objects are packed "
+                "on canvases, which are no images to detect in: set train_views='originals', or "
+                'remove model.data_preprocessor.canvas.'
+            )
+        no_view = number == len(batch_data_samples) and not canvas
+        if no_view and self.contrast.criterion.loss_weight != 0:
             raise RuntimeError(
                 f'{type(self).__name__} got {number} images and no second view: put '
                 'ContrastiveView and PackContrastiveInputs at the end of the train_pipeline and '

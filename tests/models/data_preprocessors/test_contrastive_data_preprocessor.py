@@ -6,7 +6,7 @@ from mmdet.structures import DetDataSample
 from mmdet.structures.bbox import HorizontalBoxes
 from mmdet.structures.mask import BitmapMasks
 from mmengine.logging import MessageHub
-from mmengine.structures import InstanceData
+from mmengine.structures import InstanceData, PixelData
 
 from mmdet_contrast.models.data_preprocessors import ContrastiveDataPreprocessor
 
@@ -120,3 +120,104 @@ def test_wrong_number_of_views():
     data['inputs'][0] = torch.zeros(3, 3, 20, 30)
     with pytest.raises(ValueError, match=r'\(2, C, H, W\) expected'):
         ContrastiveDataPreprocessor(**NORM)(data, True)
+
+
+def canvas_preprocessor(canvas=None, **options):
+    return ContrastiveDataPreprocessor(**NORM, canvas=canvas or {}, **options)
+
+
+def test_canvas_follows_the_originals():
+    data = make_data(sizes=((40, 60), (48, 36)))
+    whole = ContrastiveDataPreprocessor(**NORM, pad_size_divisor=32)(
+        make_data(sizes=((40, 60), (48, 36))), True
+    )
+    out = canvas_preprocessor(pad_size_divisor=32)(data, True)
+    assert out['inputs'].shape == (3, 3, 64, 64)
+    assert torch.equal(out['inputs'][:2], whole['inputs'][:2])
+    samples = out['data_samples']
+    assert [s.view for s in samples] == [0, 0, 1]
+    assert samples[2].canvas and 'view_of' not in samples[2].metainfo
+    assert samples[2].batch_input_shape == samples[2].pad_shape == (64, 64)
+    # the second box of each image is not valid
+    instances = samples[2].gt_instances
+    assert sorted(instances.source_image.tolist()) == [0, 1]
+    assert instances.source_box.tolist() == [0, 0]
+    for box, image in zip(instances.bboxes.int().tolist(), instances.source_image.tolist()):
+        (x1, y1, x2, y2), (u1, v1, u2, v2) = box, (1, 2, 11, 12)
+        expected = whole['inputs'][2 + image, :, v1:v2, u1:u2]
+        torch.testing.assert_close(out['inputs'][2, :, y1:y2, x1:x2], expected)
+    # blank is what padding is, to the nearest whole pixel value
+    assert out['inputs'][2, :, 16:].abs().max() < 0.5 / 56 + 1e-6
+
+
+def test_blank_canvas_is_padding_in_every_colour_order():
+    norm = dict(mean=[10.0, 20.0, 30.0], std=[2.0, 4.0, 8.0], pad_value=1.5)
+    for convert in (False, True):
+        preprocessor = ContrastiveDataPreprocessor(**norm, bgr_to_rgb=convert, canvas={})
+        out = preprocessor(make_data(sizes=((40, 60),), views=(True,)), True)
+        torch.testing.assert_close(out['inputs'][1, :, 24:], torch.full((3, 16, 60), 1.5))
+    raw = ContrastiveDataPreprocessor(pad_value=7, canvas={})
+    out = raw(make_data(sizes=((40, 60),), views=(True,)), True)
+    assert (out['inputs'][1, :, 24:] == 7).all()
+
+
+def test_canvas_with_and_without_views_and_moved_boxes():
+    data = make_data(sizes=((40, 60), (40, 60)), views=(False, True))
+    moved = torch.tensor([[40.0, 2, 50, 12], [10, 4, 26, 16]])
+    data['data_samples'][1].gt_instances.view_bboxes = HorizontalBoxes(moved)
+    view = data['inputs'][1][1]
+    out = ContrastiveDataPreprocessor(canvas={})(data, True)
+    assert len(out['inputs']) == 3
+    instances = out['data_samples'][2].gt_instances
+    assert instances.source_image.tolist() == [1]
+    x1, y1, x2, y2 = instances.bboxes[0].int().tolist()
+    assert torch.equal(out['inputs'][2, :, y1:y2, x1:x2], view[:, 2:12, 40:50].float())
+    assert all('view_bboxes' not in s.gt_instances for s in out['data_samples'])
+
+
+def test_canvas_of_stacked_inputs():
+    data = make_data(sizes=((40, 60), (40, 60)))
+    data['inputs'] = torch.stack(data['inputs'])
+    assert canvas_preprocessor()(data, True)['inputs'].shape == (3, 3, 40, 60)
+
+
+def test_no_valid_box_makes_no_canvas():
+    data = make_data(sizes=((40, 60),), views=(True,))
+    data['data_samples'][0].gt_instances.view_valid[:] = False
+    out = canvas_preprocessor()(data, True)
+    assert len(out['inputs']) == 1 and out['data_samples'][0].canvas_left_out == 0
+
+
+def test_batch_augments_scale_canvas_boxes():
+    augment = dict(type='BatchSyncRandomResize', random_size_range=(128, 128), interval=1)
+    preprocessor = canvas_preprocessor(batch_augments=[augment])
+    MessageHub.get_current_instance().update_info('iter', 0)
+    for expected in (1.0, 2.0):
+        out = preprocessor(make_data(sizes=((64, 64), (64, 64))), True)
+        boxes = out['data_samples'][2].gt_instances.bboxes
+        sides = boxes[:, 2:] - boxes[:, :2]
+        assert torch.equal(sides, torch.full((2, 2), 10 * expected))
+    assert out['inputs'].shape == (3, 3, 128, 128)
+    assert out['data_samples'][2].gt_instances.source_box.tolist() == [0, 0]
+
+
+def test_canvas_beside_masks_and_segmentation_maps():
+    augments = [
+        dict(type='BatchFixedSizePad', size=(96, 96), pad_mask=True, pad_seg=True),
+        dict(type='BatchResize', scale=(64, 64)),
+    ]
+    for augment in augments:
+        data = make_data(sizes=((40, 60), (48, 36)), masks=True)
+        for sample, size in zip(data['data_samples'], ((40, 60), (48, 36))):
+            sample.gt_sem_seg = PixelData(sem_seg=torch.zeros(1, *size, dtype=torch.uint8))
+        preprocessor = canvas_preprocessor(
+            pad_mask=True, pad_seg=True, pad_size_divisor=32, batch_augments=[augment]
+        )
+        samples = preprocessor(data, True)['data_samples']
+        assert len(samples[0].gt_instances.masks) == 2
+        assert len(samples[2].gt_instances) == 2
+
+
+def test_unknown_canvas_options():
+    with pytest.raises(ValueError, match='share=3'):
+        canvas_preprocessor(dict(share=3))
