@@ -11,6 +11,7 @@ from mmdet.utils import reduce_mean
 from mmengine.dist import get_world_size
 from torch import Tensor, nn
 
+from ..losses import PairCriterion
 from .background import occupied_boxes, sample_background_boxes
 from .contrast_options import check_options
 from .gather import gather_pairs, gather_rows
@@ -142,6 +143,13 @@ class RegionContrast(RegionEmbedder):
         self.sampler = None if sampler is None else MODELS.build(sampler)
 
         self.criterion = MODELS.build(criterion or dict(type='NTXentLoss'))
+        if not isinstance(self.criterion, PairCriterion):
+            raise TypeError(
+                f'RegionContrast got {type(self.criterion).__name__} as contrast.criterion, a loss '
+                'over pairs of embeddings expected: NTXentLoss, SupConLoss, PatchNCELoss, '
+                "SimSiamLoss, PairTripletLoss (MMDetection's TripletLoss is another loss), or one "
+                'of your own derived from mmdet_contrast.models.losses.PairCriterion.'
+            )
         self.queue = None
         if queue is not None:
             self.queue = self._build_queue(queue, num_classes)
@@ -153,6 +161,12 @@ class RegionContrast(RegionEmbedder):
                 "RegionContrast got a queue together with PatchSampler(region='outside'), whose "
                 'locations have no class to be kept by: leave out contrast.queue, or take another '
                 'region.'
+            )
+        if not self.criterion.uses_negatives:
+            raise ValueError(
+                f'RegionContrast got a queue, which holds negatives, and '
+                f'{type(self.criterion).__name__}, which has none: leave out contrast.queue, or '
+                'take another criterion.'
             )
         cfg = dict(type='FeatureQueue', num_levels=len(self.levels), num_classes=num_classes)
         if self.assign == 'scale':

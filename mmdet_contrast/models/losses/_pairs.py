@@ -30,6 +30,9 @@ class PairCriterion(nn.Module):
     terms_of_pair = 2
     """Terms that ``terms`` returns for each anchor pair."""
 
+    uses_negatives = True
+    """Whether other pairs than the anchor, background or a queue change the value."""
+
     def __init__(self, loss_weight: float = 1.0) -> None:
         super().__init__()
         self.loss_weight = loss_weight

@@ -90,6 +90,8 @@ class SimSiamLoss(PairCriterion):
         >>> loss(query, key)
     """
 
+    uses_negatives = False
+
     def __init__(
         self,
         in_channels: int = 128,

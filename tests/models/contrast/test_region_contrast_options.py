@@ -377,3 +377,15 @@ class _Silent(torch.nn.Module):
 def test_wrong_settings(kwargs, message):
     with pytest.raises(ValueError, match=message):
         RegionContrast(**kwargs)
+
+
+def test_a_criterion_compares_pairs():
+    with pytest.raises(TypeError, match='got TripletLoss as contrast.criterion, .*PairTripletLoss'):
+        RegionContrast(8, criterion=dict(type='TripletLoss'))
+
+
+def test_a_queue_needs_negatives():
+    criterion = dict(type='SimSiamLoss', in_channels=4)
+    queue = dict(type='FeatureQueue', num_classes=3, channels=4)
+    with pytest.raises(ValueError, match='a queue, which holds negatives, and SimSiamLoss'):
+        RegionContrast(8, criterion=criterion, queue=queue)
