@@ -30,6 +30,7 @@ class MLPProjector(BaseModule):
         if init_cfg is None:
             init_cfg = dict(type='Kaiming', layer='Linear', distribution='uniform')
         super().__init__(init_cfg=init_cfg)
+        self.in_channels = in_channels
         self.out_channels = out_channels
         self.layers = nn.Sequential(
             nn.Linear(in_channels, hidden_channels),
