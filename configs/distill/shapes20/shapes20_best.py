@@ -13,8 +13,8 @@ model = dict(
         dict(
             source='bbox_head.cls',
             loss=dict(type='LogitsKLDivergence', tau=1.0, mode='bernoulli'),
-            weight=2000.0,
+            weight=1500.0,
         ),
-        dict(source='bbox_head.reg', loss=dict(type='BoxDistributionKLLoss'), weight=40.0),
+        dict(source='bbox_head.reg', loss=dict(type='BoxDistributionKLLoss'), weight=30.0),
     ],
 )
