@@ -13,8 +13,8 @@ model = dict(
         dict(
             source='bbox_head.cls',
             loss=dict(type='LogitsKLDivergence', tau=1.0, mode='bernoulli'),
-            weight=1500.0,
+            weight=1000.0,
         ),
-        dict(source='bbox_head.reg', loss=dict(type='BoxDistributionKLLoss'), weight=30.0),
+        dict(source='bbox_head.reg', loss=dict(type='BoxDistributionKLLoss'), weight=20.0),
     ],
 )
