@@ -2,8 +2,7 @@
 
 import argparse
 
-from mmengine.config import DictAction
-
+from mmdet_contrast.utils.cfg_options import CfgOptions
 from mmdet_contrast.utils.stream_inference import infer
 
 
@@ -37,7 +36,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--show', action='store_true', help='show pictures in a window; q ends it')
     parser.add_argument('--no-progress', action='store_true', help='show no progress')
     parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, help='config values to override, key=value'
+        '--cfg-options', nargs='+', action=CfgOptions, help='config values to override, key=value'
     )
     return parser.parse_args()
 

@@ -18,6 +18,7 @@ from mmengine.fileio import load
 from mmengine.hooks import Hook
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import Runner
+from torch import nn
 
 __all__ = [
     'LaunchError',
@@ -275,38 +276,49 @@ def check_heads(model: torch.nn.Module, dataset: Any, where: str) -> None:
             )
 
 
+def check_weights(model: nn.Module, checkpoint: Dict[str, Any]) -> None:
+    """Load a checkpoint into a model, or refuse one that would leave parts of it at random.
+
+    Args:
+        model (nn.Module): The model, maybe in wrappers of MMEngine.
+        checkpoint (dict): Of MMEngine, or a plain ``state_dict``.
+
+    Raises:
+        LaunchError: If a parameter is missing or has another shape. What only training uses may be
+            absent: a plain checkpoint tests a contrastive config.
+    """
+    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+        model = model.module
+    given = checkpoint.get('state_dict', checkpoint)
+    weights = OrderedDict((re.sub(r'^module\.', '', name), v) for name, v in given.items())
+    # The versions of the modules, by which some of them translate older names.
+    weights._metadata = getattr(given, '_metadata', OrderedDict())  # type: ignore[attr-defined]
+    try:
+        missing = model.load_state_dict(weights, strict=False).missing_keys
+    except RuntimeError as error:
+        problems = [line.strip(' \t.') for line in str(error).splitlines()[1:]]
+    else:
+        parameters = {name for name, _ in model.named_parameters()}
+        problems = [
+            f'{name} is not in it'
+            for name in missing
+            if name in parameters and not _TRAINING_ONLY.intersection(name.split('.'))
+        ]
+    if problems:
+        others = f' (and {len(problems) - 1} more such)' if len(problems) > 1 else ''
+        raise LaunchError(
+            f'the checkpoint does not fit the model of the config: {problems[0]}{others}: give '
+            'a checkpoint of this config, or the config that the checkpoint was trained with.'
+        )
+
+
 class _CheckpointFitHook(Hook):
     """Stops before a checkpoint is loaded that would leave parts of the model at random."""
 
     priority = 'HIGHEST'
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: Dict[str, Any]) -> None:
-        model = runner.model
-        while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
-            model = model.module
-        given = checkpoint.get('state_dict', checkpoint)
-        weights = OrderedDict((re.sub(r'^module\.', '', name), v) for name, v in given.items())
-        # The versions of the modules, by which some of them translate older names.
-        weights._metadata = getattr(given, '_metadata', OrderedDict())  # type: ignore[attr-defined]
-        try:
-            missing = model.load_state_dict(weights, strict=False).missing_keys
-        except RuntimeError as error:
-            problems = [line.strip(' \t.') for line in str(error).splitlines()[1:]]
-        else:
-            parameters = {name for name, _ in model.named_parameters()}
-            problems = [
-                f'{name} is not in it'
-                for name in missing
-                # What only training uses may be absent: a plain checkpoint tests a contrastive
-                # config.
-                if name in parameters and not _TRAINING_ONLY.intersection(name.split('.'))
-            ]
-        if problems:
-            others = f' (and {len(problems) - 1} more such)' if len(problems) > 1 else ''
-            raise LaunchError(
-                f'the checkpoint does not fit the model of the config: {problems[0]}{others}: give '
-                'a checkpoint of this config, or the config that the checkpoint was trained with.'
-            )
+        check_weights(runner.model, checkpoint)
 
 
 def refuse_misfits(runner: Runner) -> None:

@@ -4,31 +4,11 @@ import argparse
 import os
 from typing import Any, Callable
 
-from mmengine.config import DictAction
-
+from .cfg_options import CfgOptions
 from .launch_checks import LaunchError
 from .launch_distributed import LAUNCHERS, shut_down
 
 __all__ = ['run_launch']
-
-
-class _CfgOptions(DictAction):
-    """MMEngine's ``--cfg-options``, with a sentence where a value is not ``key=value``."""
-
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        values: Any,
-        option_string: Any = None,
-    ) -> None:
-        for value in values:
-            if '=' not in value:
-                parser.error(
-                    f'argument {option_string}: got {value!r}, expected key=value (quote a value '
-                    'that holds blanks).'
-                )
-        super().__call__(parser, namespace, values, option_string)
 
 
 def run_launch(parser: argparse.ArgumentParser, entry: Callable[..., Any]) -> None:
@@ -45,7 +25,7 @@ def run_launch(parser: argparse.ArgumentParser, entry: Callable[..., Any]) -> No
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        action=_CfgOptions,
+        action=CfgOptions,
         help='config values to override, as key=value; lists as key="[a,b]" or key=a,b',
     )
     parser.add_argument('--launcher', choices=LAUNCHERS, default='none', help='job launcher')

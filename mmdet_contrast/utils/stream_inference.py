@@ -5,7 +5,6 @@ import sys
 from collections import deque
 from contextlib import closing
 from dataclasses import dataclass, field
-from types import SimpleNamespace
 from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple, Union
 
 import cv2
@@ -29,7 +28,7 @@ from torch import nn
 from mmdet_contrast.datasets.converters._coco import image_size
 
 from .launch import load_config
-from .launch_checks import LaunchError, _CheckpointFitHook, check_checkpoint, explained
+from .launch_checks import LaunchError, check_checkpoint, check_weights, explained
 from .stream_sources import Frame, FrameSource, find_sources
 from .stream_writers import Detections, ResultWriter, open_writer, prepare_folder
 
@@ -134,8 +133,7 @@ class _Inferencer(DetInferencer):
                 'a .pth file that training has written.'
             )
         # a wrapper's checkpoint is its student's
-        student = SimpleNamespace(model=getattr(model, 'student', model))
-        _CheckpointFitHook().after_load_checkpoint(student, checkpoint)
+        check_weights(getattr(model, 'student', model), checkpoint)
         checkpoint = dict(checkpoint, meta=_name_classes(model, checkpoint, cfg))
         super()._load_weights_to_model(model, checkpoint, cfg)
 

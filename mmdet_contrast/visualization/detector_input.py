@@ -14,9 +14,11 @@ from mmdet.apis.det_inferencer import IMG_EXTENSIONS
 from mmdet.structures import DetDataSample
 from mmdet.utils import get_test_pipeline_cfg
 from mmengine.config import Config
+from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 
 from mmdet_contrast.utils.launch import load_config
+from mmdet_contrast.utils.launch_checks import check_weights
 
 
 class DetectorInput(NamedTuple):
@@ -70,6 +72,7 @@ def load_detector(
     Raises:
         ValueError: If the config cannot be used.
         FileNotFoundError: If there is no such checkpoint.
+        LaunchError: If the checkpoint does not fit.
     """
     if '://' not in checkpoint and not osp.isfile(checkpoint):
         raise FileNotFoundError(
@@ -82,7 +85,11 @@ def load_detector(
             'detector was trained with.'
         )
     device = device or ('cuda:0' if torch.cuda.is_available() else 'cpu')
-    return init_detector(cfg, checkpoint, device=device)
+    model = init_detector(cfg, checkpoint, device=device)
+    # MMEngine only warns of weights that are missing or have another shape
+    weights = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu')
+    check_weights(getattr(model, 'student', model), weights)
+    return model
 
 
 def list_images(path: str) -> List[str]:

@@ -3,9 +3,9 @@
 import argparse
 from typing import Callable, Iterator
 
-from mmengine.config import DictAction
 from torch import nn
 
+from mmdet_contrast.utils.cfg_options import CfgOptions
 from mmdet_contrast.visualization.detector_input import SavedPicture, load_detector
 
 
@@ -47,7 +47,7 @@ def run_pictures(
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        action=DictAction,
+        action=CfgOptions,
         help='config values to override, as key=value; lists as key="[a,b]" or key=a,b',
     )
     args = parser.parse_args()

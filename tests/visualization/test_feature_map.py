@@ -188,6 +188,7 @@ def test_tool_with_channels_of_one_level(call, checkpoints, folder, tmp_path):
     for arguments, message in (
         ((config, 'no.pth', image), "checkpoint 'no.pth' does not exist"),
         (('no.py', checkpoint, image), "config file 'no.py' does not exist"),
+        ((config, checkpoints['yolov8'][1], image), 'the checkpoint does not fit the model'),
         ((config, checkpoint, 'no.jpg'), "'no.jpg' does not exist: give an image or a folder"),
         ((config, checkpoint, tmp_path / 'maps' / '..'), 'has no image'),
     ):

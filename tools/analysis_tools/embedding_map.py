@@ -2,8 +2,7 @@
 
 import argparse
 
-from mmengine.config import DictAction
-
+from mmdet_contrast.utils.cfg_options import CfgOptions
 from mmdet_contrast.visualization.embedding_map import METHODS, save_embedding_map
 
 
@@ -30,7 +29,7 @@ def main() -> None:
     parser.add_argument('--k', type=int, default=200, help='neighbours that vote (default: 200)')
     parser.add_argument('--batch-size', type=int, default=8, help='images in a batch (default: 8)')
     parser.add_argument('--device', help='e.g. cpu or cuda:1 (default: the GPU, if there is one)')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='key=value')
+    parser.add_argument('--cfg-options', nargs='+', action=CfgOptions, help='key=value')
     args = parser.parse_args()
     try:
         values = save_embedding_map(
