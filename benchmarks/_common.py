@@ -210,3 +210,33 @@ def random_boxes(count: int, height: int, width: int, seed: int = 0):
     h = np.minimum(size / np.sqrt(aspect), height)
     x, y = rng.uniform(0, width - w), rng.uniform(0, height - h)
     return np.stack((x, y, x + w, y + h), axis=1).astype(np.float32)
+
+
+def random_batch(size: int, images: int, num_classes: int, boxes: int = 10):
+    """Draw pictures and the samples that a detector's ``loss`` takes.
+
+    Args:
+        size (int): Height and width in pixels.
+        images (int): Number of pictures N.
+        num_classes (int): Classes.
+        boxes (int): Boxes in a picture.
+
+    Returns:
+        tuple[Tensor, list[DetDataSample]]: (N, 3, size, size) in [0, 1], and N samples.
+    """
+    import torch
+    from mmdet.structures import DetDataSample
+    from mmengine.structures import InstanceData
+
+    generator = torch.Generator().manual_seed(0)
+    pictures = torch.rand(images, 3, size, size, generator=generator)
+    samples = []
+    for i in range(images):
+        meta = dict(img_shape=(size, size), pad_shape=(size, size), ori_shape=(size, size))
+        sample = DetDataSample(metainfo=dict(meta, batch_input_shape=(size, size), img_id=i))
+        sample.gt_instances = InstanceData(
+            bboxes=torch.from_numpy(random_boxes(boxes, size, size, seed=i)),
+            labels=torch.randint(num_classes, (boxes,), generator=generator),
+        )
+        samples.append(sample)
+    return pictures, samples

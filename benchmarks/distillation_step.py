@@ -60,25 +60,6 @@ def build(case: str, checkpoint: str = '') -> Tuple:
     return model.train(), cfg
 
 
-def batch(size: int, images: int) -> Tuple:
-    """Return pictures and their samples."""
-    import torch
-    from mmdet.structures import DetDataSample
-    from mmengine.structures import InstanceData
-
-    generator = torch.Generator().manual_seed(0)
-    pictures = torch.rand(images, 3, size, size, generator=generator)
-    samples = []
-    for i in range(images):
-        meta = dict(img_shape=(size, size), pad_shape=(size, size), ori_shape=(size, size))
-        sample = DetDataSample(metainfo=dict(meta, batch_input_shape=(size, size), img_id=i))
-        boxes = torch.from_numpy(common.random_boxes(10, size, size, seed=i))
-        labels = torch.randint(20, (10,), generator=generator)
-        sample.gt_instances = InstanceData(bboxes=boxes, labels=labels)
-        samples.append(sample)
-    return pictures, samples
-
-
 def make_step(
     name: str, case: str, size: int, images: int, checkpoint: str = ''
 ) -> Tuple[Callable[[], Dict[str, float]], object]:
@@ -90,7 +71,7 @@ def make_step(
     trained = wrapper if name == OURS else wrapper.student
     settings = dict(cfg.optim_wrapper, optimizer=dict(cfg.optim_wrapper.optimizer, lr=1e-4))
     optimizer = build_optim_wrapper(trained, settings)
-    pictures, samples = batch(size, images)
+    pictures, samples = common.random_batch(size, images, 20)
     teacher = wrapper.teacher.model
 
     def step() -> Dict[str, float]:

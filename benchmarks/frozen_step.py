@@ -72,21 +72,8 @@ def make_step(
     name: str, frozen: Tuple[str, ...], size: int, images: int
 ) -> Tuple[Callable, object]:
     """Return a training step and its model."""
-    import torch
-    from mmdet.structures import DetDataSample
-    from mmengine.structures import InstanceData
-
     model, wrapper = build(name, frozen)
-    generator = torch.Generator().manual_seed(0)
-    pictures = torch.rand(images, 3, size, size, generator=generator)
-    samples = []
-    for i in range(images):
-        meta = dict(img_shape=(size, size), pad_shape=(size, size), ori_shape=(size, size))
-        sample = DetDataSample(metainfo=dict(meta, batch_input_shape=(size, size), img_id=i))
-        boxes = torch.from_numpy(common.random_boxes(10, size, size, seed=i))
-        labels = torch.randint(80, (10,), generator=generator)
-        sample.gt_instances = InstanceData(bboxes=boxes, labels=labels)
-        samples.append(sample)
+    pictures, samples = common.random_batch(size, images, 80)
 
     def step() -> None:
         loss, _ = model.parse_losses(model(pictures, samples, mode='loss'))

@@ -1,4 +1,5 @@
-# The objects of the views packed on a few pictures instead of whole views: one for four images.
+# The objects of the views packed on one picture for four images, at half of their size, instead of
+# whole views.
 _base_ = './retina_contrast_bccd.py'
 
-model = dict(data_preprocessor=dict(canvas=dict(share=0.25, gap=8, stride=8)))
+model = dict(data_preprocessor=dict(canvas=dict(share=0.25, scale=0.5)))
