@@ -25,6 +25,9 @@ SCRIPTS = {
         'canvas, no gradient: ',
     ],
 }
+# A minute or so each, as they start a process for every row.
+SLOW = ('contrastive_losses.py', 'distillation_step.py', 'frozen_step.py')
+RUNS = [pytest.param(s, marks=[pytest.mark.slow] if s in SLOW else []) for s in sorted(SCRIPTS)]
 
 
 def quick(script, repo_root):
@@ -50,7 +53,7 @@ def test_every_benchmark_is_tested(repo_root):
     assert scripts == set(SCRIPTS)
 
 
-@pytest.mark.parametrize('script', sorted(SCRIPTS))
+@pytest.mark.parametrize('script', RUNS)
 def test_runs(script, repo_root):
     if script in ('contrastive_losses.py', 'nt_xent_loss.py'):
         pytest.importorskip('pytorch_metric_learning')
