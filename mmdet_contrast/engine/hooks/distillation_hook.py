@@ -47,6 +47,19 @@ class DistillationHook(Hook):
         if model.start_from_teacher and not self._loaded:
             model.start()
 
+    def after_train(self, runner) -> None:
+        """Name the terms that taught nothing.
+
+        Args:
+            runner (Runner): The runner.
+        """
+        unused = self._model(runner).unused_terms()
+        if unused:
+            runner.logger.error(
+                f'{", ".join(unused)}: 0 in every iteration, as where the source stays frozen with '
+                "the teacher's weights: remove the terms from model.distillers."
+            )
+
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
         """Put the adapters beside the student's weights.
 

@@ -72,8 +72,8 @@ class DistillationDetector(BaseDetector):
             and normalises with them. With the statistics of each batch a student differs from its
             teacher even where their weights are equal; a student that starts from its teacher
             forgets less without that noise.
-        zero_patience (int): A term that is exactly 0 for so many iterations from the start is an
-            error.
+        zero_patience (int): A term that is exactly 0 in the first so many iterations in which its
+            source trains is an error.
 
     Raises:
         ValueError: If a source, a key or a setting is unknown.
@@ -250,6 +250,14 @@ class DistillationDetector(BaseDetector):
             losses[f'loss_distill_{distiller.name}'] = value
         return losses
 
+    def unused_terms(self) -> List[str]:
+        """Return the terms that have never been anything but 0.
+
+        Returns:
+            list[str]: Their names in the log.
+        """
+        return [f'loss_distill_{name}' for name, zeros in self._zeros.items() if zeros >= 0]
+
     def predict(
         self, batch_inputs: Tensor, batch_data_samples: SampleList, rescale: bool = True
     ) -> SampleList:
@@ -374,7 +382,8 @@ class DistillationDetector(BaseDetector):
 
     def _watch(self, distiller: Distiller, value: Tensor) -> None:
         """Refuse a term that is 0 in every iteration from the start."""
-        if self._zeros.setdefault(distiller.name, 0) < 0:
+        # a frozen source that is still its teacher's has nothing to learn yet
+        if self._zeros.setdefault(distiller.name, 0) < 0 or not value.requires_grad:
             return
         if value.item() != 0:
             self._zeros[distiller.name] = -1
@@ -383,8 +392,8 @@ class DistillationDetector(BaseDetector):
         if self._zeros[distiller.name] >= self.zero_patience:
             raise RuntimeError(
                 f'loss_distill_{distiller.name} was 0 in each of the first {self.zero_patience} '
-                f'iterations: {distiller.source.text!r} teaches nothing. Give it a weight above 0 '
-                'and another source or loss, or remove it from model.distillers.'
+                f'iterations that train it: {distiller.source.text!r} teaches nothing. Give it a '
+                'weight above 0 and another source or loss, or remove it from model.distillers.'
             )
 
 

@@ -8,7 +8,16 @@ import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
 sys.path.insert(0, str(Path(__file__).parent))
-from distillation_toys import CLASSES, KL, build, make_batch, save_teacher, total, yolo  # noqa: E402
+from distillation_toys import (  # noqa: E402
+    CLASSES,
+    CWD,
+    KL,
+    build,
+    make_batch,
+    save_teacher,
+    total,
+    yolo,
+)
 
 MAPS = [dict(source='bbox_head.cls', loss=KL, weight=100.0)]
 
@@ -53,3 +62,24 @@ def test_the_mode_follows_train_and_eval(checkpoint):
     assert model.train() is model and model.student.training
     assert not model.student.backbone.stem.bn.training
     assert started(checkpoint, False).student.backbone.stem.bn.training
+
+
+def test_a_frozen_source_may_be_its_teachers_until_it_trains(checkpoint):
+    term = dict(source='backbone.stage1', loss=CWD)
+    options = dict(start_from_teacher=True, norm_eval=True, zero_patience=2)
+    model = build(yolo(), yolo(2), checkpoint, [term], **options)
+    model.prepare(CLASSES)
+    model.start()
+    batch = make_batch(model.train())
+    model.student.backbone.requires_grad_(False)
+    for _ in range(3):
+        assert model.loss(*batch)['loss_distill_backbone_stage1'].item() == 0
+    assert model.unused_terms() == ['loss_distill_backbone_stage1']
+    model.student.backbone.requires_grad_(True)
+    model.loss(*batch)
+    with pytest.raises(RuntimeError, match='was 0 in each of the first 2 iterations that train it'):
+        model.loss(*batch)
+    with torch.no_grad():
+        model.student.backbone.stem.conv.weight.mul_(1.5)
+    assert model.loss(*batch)['loss_distill_backbone_stage1'].item() > 0
+    assert model.unused_terms() == []
