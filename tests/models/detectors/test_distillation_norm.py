@@ -83,3 +83,26 @@ def test_a_frozen_source_may_be_its_teachers_until_it_trains(checkpoint):
         model.student.backbone.stem.conv.weight.mul_(1.5)
     assert model.loss(*batch)['loss_distill_backbone_stage1'].item() > 0
     assert model.unused_terms() == []
+
+
+def test_mixed_precision(checkpoint):
+    maps = [
+        dict(source='neck', loss=CWD),
+        dict(source='bbox_head.cls', loss=KL, weight=100.0),
+        dict(source='bbox_head.reg', loss=dict(type='BoxDistributionKLLoss')),
+    ]
+    model = build(yolo(), yolo(2), checkpoint, maps, pseudo_labels=dict(score_thr=0.0))
+    model.prepare(CLASSES)
+    batch = make_batch(model.train())
+    exact = {k: v for k, v in model.loss(*batch).items() if 'distill' in k}
+    before = {k: v.clone() for k, v in model.teacher.model.state_dict().items()}
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        losses = model.loss(*batch)
+    for key, value in exact.items():
+        assert losses[key].dtype == torch.float32
+        assert losses[key].item() == pytest.approx(value.item(), rel=0.1)
+    total(losses).backward()
+    gradients = [p.grad for p in model.student.parameters() if p.requires_grad]
+    assert all(g is not None and torch.isfinite(g).all() for g in gradients)
+    after = model.teacher.model.state_dict()
+    assert all(torch.equal(v, after[k]) for k, v in before.items())
