@@ -83,7 +83,7 @@ def run_protocol(
             f'{folder} has no {prefix}{missing[0]}.py; it has {", ".join(known) or "no config"}.'
         )
     options = dict(cfg_options or {})
-    runner = _Runs(folder, work_dir, options, max(1, (os.cpu_count() or 1) // jobs))
+    runner = _Runs(folder, work_dir, options, max(1, _cores() // jobs))
     results = [ProtocolResult(TEACHER, [seeds[0]], [runner.run(TEACHER, seeds[0])])]
     checkpoint = last_checkpoint(work_dir / TEACHER / f'seed{seeds[0]}')
     with ThreadPoolExecutor(jobs) as pool:
@@ -137,6 +137,13 @@ def last_checkpoint(work_dir: Union[str, Path]) -> Path:
         raise FileNotFoundError(f'{work_dir} has no checkpoint: the training did not get so far.')
     path = Path(note.read_text().strip())
     return path if path.is_file() else Path(work_dir) / path.name
+
+
+def _cores() -> int:
+    """Return the number of cores that this process may use."""
+    # fewer than the machine has under taskset, in containers and in jobs of a cluster
+    allowed = getattr(os, 'sched_getaffinity', None)
+    return len(allowed(0)) if allowed else os.cpu_count() or 1
 
 
 class _Runs:

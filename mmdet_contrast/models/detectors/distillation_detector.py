@@ -20,8 +20,12 @@ from ..distill import (
     Teacher,
     TransferReport,
     build_distiller,
+    enter_student,
+    highest_scores,
+    leave_student,
     map_classes,
     probe,
+    select_classes,
     transfer_weights,
 )
 
@@ -134,8 +138,8 @@ class DistillationDetector(BaseDetector):
             self._teacher_error = error
         if self.teacher is not None:
             self._build_distillers(distillers)
-        self._register_state_dict_hook(_leave_student)
-        self._register_load_state_dict_pre_hook(_enter_student)
+        self._register_state_dict_hook(leave_student)
+        self._register_load_state_dict_pre_hook(enter_student)
 
     def init_weights(self) -> None:
         """Initialise the student."""
@@ -351,34 +355,22 @@ class DistillationDetector(BaseDetector):
             pairs = [self._select_classes(mine, other) for mine, other in zip(ours, theirs)]
             return criterion([mine for mine, _ in pairs], [other for _, other in pairs])
         if distiller.kind == 'boxes':
-            return criterion(ours, theirs, [self._confidence(maps) for maps in outputs[0]])
+            classes = self.teacher.model.bbox_head.cls_out_channels
+            return criterion(ours, theirs, [highest_scores(maps, classes) for maps in outputs[0]])
         return torch.stack([criterion(*pair) for pair in zip(ours, theirs)]).mean()
 
     def _select_classes(self, mine: Tensor, other: Tensor) -> Tuple[Tensor, Tensor]:
         """Return (N * anchors, T, H, W) logits of the T classes that both know."""
-        selected = []
-        for logits, owner, index in (
-            (mine, self.student, self.shared[1]),
-            (other, self.teacher.model, self.shared[0]),
-        ):
-            classes = owner.bbox_head.cls_out_channels
-            batch, channels, height, width = logits.shape
-            logits = logits.reshape(batch * (channels // classes), classes, height, width)
-            whole = list(range(classes)) == list(index)
-            selected.append(logits if whole else logits[:, index])
+        selected = [
+            select_classes(mine, self.student.bbox_head.cls_out_channels, self.shared[1]),
+            select_classes(other, self.teacher.model.bbox_head.cls_out_channels, self.shared[0]),
+        ]
         if selected[0].shape != selected[1].shape:
             raise ValueError(
                 f'The class maps of student and teacher have {tuple(mine.shape)} and '
                 f'{tuple(other.shape)} values: both need the same number of anchors in a cell.'
             )
         return selected[0], selected[1]
-
-    def _confidence(self, logits: Tensor) -> Tensor:
-        """Return the teacher's highest score (N * anchors, H, W) of a cell."""
-        classes = self.teacher.model.bbox_head.cls_out_channels
-        batch, channels, height, width = logits.shape
-        grouped = logits.reshape(batch * (channels // classes), classes, height, width)
-        return grouped.float().amax(dim=1).sigmoid()
 
     def _watch(self, distiller: Distiller, value: Tensor) -> None:
         """Refuse a term that is 0 in every iteration from the start."""
@@ -400,16 +392,3 @@ class DistillationDetector(BaseDetector):
 def _scale(value: Union[Tensor, List[Tensor]], factor: float) -> Union[Tensor, List[Tensor]]:
     """Multiply a loss, or a list of losses."""
     return [v * factor for v in value] if isinstance(value, (list, tuple)) else value * factor
-
-
-def _leave_student(module: nn.Module, state: dict, prefix: str, metadata: dict) -> None:
-    """Name the student's weights as in its plain config."""
-    inner = f'{prefix}student.'
-    for key in [key for key in state if key.startswith(inner)]:
-        state[prefix + key[len(inner) :]] = state.pop(key)
-
-
-def _enter_student(state: dict, prefix: str, *_: Any) -> None:
-    """Name the weights of a plain checkpoint as the wrapper's modules have them."""
-    for key in [key for key in state if key.startswith(prefix)]:
-        state[f'{prefix}student.{key[len(prefix) :]}'] = state.pop(key)

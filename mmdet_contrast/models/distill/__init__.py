@@ -1,10 +1,11 @@
 """What distillation is made of: sources, adapters, the teacher, classes by name, weights."""
 
-from .class_map import map_classes
+from .class_map import highest_scores, map_classes, select_classes
 from .distiller import Distiller, build_distiller, probe
 from .feature_adapter import FeatureAdapter
 from .pseudo_labels import PseudoLabels
 from .source import Source, SourceRecorder
+from .state_names import enter_student, leave_student
 from .teacher import Teacher
 from .weight_transfer import TransferReport, transfer_weights
 
@@ -17,7 +18,11 @@ __all__ = [
     'Teacher',
     'TransferReport',
     'build_distiller',
+    'enter_student',
+    'highest_scores',
+    'leave_student',
     'map_classes',
     'probe',
+    'select_classes',
     'transfer_weights',
 ]

@@ -2,6 +2,8 @@
 
 from typing import List, Mapping, Optional, Sequence, Tuple
 
+from torch import Tensor
+
 
 def map_classes(
     teacher_classes: Sequence[str],
@@ -53,3 +55,37 @@ def map_classes(
             f'class_map={class_map} gives two classes of the teacher the same class of the student.'
         )
     return teacher, student
+
+
+def select_classes(logits: Tensor, num_classes: int, index: Sequence[int]) -> Tensor:
+    """Return the logits of some classes, each anchor of a cell by itself.
+
+    Args:
+        logits (Tensor): (N, A * C, H, W) class map of a head with A anchors in a cell.
+        num_classes (int): C, the head's ``cls_out_channels``.
+        index (Sequence[int]): The T classes wanted.
+
+    Returns:
+        Tensor: (N * A, T, H, W); no copy where all classes are wanted in their order.
+    """
+    grouped = _by_anchor(logits, num_classes)
+    return grouped if list(index) == list(range(num_classes)) else grouped[:, index]
+
+
+def highest_scores(logits: Tensor, num_classes: int) -> Tensor:
+    """Return the highest score of each anchor.
+
+    Args:
+        logits (Tensor): (N, A * C, H, W) class map of a head with A anchors in a cell.
+        num_classes (int): C, the head's ``cls_out_channels``.
+
+    Returns:
+        Tensor: (N * A, H, W) in float32, from 0 to 1.
+    """
+    return _by_anchor(logits, num_classes).float().amax(dim=1).sigmoid()
+
+
+def _by_anchor(logits: Tensor, num_classes: int) -> Tensor:
+    """Return (N * A, C, H, W)."""
+    batch, channels, height, width = logits.shape
+    return logits.reshape(batch * (channels // num_classes), num_classes, height, width)
