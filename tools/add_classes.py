@@ -2,8 +2,7 @@
 
 import argparse
 
-from mmengine.config import DictAction
-
+from mmdet_contrast.utils.cfg_options import CfgOptions
 from mmdet_contrast.utils.protocol import format_table, run_protocol
 
 
@@ -15,7 +14,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
     parser.add_argument('--variants', nargs='+', help='names of configs, by default all')
     parser.add_argument('--jobs', type=int, default=1, help='processes at a time')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='for every run')
+    parser.add_argument('--cfg-options', nargs='+', action=CfgOptions, help='for every run')
     return parser.parse_args()
 
 

@@ -141,7 +141,7 @@ def last_checkpoint(work_dir: Union[str, Path]) -> Path:
 
 def _cores() -> int:
     """Return the number of cores that this process may use."""
-    # fewer than the machine has under taskset, in containers and in jobs of a cluster
+    # fewer than the machine has under taskset and in jobs of a cluster
     allowed = getattr(os, 'sched_getaffinity', None)
     return len(allowed(0)) if allowed else os.cpu_count() or 1
 

@@ -2,8 +2,7 @@
 
 import argparse
 
-from mmengine.config import DictAction
-
+from mmdet_contrast.utils.cfg_options import CfgOptions
 from mmdet_contrast.utils.onnx import export_config
 
 
@@ -30,7 +29,7 @@ def main() -> None:
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        action=DictAction,
+        action=CfgOptions,
         help='config values to override, as key=value; lists as key="[a,b]" or key=a,b',
     )
     args = parser.parse_args()

@@ -86,7 +86,7 @@ class DistillationDetector(BaseDetector):
         >>> model = dict(
         ...     type='DistillationDetector',
         ...     student='configs/yolov8/yolov8_n_shapes.py',
-        ...     teacher='configs/yolov8/yolov8_s_shapes.py',
+        ...     teacher='configs/yolov8/yolov8_n_shapes.py',
         ...     teacher_checkpoint='work_dirs/teacher/epoch_15.pth',
         ...     distillers=[
         ...         dict(source='neck', loss=dict(type='ChannelWiseDivergence'), weight=0.2),
