@@ -235,11 +235,7 @@ class DistillationDetector(BaseDetector):
         outputs = self._ask(told, batch_inputs, batch_data_samples)
         if self.pseudo_labels is not None:
             metas = [sample.metainfo for sample in batch_data_samples]
-            head = self.teacher.model.bbox_head
-            cfg = self.pseudo_labels.test_cfg(head.test_cfg)
-            detections = head.predict_by_feat(
-                *outputs, batch_img_metas=metas, cfg=cfg, rescale=False
-            )
+            detections = self.pseudo_labels.detect(self.teacher.model.bbox_head, outputs, metas)
             batch_data_samples = self.pseudo_labels.extend(
                 batch_data_samples, detections, dict(zip(*self.shared))
             )

@@ -1,12 +1,14 @@
 """A teacher's confident detections as labels."""
 
-from typing import Dict, Sequence
+from typing import Any, Dict, List, Sequence
 
 import torch
+from mmcv.ops import batched_nms
 from mmdet.structures import SampleList
 from mmdet.structures.bbox import bbox_overlaps, get_box_tensor
 from mmengine.config import ConfigDict
 from mmengine.structures import InstanceData
+from torch import nn
 
 
 class PseudoLabels:
@@ -32,21 +34,47 @@ class PseudoLabels:
         self.score_thr = score_thr
         self.iou_thr = iou_thr
 
-    def test_cfg(self, cfg: ConfigDict) -> ConfigDict:
-        """Return the settings by which the teacher detects.
+    def detect(
+        self, head: nn.Module, outputs: Sequence[Any], metas: Sequence[dict]
+    ) -> List[InstanceData]:
+        """Decode what a head gives to detections.
 
         Hard suppression removes a box for the sake of a surer one alone, so boxes that would be
-        left out afterwards need not enter it: that is most of them, and of its time.
+        left out afterwards need not enter it: that is most of them. What remains of all images is
+        suppressed in one call, each class of each image by itself.
 
         Args:
-            cfg (ConfigDict): ``test_cfg`` of the teacher's head.
+            head (nn.Module): The teacher's dense head, with ``predict_by_feat`` and ``test_cfg``.
+            outputs (Sequence): What its ``forward`` returned for N images.
+            metas (Sequence[dict]): ``img_shape`` of each image.
 
         Returns:
-            ConfigDict: The same with a higher ``score_thr`` where that changes nothing.
+            list[InstanceData]: ``bboxes``, ``scores`` and ``labels`` of each image, in the pixels
+            of the input, the surest first.
         """
-        if cfg.get('nms', {}).get('type', 'nms') != 'nms':
-            return cfg
-        return ConfigDict(cfg, score_thr=max(cfg.get('score_thr', 0), self.score_thr))
+        cfg, nms = head.test_cfg, dict(head.test_cfg.get('nms', {}))
+        if nms.get('type', 'nms') != 'nms' or 'max_num' in nms:
+            return head.predict_by_feat(*outputs, batch_img_metas=metas, cfg=cfg, rescale=False)
+        cfg = ConfigDict(cfg, score_thr=max(cfg.get('score_thr', 0), self.score_thr))
+        found = head.predict_by_feat(
+            *outputs, batch_img_metas=metas, cfg=cfg, rescale=False, with_nms=False
+        )
+        boxes = torch.cat([get_box_tensor(each.bboxes) for each in found])
+        scores = torch.cat([each.scores for each in found])
+        labels = torch.cat([each.labels for each in found])
+        counts = torch.tensor([len(each.scores) for each in found], device=labels.device)
+        image = torch.arange(len(found), device=labels.device).repeat_interleave(counts)
+        if len(boxes):
+            apart = (
+                image if nms.pop('class_agnostic', False) else image * (labels.max() + 1) + labels
+            )
+            # boxes are told apart by shifting them: small numbers keep their coordinates exact
+            apart = apart.unique(return_inverse=True)[1]
+            keep = batched_nms(boxes, scores, apart, nms)[1]
+            boxes, scores, labels, image = (x[keep] for x in (boxes, scores, labels, image))
+        most = cfg.get('max_per_img', len(boxes))
+        chosen = [(image == i).nonzero()[:most, 0] for i in range(len(found))]
+        return [InstanceData(bboxes=boxes[i], scores=scores[i], labels=labels[i]) for i in chosen]
 
     @torch.no_grad()
     def extend(

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from mmdet.models.dense_heads import RetinaHead
 from mmdet.structures import DetDataSample
 from mmengine.config import ConfigDict
 from mmengine.structures import InstanceData
@@ -56,11 +57,56 @@ def test_wrong_thresholds_are_refused():
         PseudoLabels(score_thr=2)
 
 
-def test_the_teacher_need_not_look_at_what_is_left_out():
-    cfg = ConfigDict(score_thr=0.001, nms=dict(type='nms', iou_threshold=0.7), max_per_img=300)
-    raised = PseudoLabels(0.4).test_cfg(cfg)
-    assert raised == dict(cfg, score_thr=0.4) and cfg.score_thr == 0.001
-    assert PseudoLabels(0.0).test_cfg(cfg).score_thr == 0.001
-    # a box that soft suppression keeps depends on those below the threshold, or they on it
-    soft = ConfigDict(score_thr=0.001, nms=dict(type='soft_nms', iou_threshold=0.7))
-    assert PseudoLabels(0.4).test_cfg(soft) == soft
+def make_head(num_classes=3, **test_cfg):
+    torch.manual_seed(0)
+    cfg = dict(score_thr=0.001, nms_pre=300, min_bbox_size=0, max_per_img=4)
+    return RetinaHead(
+        num_classes=num_classes,
+        in_channels=4,
+        feat_channels=4,
+        stacked_convs=1,
+        anchor_generator=dict(
+            type='AnchorGenerator',
+            octave_base_scale=2,
+            scales_per_octave=2,
+            ratios=[1.0],
+            strides=[8, 16],
+        ),
+        test_cfg=ConfigDict(cfg, **test_cfg),
+    )
+
+
+@pytest.mark.parametrize(
+    'nms',
+    [
+        dict(type='nms', iou_threshold=0.5),
+        dict(iou_threshold=0.7),
+        dict(type='nms', iou_threshold=0.3, class_agnostic=True),
+        dict(type='nms', iou_threshold=0.5, max_num=2),
+        dict(type='soft_nms', iou_threshold=0.5),
+    ],
+)
+def test_detections_are_those_of_the_head_that_are_confident(nms):
+    head = make_head(nms=nms)
+    metas = [dict(img_shape=(64, 64))] * 3
+    maps = [torch.randn(3, 2 * 3, size, size) for size in (8, 4)]
+    # nothing to be seen in the second image
+    for level in maps:
+        level[1] = -9.0
+    outputs = maps, [0.5 * torch.randn(3, 2 * 4, size, size) for size in (8, 4)]
+    found = PseudoLabels(0.8).detect(head, outputs, metas)
+    expected = head.predict_by_feat(*outputs, batch_img_metas=metas, rescale=False)
+    kept = [len(each) for each in expected]
+    assert kept[0] == (2 if 'max_num' in nms else 4) and kept[1] <= 4
+    for ours, theirs in zip(found, expected):
+        theirs, ours = theirs[theirs.scores >= 0.8], ours[ours.scores >= 0.8]
+        for name in ('bboxes', 'scores', 'labels'):
+            assert torch.equal(ours[name], theirs[name])
+    assert sum(len(each) for each in found) > 0
+
+
+def test_detections_of_images_without_any():
+    head = make_head(nms=dict(type='nms', iou_threshold=0.5))
+    outputs = [torch.full((2, 6, 8, 8), -9.0)] * 2, [torch.zeros(2, 8, 8, 8)] * 2
+    found = PseudoLabels(0.8).detect(head, outputs, [dict(img_shape=(64, 64))] * 2)
+    assert [tuple(each.bboxes.shape) for each in found] == [(0, 4)] * 2
