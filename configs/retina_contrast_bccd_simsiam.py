@@ -2,4 +2,4 @@
 _base_ = './retina_contrast_bccd.py'
 
 criterion = dict(_delete_=True, type='SimSiamLoss', in_channels=128, loss_weight=0.5)
-model = dict(bbox_head=dict(contrast=dict(background='never', criterion=criterion)))
+model = dict(bbox_head=dict(contrast=dict(criterion=criterion)))

@@ -2,6 +2,8 @@
 
 from typing import Optional
 
+from ..losses import PairCriterion
+
 CHOICES = dict(
     assign=('all', 'scale'),
     scope=('image', 'batch', 'all_ranks'),
@@ -15,6 +17,7 @@ def check_options(
     assign: str,
     scope: str,
     background: str,
+    num_background: int,
     box_jitter: float,
     pair_weights: Optional[str],
 ) -> None:
@@ -25,6 +28,7 @@ def check_options(
         assign (str): Levels of a box.
         scope (str): Where negatives come from.
         background (str): When background regions are negatives.
+        num_background (int): How many.
         box_jitter (float): Share of the side by which corners are moved.
         pair_weights (str, optional): How much a pair counts.
 
@@ -41,6 +45,11 @@ def check_options(
             raise ValueError(
                 f'RegionContrast got {name}={value!r}, one of {CHOICES[name]} expected.'
             )
+    if num_background < 1 and background != 'never':
+        raise ValueError(
+            f'RegionContrast got num_background={num_background}, at least 1 expected: to do '
+            "without background regions set contrast.background='never'."
+        )
     if not 0 <= box_jitter < 0.5:
         raise ValueError(
             f'RegionContrast got box_jitter={box_jitter}, a share of the side from 0 to below '
@@ -65,3 +74,27 @@ def check_options(
             f'RegionContrast got a sampler together with {given}, which is for boxes: leave it at '
             'its default, or leave out contrast.sampler.'
         )
+
+
+def check_negatives(criterion: PairCriterion, background: str, queue: Optional[dict]) -> None:
+    """Make sure that negatives are asked for only where the criterion uses them.
+
+    Args:
+        criterion (PairCriterion): The loss.
+        background (str): When background regions are negatives.
+        queue (dict, optional): Config of the queue.
+
+    Raises:
+        ValueError: If there would be negatives for a loss that has none.
+    """
+    if criterion.uses_negatives:
+        return
+    for given, is_given, remedy in (
+        ('a queue', queue is not None, 'leave out contrast.queue'),
+        ("background='always'", background == 'always', "set contrast.background='never'"),
+    ):
+        if is_given:
+            raise ValueError(
+                f'RegionContrast got {given} and {type(criterion).__name__}, which has no '
+                f'negatives: {remedy}, or take another criterion.'
+            )

@@ -6,7 +6,8 @@ import torch
 import torch.distributed as dist
 from mmengine.dist import get_rank, get_world_size
 from torch import Tensor
-from torch.distributed.nn.functional import all_gather
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 
 
 def gather_rows(rows: Tensor) -> Tuple[Tensor, Tensor]:
@@ -28,10 +29,28 @@ def gather_rows(rows: Tensor) -> Tuple[Tensor, Tensor]:
     counts = torch.cat(counts).tolist()
     # every rank sends a tensor of the same, non-empty shape: no rank may skip a collective
     padding = rows.new_zeros((max(1, max(counts)) - len(rows), *rows.shape[1:]))
-    parts = all_gather(torch.cat((rows, padding)))
+    parts = _AllGather.apply(torch.cat((rows, padding)))
     joined = torch.cat([part[:count] for part, count in zip(parts, counts)])
     ranks = torch.arange(len(counts), device=rows.device)
     return joined, ranks.repeat_interleave(torch.tensor(counts, device=rows.device))
+
+
+class _AllGather(Function):
+    """Tensors of one shape of all ranks, stacked; what they give to this one's gradient, added."""
+
+    @staticmethod
+    def forward(ctx, own: Tensor) -> Tensor:
+        parts = [torch.empty_like(own) for _ in range(dist.get_world_size())]
+        dist.all_gather(parts, own)
+        return torch.stack(parts)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor) -> Tensor:
+        # a sum over many ranks of scaled gradients would not fit into half precision
+        total = grad.to(torch.promote_types(grad.dtype, torch.float32), copy=True).contiguous()
+        dist.all_reduce(total)
+        return total[get_rank()].to(grad.dtype)
 
 
 def gather_pairs(

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..losses import PairCriterion
 from .background import occupied_boxes, sample_background_boxes
-from .contrast_options import check_options
+from .contrast_options import check_negatives, check_options
 from .gather import gather_pairs, gather_rows
 from .pair_weights import area_weights, iou_weights, jitter_rois
 from .pairs import Pairs, collect_pairs
@@ -65,10 +65,10 @@ class RegionContrast(RegionEmbedder):
         criterion (dict): Config of the loss.
         scope (str): Where negatives come from: the same ``'image'``, the ``'batch'`` of this
             process, or ``'all_ranks'``.
-        background (str): Whether regions of the background that touch no object are further
-            negatives: ``'never'``, ``'when_needed'`` (only for boxes with no object of another
-            class in scope) or ``'always'``.
-        num_background (int): Background regions for each image.
+        background (str): Whether regions of the originals' background that touch no object are
+            further negatives: ``'never'``, ``'when_needed'`` (only for boxes with no object of
+            another class in scope) or ``'always'``. A criterion without negatives has none.
+        num_background (int): Most background regions for each image, at least 1.
         detach_keys (bool): Whether the views' embeddings are targets without gradient.
         sampler (dict, optional): Config of what is compared in place of boxes, such as
             ``PatchSampler``: feature locations. The projectors then take C channels, and there
@@ -113,7 +113,7 @@ class RegionContrast(RegionEmbedder):
         pair_weights: Optional[str] = None,
         init_cfg: Optional[Union[dict, List[dict]]] = None,
     ) -> None:
-        check_options(sampler, assign, scope, background, box_jitter, pair_weights)
+        check_options(sampler, assign, scope, background, num_background, box_jitter, pair_weights)
         super().__init__(
             in_channels=in_channels,
             strides=strides,
@@ -134,8 +134,6 @@ class RegionContrast(RegionEmbedder):
             )
         self.names = [f'loss_contrast_p{int(log2(self.strides[i]))}' for i in self.levels]
         self.scope = scope
-        # locations have each other as negatives
-        self.background = background if sampler is None else 'never'
         self.num_background = num_background
         self.detach_keys = detach_keys
         self.box_jitter = box_jitter
@@ -150,6 +148,10 @@ class RegionContrast(RegionEmbedder):
                 "SimSiamLoss, PairTripletLoss (MMDetection's TripletLoss is another loss), or one "
                 'of your own derived from mmdet_contrast.models.losses.PairCriterion.'
             )
+        check_negatives(self.criterion, background, queue)
+        # locations have each other as negatives
+        uses_background = sampler is None and self.criterion.uses_negatives
+        self.background = background if uses_background else 'never'
         self.queue = None
         if queue is not None:
             self.queue = self._build_queue(queue, num_classes)
@@ -161,12 +163,6 @@ class RegionContrast(RegionEmbedder):
                 "RegionContrast got a queue together with PatchSampler(region='outside'), whose "
                 'locations have no class to be kept by: leave out contrast.queue, or take another '
                 'region.'
-            )
-        if not self.criterion.uses_negatives:
-            raise ValueError(
-                f'RegionContrast got a queue, which holds negatives, and '
-                f'{type(self.criterion).__name__}, which has none: leave out contrast.queue, or '
-                'take another criterion.'
             )
         cfg = dict(type='FeatureQueue', num_levels=len(self.levels), num_classes=num_classes)
         if self.assign == 'scale':
@@ -356,7 +352,9 @@ class RegionContrast(RegionEmbedder):
         """Return (M,) bool: which pairs are to be compared with background regions."""
         if self.background != 'when_needed':
             return torch.full_like(labels, self.background == 'always', dtype=torch.bool)
-        other = labels[:, None] != labels
+        # unknown classes (-1) differ from one another, as in the criteria; a row not from itself
+        other = (labels[:, None] != labels) | (labels < 0)
+        other.fill_diagonal_(False)
         if self.scope == 'image':
             other &= groups[:, None] == groups
         return ~other.any(dim=1)

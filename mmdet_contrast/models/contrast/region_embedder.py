@@ -49,10 +49,11 @@ class RegionEmbedder(BaseModule):
             )
         self.strides = tuple(strides)
         self.levels = tuple(range(len(strides)) if levels is None else levels)
-        if not self.levels or not set(self.levels) <= set(range(len(self.strides))):
+        known = set(self.levels) <= set(range(len(self.strides)))
+        if not self.levels or not known or len(set(self.levels)) < len(self.levels):
             raise ValueError(
-                f'RegionContrast got levels={levels}, indices from 0 to {len(self.strides) - 1} '
-                f'expected: the strides are {self.strides}.'
+                f'RegionContrast got levels={levels}, indices from 0 to {len(self.strides) - 1}, '
+                f'each once, expected: the strides are {self.strides}.'
             )
         self.assign = assign
         self.pool_size = pool_size

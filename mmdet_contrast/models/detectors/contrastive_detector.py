@@ -20,8 +20,9 @@ class ContrastiveDetector(SingleStageDetector):
 
     MMDetection's RetinaNet, FCOS, ATSS, GFL … are ``SingleStageDetector`` by another name, so
     ``type='ContrastiveDetector'`` takes their place in any of their configs; weights have the same
-    names in both, and outside of training there is no difference. The views are those of
-    ``ContrastiveDataPreprocessor``, whole or on canvases.
+    names in both, and outside of training there is no difference. YOLOv8 has
+    ``ContrastiveYOLOv8Detector``. The views are those of ``ContrastiveDataPreprocessor``, whole or
+    on canvases.
 
     Without gradient a view costs one forward pass, about a third of what it costs with gradient;
     its embeddings are then fixed targets for backbone and neck, as the keys of MoCo (arXiv
@@ -46,7 +47,7 @@ class ContrastiveDetector(SingleStageDetector):
 
     Raises:
         ValueError: If ``view_norm`` is unknown or does not go with ``view_grad``, or if the head's
-            detection losses are to see views that have no gradient.
+            detection losses would see views that have no gradient.
 
     Examples:
         >>> _base_ = './retina_contrast_coco.py'
@@ -57,22 +58,26 @@ class ContrastiveDetector(SingleStageDetector):
         self, *args, view_grad: bool = True, view_norm: Optional[str] = None, **kwargs
     ) -> None:
         super().__init__(*args, **kwargs)
+        name = type(self).__name__
         if view_norm is None:
             view_norm = 'joint' if view_grad else 'batch'
         if view_norm not in _NORMS:
-            raise ValueError(
-                f'ContrastiveDetector got view_norm={view_norm!r}, one of {_NORMS} expected.'
-            )
+            raise ValueError(f'{name} got view_norm={view_norm!r}, one of {_NORMS} expected.')
         if view_norm == 'joint' and not view_grad:
             raise ValueError(
-                "ContrastiveDetector got view_norm='joint' and view_grad=False: one pass for all "
-                f'has a gradient for all; set view_norm to one of {_NORMS[1:]}.'
+                f"{name} got view_norm='joint' and view_grad=False: one pass for all has a "
+                f'gradient for all; set view_norm to one of {_NORMS[1:]}.'
             )
-        if not view_grad and getattr(self.bbox_head, 'train_views', None) == 'both':
+        train_views = getattr(self.bbox_head, 'train_views', None)
+        if not view_grad and train_views != 'originals':
+            # a head without the contrastive loss takes views for images
+            head = f'bbox_head.train_views={train_views!r}'
+            if train_views is None:
+                head = f'bbox_head.type={type(self.bbox_head).__name__!r}'
             raise ValueError(
-                "ContrastiveDetector got view_grad=False and bbox_head.train_views='both': "
-                'detection losses on the views would not reach the backbone; set '
-                "bbox_head.train_views='originals' or view_grad=True."
+                f'{name} got view_grad=False and {head}: detection losses on the views would not '
+                "reach the backbone; set a contrastive head with bbox_head.train_views='originals' "
+                'or view_grad=True.'
             )
         self.view_grad = view_grad
         self.view_norm = view_norm

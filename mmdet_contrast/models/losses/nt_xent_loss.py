@@ -53,7 +53,12 @@ def nt_xent_loss(
 
     Returns:
         Tensor: (2A,) terms of the A anchor pairs, queries first, in float32 or float64.
+
+    Raises:
+        ValueError: If ``negatives`` is unknown, or the labels that it needs are missing.
     """
+    check_choice('nt_xent_loss', 'negatives', negatives, NEGATIVES)
+    _check_labels('nt_xent_loss', negatives, labels)
     return two_view_terms(
         query,
         key,
@@ -105,11 +110,7 @@ class NTXentLoss(PairCriterion):
 
     def prepare(self, pairs: Pairs) -> Pairs:
         """Require labels where they decide what is a negative; see the base class."""
-        if self.negatives == 'other_class' and pairs.labels is None:
-            raise ValueError(
-                "NTXentLoss(negatives='other_class') got no labels; pass the class index of each "
-                "pair, or use negatives='all'."
-            )
+        _check_labels('NTXentLoss', self.negatives, pairs.labels)
         return pairs
 
     def terms(self, pairs: Pairs) -> Tensor:
@@ -125,4 +126,13 @@ class NTXentLoss(PairCriterion):
             background=pairs.background,
             background_mask=pairs.background_mask,
             max_elements=self.max_elements,
+        )
+
+
+def _check_labels(name: str, negatives: str, labels: Optional[Tensor]) -> None:
+    """Refuse to tell classes apart without labels."""
+    if negatives == 'other_class' and labels is None:
+        raise ValueError(
+            f"{name} with negatives='other_class' got no labels; pass the class index of each "
+            "pair, -1 where it is unknown, or use negatives='all'."
         )

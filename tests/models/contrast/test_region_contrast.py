@@ -5,7 +5,7 @@ from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
 
-from mmdet_contrast.models.contrast import RegionContrast
+from mmdet_contrast.models.contrast import RegionContrast, region_contrast
 
 SIZE = (256, 320)
 STRIDES = (8, 16, 32, 64, 128)
@@ -251,6 +251,28 @@ class TestBackground:
             self.value(samples, background='when_needed'), self.value(samples)
         )
 
+    @pytest.mark.parametrize('scope', ['batch', 'image'])
+    def test_rows_of_unknown_class_are_negatives_of_each_other(self, scope):
+        samples = make_samples((2,), valid_share=1.1, dtype=torch.double)
+        for sample in samples:
+            sample.gt_instances.labels[:] = -1
+        values = [self.value(samples, scope, background=b) for b in ('never', 'when_needed')]
+        assert values[0] > 1e-3
+        torch.testing.assert_close(*values)
+        # alone there is nothing to compare it with
+        for sample in samples:
+            sample.gt_instances.view_valid[1] = False
+        values = [self.value(samples, scope, background=b) for b in ('always', 'when_needed')]
+        assert values[0] > 1e-3
+        torch.testing.assert_close(*values)
+
+    def test_none_is_embedded_for_a_criterion_without_negatives(self, monkeypatch):
+        monkeypatch.setattr(region_contrast, 'sample_background_boxes', None)
+        criterion = dict(type='SimSiamLoss', in_channels=4 * 9)
+        samples = make_samples((3, 2), classes=1, dtype=torch.double)
+        value = self.value(samples, background='when_needed', criterion=criterion)
+        torch.testing.assert_close(value, self.value(samples, criterion=criterion))
+
     def test_no_room_for_background(self):
         samples = make_samples((1,), valid_share=1.1, dtype=torch.double)
         for sample in samples:
@@ -273,6 +295,8 @@ class TestBackground:
         (dict(assign='size'), "assign='size', one of"),
         (dict(background='yes'), "background='yes', one of"),
         (dict(levels=(0, 7)), 'indices from 0 to 4'),
+        (dict(levels=(0, 0)), 'each once'),
+        (dict(num_background=0), "num_background=0, .* set contrast.background='never'"),
         (dict(level_weights=(1.0, 2.0)), 'one for each level used'),
         (dict(sampling_ratio=0), 'at least 1'),
     ],

@@ -384,8 +384,14 @@ def test_a_criterion_compares_pairs():
         RegionContrast(8, criterion=dict(type='TripletLoss'))
 
 
-def test_a_queue_needs_negatives():
+@pytest.mark.parametrize(
+    'kwargs, message',
+    [
+        (dict(queue=dict(num_classes=3, channels=4)), 'a queue and SimSiamLoss'),
+        (dict(background='always'), "background='always' and SimSiamLoss"),
+    ],
+)
+def test_what_has_negatives_needs_a_criterion_that_uses_them(kwargs, message):
     criterion = dict(type='SimSiamLoss', in_channels=4)
-    queue = dict(type='FeatureQueue', num_classes=3, channels=4)
-    with pytest.raises(ValueError, match='a queue, which holds negatives, and SimSiamLoss'):
-        RegionContrast(8, criterion=criterion, queue=queue)
+    with pytest.raises(ValueError, match=message):
+        RegionContrast(8, criterion=criterion, **kwargs)

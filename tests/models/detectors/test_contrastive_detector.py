@@ -259,6 +259,12 @@ def test_detection_losses_on_views_need_their_gradient():
         build(cfg)
 
 
+def test_views_without_gradient_need_a_head_that_knows_them():
+    # as its losses would take the views for further images
+    with pytest.raises(ValueError, match="bbox_head.type='RetinaHead': detection losses on the"):
+        detector('retina_shapes.py', view_grad=False)
+
+
 @pytest.mark.parametrize('variant', VARIANTS)
 def test_trains(variant, tiny_shapes, tmp_path):
     cfg = load(f'retina_contrast_shapes_{variant}.py')

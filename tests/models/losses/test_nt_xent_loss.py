@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmdet_contrast.models.losses import NTXentLoss
+from mmdet_contrast.models.losses import NTXentLoss, nt_xent_loss
 
 
 def readable_loop(query, key, labels, groups, temperature, negatives, background=(), use=None):
@@ -246,3 +246,8 @@ def test_wrong_inputs():
         loss(torch.randn(3, 4), torch.randn(2, 4), torch.zeros(3))
     with pytest.raises(ValueError, match='labels of shape'):
         loss(torch.randn(3, 4), torch.randn(3, 4), torch.zeros(2))
+    rows = torch.randn(3, 4)
+    with pytest.raises(ValueError, match='nt_xent_loss .*got no labels'):
+        nt_xent_loss(rows, rows, negatives='other_class')
+    with pytest.raises(ValueError, match="nt_xent_loss got negatives='others', one of"):
+        nt_xent_loss(rows, rows, negatives='others')
