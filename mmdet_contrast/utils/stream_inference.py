@@ -9,9 +9,7 @@ from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple, Union
 
 import cv2
 import numpy as np
-import torch
 from mmdet.apis import DetInferencer
-from mmdet.registry import DATASETS
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from rich.console import Console
@@ -27,6 +25,7 @@ from torch import nn
 
 from mmdet_contrast.datasets.converters._coco import image_size
 
+from .detector_checks import check_device, check_is_dict, name_classes
 from .launch import load_config
 from .launch_checks import LaunchError, check_checkpoint, check_weights, explained
 from .stream_sources import Frame, FrameSource, find_sources
@@ -127,14 +126,13 @@ class _Inferencer(DetInferencer):
     def _load_weights_to_model(
         self, model: nn.Module, checkpoint: Optional[dict], cfg: Config
     ) -> None:
-        if not isinstance(checkpoint, dict):
-            raise LaunchError(
-                f'the checkpoint holds a {type(checkpoint).__name__}, not a dict of weights: give '
-                'a .pth file that training has written.'
-            )
+        check_is_dict(checkpoint)
         # a wrapper's checkpoint is its student's
         check_weights(getattr(model, 'student', model), checkpoint)
-        checkpoint = dict(checkpoint, meta=_name_classes(model, checkpoint, cfg))
+        named = dict(
+            checkpoint.get('meta') or {}, dataset_meta=name_classes(model, checkpoint, cfg)
+        )
+        checkpoint = dict(checkpoint, meta=named)
         super()._load_weights_to_model(model, checkpoint, cfg)
 
     def _init_visualizer(self, cfg: Config) -> Any:
@@ -237,11 +235,7 @@ def _build(cfg: Config, checkpoint: str, device: Optional[str]) -> _Inferencer:
             'the pictures: give the config of a detector.'
         )
     if device is not None:
-        try:
-            torch.zeros(1, device=device)
-        except (RuntimeError, AssertionError) as error:
-            reason = str(error).splitlines()[0].rstrip('.')
-            raise LaunchError(f'device {device!r} cannot be used: {reason}.') from error
+        check_device(device)
     with explained(cfg):
         return _Inferencer(
             cfg,
@@ -250,29 +244,6 @@ def _build(cfg: Config, checkpoint: str, device: Optional[str]) -> _Inferencer:
             scope=cfg.get('default_scope', 'mmdet'),
             show_progress=False,
         )
-
-
-def _name_classes(model: nn.Module, checkpoint: dict, cfg: Config) -> dict:
-    """The checkpoint's meta with the names of the classes, one for each class of the head."""
-    meta = checkpoint.get('meta') or {}
-    given = meta.get('dataset_meta') or {}
-    given = {key.lower(): value for key, value in given.items()}
-    origin, names = 'the checkpoint', given.get('classes') or meta.get('CLASSES')
-    if not names:
-        data = dict(cfg.test_dataloader.dataset, lazy_init=True)
-        origin, names = "the config's test data", DATASETS.build(data).metainfo.get('classes')
-    detector = getattr(model, 'student', model)
-    head = getattr(detector, 'bbox_head', None)
-    head = getattr(getattr(detector, 'roi_head', None), 'bbox_head', None) if head is None else head
-    number = getattr(head, 'num_classes', len(names or ()))
-    names = [names] if isinstance(names, str) else list(names or ())
-    if number != len(names) or not names:
-        raise LaunchError(
-            f'{origin} names {len(names)} classes ({", ".join(names[:5])} …) and the head has '
-            f'{number}: give the config and the checkpoint of one model, or set metainfo of the '
-            'test data.'
-        )
-    return dict(meta, dataset_meta=dict(given, classes=names))
 
 
 def _run(

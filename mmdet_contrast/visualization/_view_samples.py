@@ -1,13 +1,19 @@
 """Training samples of a config, and panels with their boxes."""
 
+import inspect
 import os
 from typing import Any, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
+from mmdet.registry import DATASETS
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.runner import set_random_seed
 
+from mmdet_contrast.datasets.transforms import ContrastiveView
+from mmdet_contrast.datasets.transforms._patches import whole_pixels
+from mmdet_contrast.utils.launch import load_config
+from mmdet_contrast.utils.launch_checks import check_dataset, explained
 from mmdet_contrast.visualization.canvas import (
     GREY,
     Colour,
@@ -35,26 +41,27 @@ def open_training_set(
         spread evenly over it.
 
     Raises:
-        LaunchError: If the config file does not exist.
-        ValueError: If the config has no training set, or an empty one.
+        LaunchError: If the config cannot be used, its data do not exist or cannot be read, or the
+            training set is empty.
+        ValueError: If the config has no training set, or a number is out of range.
     """
-    # Imported here because mmdet takes seconds and draw_view_pair does not need it.
-    from mmdet.registry import DATASETS
-
-    from mmdet_contrast.utils.launch import load_config
-
+    for name, value, least in (('num', num, 1), ('warm_up', warm_up, 0)):
+        if value < least:
+            raise ValueError(
+                f'{name} is {value}, but must be at least {least}: a number of samples.'
+            )
     cfg = load_config(config)
     if cfg.get('train_dataloader') is None:
         raise ValueError('the config has no train_dataloader: there is nothing to draw.')
     init_default_scope(cfg.get('default_scope', 'mmdet'))
     set_random_seed(seed)
-    dataset = DATASETS.build(cfg.train_dataloader.dataset)
-    if len(dataset) == 0:
-        raise ValueError('the training set is empty: check data_root and ann_file in the config.')
-    view = find_view(cfg.train_dataloader.dataset) or {}
-    if view.get('fill', 'zoom') != 'zoom':
-        for index in np.random.default_rng(seed).permutation(len(dataset))[:warm_up]:
-            dataset[int(index)]
+    with explained(cfg):
+        dataset = DATASETS.build(cfg.train_dataloader.dataset)
+        check_dataset(dataset, 'train_dataloader')
+        view = find_view(cfg.train_dataloader.dataset) or {}
+        if view.get('fill', 'zoom') != 'zoom':
+            for index in np.random.default_rng(seed).permutation(len(dataset))[:warm_up]:
+                dataset[int(index)]
     chosen = np.linspace(0, len(dataset) - 1, min(num, len(dataset))).round().astype(int)
     return cfg, dataset, chosen.tolist()
 
@@ -91,6 +98,38 @@ def find_view(node: Any) -> Optional[dict]:
     if isinstance(node, (list, tuple)):
         return next((view for view in map(find_view, node) if view is not None), None)
     return None
+
+
+def view_min_size(node: Any) -> Optional[int]:
+    """Find the ``min_size`` of the first ``ContrastiveView`` in a data set's config.
+
+    Args:
+        node (Any): A data set's config, or any part of it.
+
+    Returns:
+        int: Smallest side in pixels of a box that is filled, or None where there is no view.
+    """
+    view = find_view(node)
+    if view is None:
+        return None
+    return view.get('min_size', inspect.signature(ContrastiveView).parameters['min_size'].default)
+
+
+def left_out_reason(box: np.ndarray, shape: Tuple[float, float], min_size: Optional[int]) -> str:
+    """Say why a box takes no part: one of the two reasons that ``ContrastiveView`` has.
+
+    Args:
+        box (ndarray): (4,) box in the original, in pixels.
+        shape (tuple[float, float]): Height and width of the image.
+        min_size (int, optional): ``min_size`` of the view, if known.
+
+    Returns:
+        str: The reason, in a word or two.
+    """
+    if min_size is None:
+        return 'left out'
+    x1, y1, x2, y2 = whole_pixels(box[None], shape)[0]
+    return 'too small' if min(x2 - x1, y2 - y1) < min_size else 'covered'
 
 
 def to_pictures(inputs: Any, flip_channels: bool) -> np.ndarray:
@@ -131,6 +170,20 @@ def to_numpy(boxes: Any) -> np.ndarray:
     """
     boxes = getattr(boxes, 'tensor', boxes)
     return boxes.detach().cpu().numpy().reshape(-1, 4)
+
+
+def boxes_and_labels(instances: Any) -> Tuple[np.ndarray, List[int]]:
+    """Take the boxes and classes of instances.
+
+    Args:
+        instances (InstanceData): ``bboxes`` and ``labels``, or neither where a sample has no boxes.
+
+    Returns:
+        tuple[ndarray, list[int]]: (M, 4) boxes and M class indices.
+    """
+    if 'bboxes' not in instances:
+        return np.zeros((0, 4)), []
+    return to_numpy(instances.bboxes), instances.labels.tolist()
 
 
 def box_colours(labels: Sequence[int], taking_part: Sequence[bool], num: int) -> List[Colour]:

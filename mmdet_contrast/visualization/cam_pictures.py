@@ -3,7 +3,6 @@
 import os.path as osp
 from typing import Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
 
-import mmcv
 import numpy as np
 import torch
 from mmengine.structures import InstanceData
@@ -16,7 +15,13 @@ from mmdet_contrast.visualization.cam_targets import (
     class_target,
     head_outputs,
 )
-from mmdet_contrast.visualization.canvas import draw_box, draw_label, enlarge, stack_panels
+from mmdet_contrast.visualization.canvas import (
+    draw_box,
+    draw_label,
+    enlarge,
+    save_picture,
+    stack_panels,
+)
 from mmdet_contrast.visualization.detector_input import (
     DetectorInput,
     SavedPicture,
@@ -80,7 +85,8 @@ def save_cams(
         map is 0 everywhere, there is none, and the note says so.
 
     Raises:
-        ValueError: If a method, class, module or level does not exist.
+        ValueError: If a method, class, module or level does not exist, or a box or a class is given
+            to 'eigen-cam'.
         FileNotFoundError: If ``inputs`` does not exist or holds no image.
 
     Example:
@@ -92,6 +98,10 @@ def save_cams(
     options = options or CamOptions()
     if options.method not in METHODS:
         raise ValueError(f'method is {options.method!r}, but must be one of {", ".join(METHODS)}.')
+    if options.method == 'eigen-cam' and (options.class_name or list(options.boxes) != [0]):
+        raise ValueError(
+            'eigen-cam explains neither a box nor a class: leave both out, or take another method.'
+        )
     paths = list_images(inputs)
     for stem, entry in zip(picture_stems(paths), read_images(detector, paths)):
         if isinstance(entry, SavedPicture):
@@ -133,7 +143,7 @@ def draw_cam(
     width = max(2, round(max(plain.shape[:2]) / 320))
     for box in detections.bboxes.tolist():
         draw_box(plain, np.multiply(box, scale), OTHER, width=width)
-    text = 'no target'
+    text = f'{len(detections)} detections'
     if target is not None:
         text = target.text
         for box in target.boxes.tolist():
@@ -142,6 +152,8 @@ def draw_cam(
         if len(target.boxes) == 1:
             box = np.multiply(target.boxes[0].tolist(), scale)
             draw_label(plain, box, text, EXPLAINED)
+        if len(target.boxes) < len(detections):
+            text += ' (white; other detections grey)' if len(target.boxes) else ' (detections grey)'
     painted = add_colour_bar(painted, float(values.min()), float(values.max()))
     return stack_panels([plain, painted], [text, title])
 
@@ -220,7 +232,7 @@ def _save_one(
     drawn = draw_cam(
         heat, entry, target, explained.detections, title, options.min_side, options.alpha
     )
-    mmcv.imwrite(np.ascontiguousarray(drawn[..., ::-1]), out_file)
+    save_picture(drawn, out_file)
     note = f'{text} (0 everywhere: {_join(heat.empty)})' if heat.empty else text
     return SavedPicture(entry.path, out_file, note)
 

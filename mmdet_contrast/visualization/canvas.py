@@ -11,6 +11,7 @@ from typing import List, Optional, Sequence, Tuple
 
 import cv2
 import matplotlib
+import mmcv
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
@@ -19,6 +20,7 @@ Rectangle = Tuple[int, int, int, int]
 
 GREY: Colour = (150, 150, 150)
 _FONT_SIZE = 14
+_TITLE_SIZE = 16
 _HEADER = 28
 _GAP = 8
 
@@ -186,7 +188,7 @@ def _common_area(first: Rectangle, second: Rectangle) -> int:
 
 
 def stack_panels(panels: Sequence[np.ndarray], titles: Sequence[str]) -> np.ndarray:
-    """Put panels side by side under their titles.
+    """Put panels side by side under their titles; a narrow panel gets the room of its title.
 
     Args:
         panels (Sequence[ndarray]): (H, W, 3) uint8 pictures.
@@ -196,13 +198,16 @@ def stack_panels(panels: Sequence[np.ndarray], titles: Sequence[str]) -> np.ndar
         ndarray: (H', W', 3) uint8 picture on white.
     """
     height = _HEADER + max(panel.shape[0] for panel in panels)
-    width = sum(panel.shape[1] for panel in panels) + _GAP * (len(panels) - 1)
-    sheet = np.full((height, width, 3), 255, np.uint8)
+    widths = [
+        max(panel.shape[1], 4 + text_size(title, _TITLE_SIZE)[0])
+        for panel, title in zip(panels, titles)
+    ]
+    sheet = np.full((height, sum(widths) + _GAP * (len(panels) - 1), 3), 255, np.uint8)
     x = 0
-    for panel, title in zip(panels, titles):
-        draw_text(sheet, x + 4, 4, title, (0, 0, 0), 16)
+    for panel, title, width in zip(panels, titles, widths):
+        draw_text(sheet, x + 4, 4, title, (0, 0, 0), _TITLE_SIZE)
         sheet[_HEADER : _HEADER + panel.shape[0], x : x + panel.shape[1]] = panel
-        x += panel.shape[1] + _GAP
+        x += width + _GAP
     return sheet
 
 
@@ -224,3 +229,23 @@ def grid(pictures: Sequence[np.ndarray], columns: int) -> np.ndarray:
         y, x = number // columns * height, number % columns * width
         sheet[y : y + picture.shape[0], x : x + picture.shape[1]] = picture
     return sheet
+
+
+def save_picture(picture: np.ndarray, path: str) -> None:
+    """Write a picture to a file; its folder is made if absent.
+
+    Args:
+        picture (ndarray): (H, W, 3) uint8 RGB.
+        path (str): The file; its ending says the format.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
+    try:
+        mmcv.imwrite(np.ascontiguousarray(picture[..., ::-1]), path)
+    except (cv2.error, OSError) as error:
+        reason = getattr(error, 'strerror', None) or 'no such format'
+        raise OSError(
+            f'picture {path!r} cannot be written ({reason}): give a name that ends in .png, in a '
+            'folder that can be written to.'
+        ) from error

@@ -2,15 +2,19 @@
 
 import os
 import os.path as osp
+import pickle
 from typing import Any, Iterator, List, Optional, Sequence, Tuple, Union
 
 import mmcv
 import numpy as np
+from mmdet.registry import DATASETS
 from mmengine.config import Config
 from mmengine.fileio import get, load
 from mmengine.registry import init_default_scope
 
-from mmdet_contrast.visualization.canvas import grid
+from mmdet_contrast.utils.launch import load_config
+from mmdet_contrast.utils.launch_checks import LaunchError, check_dataset, explained
+from mmdet_contrast.visualization.canvas import grid, save_picture
 from mmdet_contrast.visualization.detection_picture import draw_detections
 
 AnyConfig = Union[str, 'os.PathLike[str]', Config]
@@ -43,7 +47,7 @@ def save_detection_sheet(
         str: ``out_file``.
 
     Raises:
-        LaunchError: If the config file does not exist.
+        LaunchError: If the config or its test data cannot be used.
         FileNotFoundError: If ``predictions`` does not exist.
         ValueError: If the predictions are not those of the config's test set, or an image cannot be
             read.
@@ -53,7 +57,7 @@ def save_detection_sheet(
         picture
         for _, picture in _draw(dataset, found, predictions, num, score_thr, min_panel, iou_thr)
     ]
-    mmcv.imwrite(np.ascontiguousarray(grid(pictures, columns)[..., ::-1]), out_file)
+    save_picture(grid(pictures, columns), out_file)
     return out_file
 
 
@@ -85,7 +89,7 @@ def save_detection_pictures(
         list[str]: Paths of the pictures.
 
     Raises:
-        LaunchError: If the config file does not exist.
+        LaunchError: If the config or its test data cannot be used.
         FileNotFoundError: If ``predictions`` does not exist.
         ValueError: If the predictions are not those of the config's test set, or an image cannot be
             read.
@@ -99,27 +103,33 @@ def save_detection_pictures(
     written = []
     for path, picture in _draw(dataset, found, predictions, num, score_thr, min_panel, iou_thr):
         out_file = osp.join(out_dir, osp.relpath(path, common or '.'))
-        mmcv.imwrite(np.ascontiguousarray(picture[..., ::-1]), out_file)
+        save_picture(picture, out_file)
         written.append(out_file)
     return written
 
 
 def _read(config: AnyConfig, predictions: str) -> Tuple[Any, dict]:
     """The test set, and the results by image id."""
-    from mmdet.registry import DATASETS
-
-    from mmdet_contrast.utils.launch import load_config
-
     cfg = load_config(config)
+    if cfg.get('test_dataloader') is None:
+        raise LaunchError(f'config {cfg.filename!r} has no test_dataloader: give that of the test.')
     if not osp.isfile(predictions):
         raise FileNotFoundError(
             f'predictions file {predictions!r} does not exist: write it with tools/test.py --out.'
         )
-    results = {result['img_id']: result['pred_instances'] for result in load(predictions)}
+    try:
+        results = {
+            result['img_id']: result['pred_instances']
+            for result in load(predictions, file_format='pkl')
+        }
+    except (pickle.UnpicklingError, EOFError, TypeError, KeyError) as error:
+        raise ValueError(
+            f'{predictions!r} is not a file of predictions: write it with tools/test.py --out.'
+        ) from error
     init_default_scope(cfg.get('default_scope', 'mmdet'))
-    dataset = DATASETS.build(cfg.test_dataloader.dataset)
-    if len(dataset) == 0:
-        raise ValueError('the test set is empty: check data_root and ann_file in the config.')
+    with explained(cfg):
+        dataset = DATASETS.build(cfg.test_dataloader.dataset)
+        check_dataset(dataset, 'test_dataloader')
     return dataset, results
 
 

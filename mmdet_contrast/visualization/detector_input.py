@@ -9,16 +9,19 @@ import mmcv
 import numpy as np
 import torch
 from mmcv.transforms import Compose
-from mmdet.apis import init_detector
 from mmdet.apis.det_inferencer import IMG_EXTENSIONS
+from mmdet.models.detectors.base import BaseDetector
 from mmdet.structures import DetDataSample
 from mmdet.utils import get_test_pipeline_cfg
 from mmengine.config import Config
 from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 
+from mmdet_contrast.datasets.converters._coco import image_size
+from mmdet_contrast.utils.detector_checks import check_device, check_is_dict, name_classes
 from mmdet_contrast.utils.launch import load_config
-from mmdet_contrast.utils.launch_checks import check_weights
+from mmdet_contrast.utils.launch_checks import LaunchError, check_weights, explained
+from mmdet_contrast.utils.plain_forward import build_detector
 
 
 class DetectorInput(NamedTuple):
@@ -45,11 +48,13 @@ class SavedPicture(NamedTuple):
         image (str): The image file.
         out_file (str, optional): The picture, or None where nothing was drawn.
         note (str): What is drawn, or why nothing is.
+        readable (bool): False where the file is no whole image.
     """
 
     image: str
     out_file: Optional[str]
     note: str
+    readable: bool = True
 
 
 def load_detector(
@@ -58,10 +63,14 @@ def load_detector(
     device: Optional[str] = None,
     cfg_options: Optional[Dict[str, Any]] = None,
 ) -> nn.Module:
-    """Build a detector from its config and checkpoint, with MMDetection's ``init_detector``.
+    """Build a detector from its config and checkpoint.
+
+    MMDetection's ``init_detector`` would load a checkpoint of something else with a warning, give
+    one without names the classes of COCO, and knows no config of distillation.
 
     Args:
-        config (str | PathLike | Config): Config of the detector.
+        config (str | PathLike | Config): Config of the detector; of distillation, its student is
+            built.
         checkpoint (str): File with its weights.
         device (str, optional): E.g. 'cpu' or 'cuda:1'. Defaults to the first GPU, if there is one.
         cfg_options (dict, optional): Dotted config keys and their new values.
@@ -70,26 +79,39 @@ def load_detector(
         nn.Module: The detector in evaluation mode, with ``cfg`` and ``dataset_meta``.
 
     Raises:
-        ValueError: If the config cannot be used.
         FileNotFoundError: If there is no such checkpoint.
-        LaunchError: If the checkpoint does not fit.
+        LaunchError: If the config, the checkpoint or the device cannot be used, or the checkpoint
+            does not fit.
     """
     if '://' not in checkpoint and not osp.isfile(checkpoint):
         raise FileNotFoundError(
             f'checkpoint {checkpoint!r} does not exist: give the .pth file of a trained detector.'
         )
     cfg = load_config(config, cfg_options=cfg_options)
-    if 'model' not in cfg or cfg.get('test_dataloader') is None:
-        raise ValueError(
+    if cfg.get('model') is None or cfg.get('test_dataloader') is None:
+        raise LaunchError(
             f'config {cfg.filename!r} has no model or no test_dataloader: give the config that the '
             'detector was trained with.'
         )
+    student = cfg.model.get('student')
+    if student is not None:
+        student = Config.fromfile(student) if isinstance(student, str) else student
+        cfg.model = student.get('model', student)
     device = device or ('cuda:0' if torch.cuda.is_available() else 'cpu')
-    model = init_detector(cfg, checkpoint, device=device)
-    # MMEngine only warns of weights that are missing or have another shape
-    weights = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu')
-    check_weights(getattr(model, 'student', model), weights)
-    return model
+    check_device(device)
+    with explained(cfg):
+        model = build_detector(cfg)
+        weights = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu')
+    if not isinstance(model, BaseDetector):
+        raise LaunchError(
+            f'the model of config {cfg.filename!r} is a {type(model).__name__}, not a detector: '
+            'give the config of a detector.'
+        )
+    check_is_dict(weights)
+    check_weights(model, weights)
+    model.dataset_meta = name_classes(model, weights, cfg)
+    model.cfg = cfg
+    return model.to(device)
 
 
 def list_images(path: str) -> List[str]:
@@ -132,11 +154,13 @@ def read_images(
     pipeline = Compose(get_test_pipeline_cfg(detector.cfg))
     for path in paths:
         try:
+            # finds what is cut off, which OpenCV fills with grey
+            image_size(path, verify=True)
             picture = mmcv.imread(path, channel_order='rgb')
-        except (cv2.error, AttributeError):
+        except (OSError, cv2.error, AttributeError):
             picture = None
         if picture is None:
-            yield SavedPicture(path, None, 'cannot be read as an image')
+            yield SavedPicture(path, None, 'cannot be read as an image, or is cut off', False)
             continue
         data = pipeline(dict(img_path=path, img_id=0))
         batch = dict(inputs=[data['inputs']], data_samples=[data['data_samples']])

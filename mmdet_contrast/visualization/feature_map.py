@@ -3,13 +3,12 @@
 import os.path as osp
 from typing import Iterator, List, NamedTuple, Optional, Sequence
 
-import mmcv
 import numpy as np
 import torch
 from mmdet.structures import DetDataSample
 from torch import Tensor, nn
 
-from mmdet_contrast.visualization.canvas import enlarge, grid, stack_panels
+from mmdet_contrast.visualization.canvas import enlarge, grid, save_picture, stack_panels
 from mmdet_contrast.visualization.detector_input import (
     SavedPicture,
     list_images,
@@ -153,7 +152,7 @@ def save_feature_maps(
             captured = capture.maps[place]
             drawn = draw_feature_map(captured.features[0], entry.picture, entry.sample, style)
             out_file = osp.join(out_dir, f'{stem}.{captured.name}.{captured.level}.png')
-            mmcv.imwrite(np.ascontiguousarray(drawn[..., ::-1]), out_file)
+            save_picture(drawn, out_file)
             yield SavedPicture(entry.path, out_file, _note(captured))
 
 

@@ -6,6 +6,7 @@ from typing import Callable, Iterator
 from torch import nn
 
 from mmdet_contrast.utils.cfg_options import CfgOptions
+from mmdet_contrast.utils.stream_writers import prepare_folder
 from mmdet_contrast.visualization.detector_input import SavedPicture, load_detector
 
 
@@ -15,8 +16,8 @@ def run_pictures(
 ) -> None:
     """Add the options of detector, images and pictures, and draw.
 
-    Prints a line for each picture, and ends the process with one line and exit status 1 where
-    something cannot be used.
+    Prints a line for each picture. Ends the process with one line and exit status 1 where something
+    cannot be used, and with exit status 1 at the end where an image could not be read.
 
     Args:
         parser (argparse.ArgumentParser): Parser with the program's own arguments.
@@ -51,12 +52,16 @@ def run_pictures(
         help='config values to override, as key=value; lists as key="[a,b]" or key=a,b',
     )
     args = parser.parse_args()
-    written = 0
+    written, unreadable = 0, 0
     try:
+        prepare_folder(args.out_dir)
         detector = load_detector(args.config, args.checkpoint, args.device, args.cfg_options)
         for saved in draw(detector, args):
             print(f'{saved.out_file or saved.image}: {saved.note}', flush=True)
             written += saved.out_file is not None
+            unreadable += not saved.readable
     except (ValueError, OSError) as error:
         raise SystemExit(f'{parser.prog}: error: {error}') from None
     print(f'{written} pictures in {args.out_dir}')
+    if unreadable:
+        raise SystemExit(1)

@@ -4,21 +4,26 @@ import os
 import os.path as osp
 from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 
-import cv2
 import numpy as np
+import torch
+from mmdet.registry import MODELS
 from mmengine.config import Config
-from mmengine.utils import mkdir_or_exist
+from mmengine.dataset import pseudo_collate
 
+from mmdet_contrast.utils.launch_checks import explained
+from mmdet_contrast.utils.stream_writers import prepare_folder
 from mmdet_contrast.visualization._view_samples import (
     box_colours,
+    boxes_and_labels,
     boxes_panel,
+    left_out_reason,
     open_training_set,
     preprocessor_config,
     to_numpy,
     to_pictures,
+    view_min_size,
 )
-from mmdet_contrast.visualization.canvas import grid, stack_panels
-from mmdet_contrast.visualization.view_pairs import _reason, _view_min_size
+from mmdet_contrast.visualization.canvas import grid, save_picture, stack_panels
 
 Source = Tuple[int, int]
 
@@ -65,9 +70,9 @@ def draw_view_batch(
     panels = []
     for position, (image, sample) in enumerate(zip(images, data_samples)):
         gt, rows = sample.gt_instances, sources[position]
-        boxes, labels = to_numpy(gt.bboxes), gt.labels.tolist()
+        boxes, labels = boxes_and_labels(gt)
         parts = [not any(is_view) or (valid.get(row, True) and row in shown) for row in rows]
-        names = _names(sample, rows, numbers, valid, parts, boxes, classes, min_size)
+        names = _names(sample, rows, numbers, valid, parts, boxes, labels, classes, min_size)
         ignored = sample.get('ignored_instances', ())
         panel = boxes_panel(
             image,
@@ -108,16 +113,15 @@ def save_view_batches(
         list[str]: Paths of the PNG files, one for each batch.
 
     Raises:
-        LaunchError: If the config file does not exist.
-        ValueError: If the config has no data preprocessor, no training set or an empty one.
+        LaunchError: If the config cannot be used, its data do not exist or cannot be read, or the
+            training set is empty.
+        ValueError: If the config has no data preprocessor, or one that gives no single batch of
+            images, or no training set, or a number is out of range.
+        OSError: If the folder cannot be written to.
 
     Example:
         >>> save_view_batches('configs/retina_contrast_shapes.py', 'work_dirs/batches', num=8)
     """
-    # Imported here because mmdet takes seconds and draw_view_batch does not need it.
-    from mmdet.registry import MODELS
-    from mmengine.dataset import pseudo_collate
-
     cfg, dataset, indices = open_training_set(config, num, seed, warm_up)
     settings = preprocessor_config(cfg)
     if settings is None:
@@ -127,21 +131,27 @@ def save_view_batches(
         )
     preprocessor = MODELS.build(settings)
     size = cfg.train_dataloader.get('batch_size') or 1
-    to_rgb = settings.get('rgb_to_bgr', False)
-    mkdir_or_exist(out_dir)
+    to_rgb = not settings.get('bgr_to_rgb', False)
+    prepare_folder(out_dir)
     paths = []
     for number, start in enumerate(range(0, len(indices), size)):
-        batch = pseudo_collate([dataset[index] for index in indices[start : start + size]])
+        with explained(cfg):
+            batch = pseudo_collate([dataset[index] for index in indices[start : start + size]])
         batch = preprocessor(batch, training=True)
+        if not torch.is_tensor(batch['inputs']):
+            raise ValueError(
+                f'the data preprocessor gives inputs of type {type(batch["inputs"]).__name__}, '
+                'not one batch of images: leave out --batch to draw single samples.'
+            )
         picture = draw_view_batch(
             to_pictures(_denormalise(batch['inputs'], preprocessor), to_rgb),
             batch['data_samples'],
-            dataset.metainfo['classes'],
-            _view_min_size(cfg.train_dataloader.dataset),
+            dataset.metainfo.get('classes', ()),
+            view_min_size(cfg.train_dataloader.dataset),
             min_panel,
         )
         path = osp.join(out_dir, f'batch_{number:03d}.png')
-        cv2.imwrite(path, picture[..., ::-1])
+        save_picture(picture, path)
         paths.append(path)
     return paths
 
@@ -167,19 +177,20 @@ def _names(
     valid: Dict[Source, bool],
     parts: Sequence[bool],
     boxes: np.ndarray,
+    labels: Sequence[int],
     classes: Sequence[str],
     min_size: Optional[int],
 ) -> List[str]:
     """What to write beside each box: its number; in the original also its class, or the reason."""
     names = []
-    for row, box, label, part in zip(rows, boxes, sample.gt_instances.labels.tolist(), parts):
+    for row, box, label, part in zip(rows, boxes, labels, parts):
         name = str(numbers.get(row, '?'))
         if not sample.get('view', 0):
             name += f' {classes[label]}'
             if not part:
                 shape = sample.get('img_shape', (np.inf, np.inf))
-                reason = 'not in a view' if valid[row] else _reason(box, shape, min_size)
-                name += f': {reason}'
+                hidden = valid[row]
+                name += f': {"not in a view" if hidden else left_out_reason(box, shape, min_size)}'
         names.append(name)
     return names
 

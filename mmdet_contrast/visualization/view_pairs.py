@@ -1,25 +1,26 @@
 """Pictures of the training samples: original and contrastive view side by side."""
 
-import inspect
 import os
 import os.path as osp
 from typing import Any, List, Optional, Sequence, Tuple, Union
 
-import cv2
 import numpy as np
 from mmengine.config import Config
-from mmengine.utils import mkdir_or_exist
 
+from mmdet_contrast.utils.launch_checks import explained
+from mmdet_contrast.utils.stream_writers import prepare_folder
 from mmdet_contrast.visualization._view_samples import (
     box_colours,
+    boxes_and_labels,
     boxes_panel,
-    find_view,
+    left_out_reason,
     open_training_set,
     preprocessor_config,
     to_numpy,
     to_pictures,
+    view_min_size,
 )
-from mmdet_contrast.visualization.canvas import enlarge, stack_panels
+from mmdet_contrast.visualization.canvas import enlarge, save_picture, stack_panels
 
 
 def draw_view_pair(
@@ -70,7 +71,7 @@ def draw_view_pair(
     taking_part = np.ones(len(bboxes), bool) if view_valid is None else np.asarray(view_valid, bool)
     names = [classes[label] for label in labels]
     for index in np.flatnonzero(~taking_part):
-        names[index] += f': {_reason(bboxes[index], inputs.shape[1:3], min_size)}'
+        names[index] += f': {left_out_reason(bboxes[index], inputs.shape[1:3], min_size)}'
     inks = box_colours(labels, taking_part, len(classes))
     sides = (bboxes, bboxes if view_bboxes is None else view_bboxes)
     panels = [
@@ -133,7 +134,8 @@ def save_view_pairs(
 ) -> List[str]:
     """Draw samples of a config's training set, exactly as training would see them.
 
-    Samples of a pipeline that makes no contrastive view are drawn with their boxes alone.
+    Samples of a pipeline that makes no contrastive view are drawn with their boxes alone, those of
+    a pipeline with branches (two random views, teacher and student) branch by branch.
 
     Args:
         config (str | PathLike | Config): Config with a training set.
@@ -150,53 +152,29 @@ def save_view_pairs(
         list[str]: Paths of the PNG files.
 
     Raises:
-        LaunchError: If the config file does not exist.
-        ValueError: If the config has no training set, or an empty one.
+        LaunchError: If the config cannot be used, its data do not exist or cannot be read, or the
+            training set is empty.
+        ValueError: If the config has no training set, or a number is out of range.
+        OSError: If the folder cannot be written to.
 
     Example:
         >>> save_view_pairs('configs/retina_contrast_shapes.py', 'work_dirs/views', num=4)
     """
     cfg, dataset, indices = open_training_set(config, num, seed, warm_up)
-    classes = dataset.metainfo['classes']
-    to_rgb = (preprocessor_config(cfg) or {}).get('bgr_to_rgb', False)
-    min_size = _view_min_size(cfg.train_dataloader.dataset)
-    mkdir_or_exist(out_dir)
+    classes = dataset.metainfo.get('classes', ())
+    # MMDetection's loaders give BGR, whether or not the data preprocessor turns it round.
+    to_rgb = not (preprocessor_config(cfg) or {}).get('rgb_to_bgr', False)
+    min_size = view_min_size(cfg.train_dataloader.dataset)
+    prepare_folder(out_dir)
     paths = []
     for number, index in enumerate(indices):
-        sample = dataset[index]
+        with explained(cfg):
+            sample = dataset[index]
         picture, name = _draw_sample(sample, classes, to_rgb, min_size, min_panel, clean)
         path = osp.join(out_dir, f'{number:03d}_{name}.png')
-        cv2.imwrite(path, picture[..., ::-1])
+        save_picture(picture, path)
         paths.append(path)
     return paths
-
-
-def _reason(box: np.ndarray, shape: Tuple[int, int], min_size: Optional[int]) -> str:
-    """Say why a box takes no part: the two reasons that ``ContrastiveView`` has.
-
-    Args:
-        box (ndarray): (4,) box in the original, in pixels.
-        shape (tuple[int, int]): Height and width of the image.
-        min_size (int, optional): ``min_size`` of the view, if known.
-
-    Returns:
-        str: The reason, in a word or two.
-    """
-    if min_size is None:
-        return 'left out'
-    limits = np.array([shape[1], shape[0]])
-    sides = box[2:4].clip(0, limits) - box[:2].clip(0, limits)
-    return 'too small' if sides.min() < min_size else 'covered'
-
-
-def _view_min_size(node: Any) -> Optional[int]:
-    """Find the ``min_size`` of the first ``ContrastiveView`` in a data set's config."""
-    view = find_view(node)
-    if view is None:
-        return None
-    from mmdet_contrast.datasets.transforms import ContrastiveView
-
-    return view.get('min_size', inspect.signature(ContrastiveView).parameters['min_size'].default)
 
 
 def _draw_sample(
@@ -209,6 +187,11 @@ def _draw_sample(
 ) -> Tuple[np.ndarray, str]:
     """Draw one item of the data set; returns the picture and the image's name."""
     inputs, data_sample = sample['inputs'], sample['data_samples']
+    if isinstance(inputs, dict):
+        # of MultiBranch: its samples have the same keys
+        branches = [(name, inputs[name], data_sample[name]) for name in inputs]
+        name = _stem(next(iter(data_sample.values())))
+        return _draw_images(branches, classes, to_rgb, min_panel), name
     shape = tuple(getattr(inputs, 'shape', ()))
     if len(shape) not in (3, 4) or (len(shape) == 4 and shape[0] != 2):
         raise ValueError(
@@ -216,30 +199,52 @@ def _draw_sample(
             "(C, H, W) expected, or (2, C, H, W) with dict(type='ContrastiveView') before, and "
             "dict(type='PackContrastiveInputs') at, the end of train_pipeline."
         )
+    name = _stem(data_sample)
+    if 'gt_label' in data_sample:
+        title = f'class {classes[data_sample.gt_label]}'
+        return _draw_images([(title, inputs, data_sample)], classes, to_rgb, min_panel), name
     images = to_pictures(inputs if inputs.dim() == 4 else inputs[None], to_rgb)
     gt = data_sample.gt_instances
-    boxes, labels = to_numpy(gt.bboxes), gt.labels.tolist()
-    common = dict(
-        ignored_bboxes=to_numpy(data_sample.ignored_instances.bboxes)
-        if 'bboxes' in data_sample.get('ignored_instances', ())
-        else None,
-        min_panel=min_panel,
-        clean=clean,
-    )
+    boxes, labels = boxes_and_labels(gt)
+    common = dict(ignored_bboxes=_ignored(data_sample), min_panel=min_panel, clean=clean)
     if inputs.dim() == 3:
-        picture = draw_plain_sample(images[0], boxes, labels, classes, **common)
-    else:
-        picture = draw_view_pair(
-            images,
-            boxes,
-            labels,
-            classes,
-            view_valid=gt.view_valid.tolist() if 'view_valid' in gt else None,
-            view_bboxes=to_numpy(gt.view_bboxes) if 'view_bboxes' in gt else None,
-            min_size=min_size,
-            **common,
-        )
-    return picture, osp.splitext(osp.basename(data_sample.get('img_path', 'image')))[0]
+        return draw_plain_sample(images[0], boxes, labels, classes, **common), name
+    picture = draw_view_pair(
+        images,
+        boxes,
+        labels,
+        classes,
+        view_valid=gt.view_valid.tolist() if 'view_valid' in gt else None,
+        view_bboxes=to_numpy(gt.view_bboxes) if 'view_bboxes' in gt else None,
+        min_size=min_size,
+        **common,
+    )
+    return picture, name
+
+
+def _draw_images(
+    images: Sequence[Tuple[str, Any, Any]], classes: Sequence[str], to_rgb: bool, min_panel: int
+) -> np.ndarray:
+    """Draw images with what boxes they have, side by side: (title, (C, H, W), sample) of each."""
+    panels = []
+    for _, inputs, data_sample in images:
+        boxes, labels = boxes_and_labels(data_sample.get('gt_instances', ()))
+        taking_part = [True] * len(labels)
+        inks = box_colours(labels, taking_part, len(classes))
+        names = [classes[label] for label in labels]
+        image, ignored = to_pictures(inputs[None], to_rgb)[0], _ignored(data_sample)
+        panels.append(boxes_panel(image, boxes, names, inks, taking_part, ignored, min_panel))
+    return stack_panels(panels, [title for title, _, _ in images])
+
+
+def _ignored(data_sample: Any) -> Optional[np.ndarray]:
+    """Boxes that are ignored, or None."""
+    ignored = data_sample.get('ignored_instances', ())
+    return to_numpy(ignored.bboxes) if 'bboxes' in ignored else None
+
+
+def _stem(data_sample: Any) -> str:
+    return osp.splitext(osp.basename(data_sample.get('img_path', 'image')))[0]
 
 
 def _count(boxes: int) -> str:

@@ -96,3 +96,14 @@ def test_predictions_of_another_set_are_refused(data, tmp_path):
         save_detection_sheet(data, str(tmp_path / 'found.pkl'), str(tmp_path / 's.png'))
     with pytest.raises(FileNotFoundError, match="predictions file '.*gone.pkl' does not exist"):
         save_detection_sheet(data, str(tmp_path / 'gone.pkl'), str(tmp_path / 's.png'))
+
+
+@pytest.mark.parametrize('content', [[1, 2], {'a': 1}, [dict(img_id=3)], b'text', b''])
+def test_files_of_something_else_are_refused(data, tmp_path, content):
+    path = tmp_path / 'found.pkl'
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        dump(content, str(path))
+    with pytest.raises(ValueError, match='found.pkl. is not a file of predictions'):
+        save_detection_sheet(data, str(path), str(tmp_path / 's.png'))

@@ -116,11 +116,16 @@ def checkpoints(repo_root, tmp_path_factory):
 
 @pytest.fixture
 def call(repo_root, monkeypatch, capsys):
-    def run(tool, *arguments):
+    def run(tool, *arguments, status=0):
         path = str(repo_root / 'tools' / 'analysis_tools' / f'{tool}.py')
         monkeypatch.setattr(sys, 'argv', [f'{tool}.py', *map(str, arguments)])
         capsys.readouterr()
-        runpy.run_path(path, run_name='__main__')
+        if status:
+            with pytest.raises(SystemExit) as ended:
+                runpy.run_path(path, run_name='__main__')
+            assert ended.value.code == status
+        else:
+            runpy.run_path(path, run_name='__main__')
         return capsys.readouterr().out
 
     return run
@@ -151,7 +156,7 @@ def test_tool(call, checkpoints, folder, tmp_path, name, modules):
     out = tmp_path / 'maps'
     text = call(
         'feature_map', config, checkpoint, folder, '--out-dir', out, '--modules', *modules,
-        '--min-side', '96', '--device', 'cpu',
+        '--min-side', '96', '--device', 'cpu', status=1,
     )  # fmt: skip
     assert f'{2 * sum(modules.values())} pictures in' in text
     assert 'broken.jpg: cannot be read as an image' in text and 'notes.txt' not in text
@@ -206,7 +211,7 @@ def test_cam_tool(call, checkpoints, folder, tmp_path, name, method):
         'cam', config, checkpoint, folder, '--out-dir', out, '--method', method, *what,
         '--score-thr', '0', '--min-side', '96', '--device', 'cpu', '--chunk', '32', '--modules',
         'neck' if name == 'retina' else 'backbone.stage3',
-        '--cfg-options', 'model.test_cfg.score_thr=0',
+        '--cfg-options', 'model.test_cfg.score_thr=0', status=1,
     )  # fmt: skip
     names = [path.name for path in out.iterdir()]
     assert f'{len(names)} pictures in' in text and len(names) >= 2
@@ -219,18 +224,21 @@ def test_cam_tool(call, checkpoints, folder, tmp_path, name, method):
 def test_cam_tool_says_what_it_cannot_draw(call, checkpoints, folder, tmp_path):
     config, checkpoint = checkpoints['retina']
     common = (config, checkpoint, folder, '--out-dir', tmp_path / 'cams', '--device', 'cpu')
-    text = call('cam', *common, '--score-thr', '1.5')
+    text = call('cam', *common, '--score-thr', '1.5', status=1)
     assert text.count('no box 0: detections with a score of 1.5 or more: 0 (') == 2
     assert '0 pictures in' in text
-    text = call('cam', *common, '--class', 'b', '--score-thr', '1.5')
+    text = call('cam', *common, '--class', 'b', '--score-thr', '1.5', status=1)
     assert text.count("no detection of 'b' with a score of 1.5 or more") == 2
-    text = call('cam', *common, '--class', 'b', '--reduce', 'max', '--min-side', '96')
+    text = call('cam', *common, '--class', 'b', '--reduce', 'max', '--min-side', '96', status=1)
     assert text.count('strongest b: hires-cam of neck[') == 2
     for wrong, message in (
         (('--class', 'd'), "there is no class 'd': the detector knows a, b, c"),
         (('--modules', 'necks'), "RetinaNet has no module 'necks'"),
         (('--level', '9'), "level is 9, but module 'neck' gave 5"),
         (('--alpha', '-1'), 'alpha is -1.0'),
+        (('--method', 'eigen-cam', '--class', 'a'), 'eigen-cam explains neither a box nor a'),
+        (('--method', 'eigen-cam', '--box', '1'), 'eigen-cam explains neither a box nor a class'),
+        (('--out-dir', folder / 'notes.txt'), 'results cannot be written to'),
     ):
         with pytest.raises(SystemExit, match=f'cam.py: error: .*{message}'):
             call('cam', *common, '--score-thr', '0', *wrong, '--cfg-options',

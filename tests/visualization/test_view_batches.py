@@ -1,6 +1,9 @@
 """Pictures of batches, and of any config's training set."""
 
+import copy
+
 import cv2
+import mmengine
 import numpy as np
 import pytest
 import torch
@@ -8,6 +11,7 @@ from mmdet.structures import DetDataSample
 from mmengine.config import Config
 from mmengine.structures import InstanceData
 
+from mmdet_contrast.utils.launch_checks import LaunchError
 from mmdet_contrast.visualization import (
     draw_plain_sample,
     draw_view_batch,
@@ -92,13 +96,12 @@ def test_a_batch_without_views_has_no_box_left_out(names):
 def test_plain_sample():
     image, box = np.zeros((100, 100, 3), np.uint8), np.array([[20.0, 20, 60, 60]])
     picture = draw_plain_sample(image, box, [1], CLASSES, min_panel=100)
-    assert picture.shape == (128, 100, 3) and count(picture, palette(3)[1]) > 100
+    assert picture.shape[0] == 128 and count(picture, palette(3)[1]) > 100
     clean = draw_plain_sample(image, box, [1], CLASSES, clean=True, min_panel=100)
-    assert clean.shape == (128, 208, 3)
     assert clean[28:, :100].max() == 0 and count(clean[:, 108:], palette(3)[1]) > 100
 
 
-def tiny_config(root, *view, preprocessor='DetDataPreprocessor'):
+def tiny_config(root, *view, preprocessor='DetDataPreprocessor', bgr_to_rgb=True):
     pipeline = [
         dict(type='LoadImageFromFile'),
         dict(type='LoadAnnotations', with_bbox=True),
@@ -114,7 +117,7 @@ def tiny_config(root, *view, preprocessor='DetDataPreprocessor'):
                     type=preprocessor,
                     mean=[123.675, 116.28, 103.53],
                     std=[58.395, 57.12, 57.375],
-                    bgr_to_rgb=True,
+                    bgr_to_rgb=bgr_to_rgb,
                     pad_size_divisor=32,
                 )
             ),
@@ -135,9 +138,9 @@ def tiny_config(root, *view, preprocessor='DetDataPreprocessor'):
 
 def test_plain_config(tiny_shapes, tmp_path):
     cfg = tiny_config(tiny_shapes)
-    paths = save_view_pairs(cfg, str(tmp_path), num=3, min_panel=96)
+    paths = save_view_pairs(cfg, str(tmp_path), num=3, min_panel=480)
     assert len(paths) == 3
-    assert cv2.imread(paths[0]).shape == (28 + 96, 96, 3)
+    assert cv2.imread(paths[0]).shape == (28 + 480, 480, 3)
 
 
 def test_same_class_config_draws_from_a_bank_that_has_been_filled(tiny_shapes, tmp_path):
@@ -145,16 +148,17 @@ def test_same_class_config_draws_from_a_bank_that_has_been_filled(tiny_shapes, t
     cfg = tiny_config(tiny_shapes, view)
     zoomed = tiny_config(tiny_shapes, dict(type='ContrastiveView'))
     pictures = [
-        cv2.imread(save_view_pairs(config, str(tmp_path / name), num=1, min_panel=96)[0])
+        cv2.imread(save_view_pairs(config, str(tmp_path / name), num=1, min_panel=480)[0])
         for name, config in (('same', cfg), ('zoom', zoomed))
     ]
-    assert pictures[0].shape == pictures[1].shape == (28 + 96, 2 * 96 + 8, 3)
-    assert (pictures[0][28:, 104:] != pictures[1][28:, 104:]).any()
-    clean = save_view_pairs(cfg, str(tmp_path / 'clean'), num=1, min_panel=96, clean=True)
-    assert cv2.imread(clean[0]).shape == (28 + 96, 4 * 96 + 3 * 8, 3)
+    assert pictures[0].shape == pictures[1].shape == (28 + 480, 2 * 480 + 8, 3)
+    assert (pictures[0][28:, 488:] != pictures[1][28:, 488:]).any()
+    clean = save_view_pairs(cfg, str(tmp_path / 'clean'), num=1, min_panel=480, clean=True)
+    assert cv2.imread(clean[0]).shape == (28 + 480, 4 * 480 + 3 * 8, 3)
 
 
-def test_batches_are_what_the_model_gets(tiny_shapes, tmp_path, monkeypatch):
+@pytest.mark.parametrize('bgr_to_rgb', [True, False])
+def test_batches_are_what_the_model_gets(tiny_shapes, tmp_path, monkeypatch, bgr_to_rgb):
     seen = []
     original = view_batches.draw_view_batch
 
@@ -164,15 +168,26 @@ def test_batches_are_what_the_model_gets(tiny_shapes, tmp_path, monkeypatch):
 
     monkeypatch.setattr(view_batches, 'draw_view_batch', remember)
     view = dict(type='ContrastiveView')
-    cfg = tiny_config(tiny_shapes, view, preprocessor='ContrastiveDataPreprocessor')
+    cfg = tiny_config(
+        tiny_shapes, view, preprocessor='ContrastiveDataPreprocessor', bgr_to_rgb=bgr_to_rgb
+    )
     paths = save_view_batches(cfg, str(tmp_path), num=3, min_panel=96)
     assert [len(images) for images in seen] == [4, 2]
     assert all(cv2.imread(path).std() > 1 for path in paths) and len(paths) == 2
-    # in RGB again, as it was in the file, but for the flip
-    files = sorted((tiny_shapes / 'train').iterdir())
-    image = cv2.imread(str(files[0]))[..., ::-1]
-    drawn = seen[0][0]
-    assert any(np.abs(drawn.astype(int) - side).max() <= 1 for side in (image, image[:, ::-1]))
+    assert equals_first_image(tiny_shapes, seen[0][0])
+
+
+@pytest.mark.parametrize('bgr_to_rgb', [True, False])
+def test_samples_have_the_colours_of_the_files(tiny_shapes, tmp_path, bgr_to_rgb):
+    cfg = tiny_config(tiny_shapes, bgr_to_rgb=bgr_to_rgb)
+    (path,) = save_view_pairs(cfg, str(tmp_path), num=1, min_panel=96, clean=True)
+    assert equals_first_image(tiny_shapes, cv2.imread(path)[28:, :96, ::-1])
+
+
+def equals_first_image(root, drawn):
+    """Whether RGB pixels are those of the first file, but for the flip and rounding."""
+    image = cv2.imread(str(sorted((root / 'train').iterdir())[0]))[..., ::-1]
+    return any(np.abs(drawn.astype(int) - side).max() <= 1 for side in (image, image[:, ::-1]))
 
 
 def test_unusable_configs(tiny_shapes, tmp_path):
@@ -183,3 +198,71 @@ def test_unusable_configs(tiny_shapes, tmp_path):
     cfg.pop('train_dataloader')
     with pytest.raises(ValueError, match='no train_dataloader'):
         save_view_pairs(cfg, str(tmp_path))
+
+
+def test_unusable_data(tiny_shapes, tmp_path):
+    (tmp_path / 'broken.png').write_bytes(b'no image')
+    annotations = mmengine.load(tiny_shapes / 'annotations' / 'instances_train.json')
+    for image in annotations['images']:
+        image['file_name'] = 'broken.png'
+    mmengine.dump(annotations, tmp_path / 'broken.json')
+    cfg = tiny_config(tiny_shapes, dict(type='ContrastiveView'))
+    for change, message in (
+        (dict(ann_file=str(tmp_path / 'no.json')), "no.json', which config .* does not exist"),
+        (dict(data_prefix=dict(img='no/')), "jpg', which config .* does not exist"),
+        (
+            dict(ann_file=str(tmp_path / 'broken.json'), data_prefix=dict(img=str(tmp_path))),
+            "broken.png' is damaged or not an image",
+        ),
+        (dict(metainfo=dict(classes=['striped_disk'])), r"classes \['striped_disk'\], which anno"),
+        (dict(pipeline=[dict(type='ContrastiveVeiw')]), 'ContrastiveVeiw is not in the'),
+    ):
+        changed = copy.deepcopy(cfg)
+        changed.train_dataloader.dataset.update(change)
+        for save in (save_view_pairs, save_view_batches):
+            with pytest.raises(LaunchError, match=message):
+                save(changed, str(tmp_path / 'out'))
+    for change, message in ((dict(num=0), 'num is 0'), (dict(warm_up=-1), 'warm_up is -1')):
+        with pytest.raises(ValueError, match=message):
+            save_view_pairs(cfg, str(tmp_path / 'out'), **change)
+
+
+def test_branches_are_drawn_side_by_side(tiny_shapes, tmp_path):
+    branch = [
+        dict(type='RandomResizedCrop', scale=48, area_range=(0.2, 1.0)),
+        dict(type='PackDetInputs', meta_keys=('img_path', 'img_shape')),
+    ]
+    cfg = tiny_config(tiny_shapes)
+    cfg.train_dataloader.dataset = dict(
+        type='ImageFolderDataset',
+        data_root=str(tiny_shapes / 'train'),
+        pipeline=[
+            dict(type='LoadUnlabelledImage'),
+            dict(type='MultiBranch', branch_field=['one', 'two'], one=branch, two=branch),
+        ],
+    )
+    cfg.model.data_preprocessor = dict(
+        type='MultiBranchDataPreprocessor', data_preprocessor=cfg.model.data_preprocessor
+    )
+    picture = cv2.imread(save_view_pairs(cfg, str(tmp_path), num=1, min_panel=96)[0])
+    assert picture.shape == (28 + 96, 2 * 96 + 8, 3)
+    assert picture[28:, :96].std() > 1 and (picture[28:, :96] != picture[28:, 104:]).any()
+    with pytest.raises(ValueError, match='inputs of type dict, not one batch of images'):
+        save_view_batches(cfg, str(tmp_path))
+
+
+def test_images_with_a_class_and_no_boxes(tiny_shapes, tmp_path):
+    cfg = tiny_config(tiny_shapes)
+    cfg.train_dataloader.dataset = dict(
+        type='BoxCrops',
+        dataset=cfg.train_dataloader.dataset,
+        pipeline=[
+            dict(type='LoadImageFromNDArray'),
+            dict(type='Resize', scale=(32, 32), keep_ratio=False),
+            dict(type='PackDetInputs', meta_keys=('img_shape', 'gt_label')),
+        ],
+    )
+    (path,) = save_view_pairs(cfg, str(tmp_path), num=1)
+    assert cv2.imread(path).shape == (28 + 480, 480, 3)
+    (path,) = save_view_batches(cfg, str(tmp_path), num=2)
+    assert cv2.imread(path).std() > 1

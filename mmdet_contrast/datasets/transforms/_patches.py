@@ -9,6 +9,24 @@ import numpy as np
 _CV2_DTYPES = ('uint8', 'uint16', 'int16', 'float32', 'float64')
 
 
+def whole_pixels(boxes: np.ndarray, shape: Tuple[int, int]) -> np.ndarray:
+    """Round boxes to whole pixels and clip them to the image.
+
+    Args:
+        boxes (ndarray): (M, 4) float, (x1, y1, x2, y2) in pixels.
+        shape (tuple[int, int]): Height and width of the image.
+
+    Returns:
+        ndarray: (M, 4) int; boxes upside down get an area of zero.
+    """
+    limits = np.array([shape[1], shape[0], shape[1], shape[0]])
+    # non-finite boxes become empty ones, which are marked like every box without pixels
+    pixels = np.nan_to_num(np.rint(boxes), nan=0.0)
+    pixels = np.clip(pixels, 0, limits).astype(int)
+    pixels[:, 2:] = np.maximum(pixels[:, 2:], pixels[:, :2])
+    return pixels
+
+
 def resize_patch(patch: np.ndarray, width: int, height: int) -> np.ndarray:
     """Resize a patch of any dtype: area average where it shrinks, bilinear where it grows.
 

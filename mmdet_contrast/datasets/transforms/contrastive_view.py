@@ -17,6 +17,7 @@ from mmdet_contrast.datasets.transforms._patches import (
     covered_share,
     fit_patch,
     paste_patch,
+    whole_pixels,
     zoom_centre,
 )
 from mmdet_contrast.datasets.transforms.object_bank import ObjectBank
@@ -192,7 +193,7 @@ class ContrastiveView(BaseTransform):
         array = array.reshape(-1, 4)
         ignored = np.asarray(results.get('gt_ignore_flags', np.zeros(len(array))), dtype=bool)
 
-        pixels = _whole_pixels(array, img.shape[:2])
+        pixels = whole_pixels(array, img.shape[:2])
         zooms = rng.uniform(*self.zoom_range, size=len(pixels))
         fit, order, shares = self._overlaps(pixels, ignored)
         valid = fit & (shares <= self.max_overwritten)
@@ -331,16 +332,6 @@ class ContrastiveView(BaseTransform):
             f'fill={self.fill!r}, same_class_prob={self.same_class_prob}, bank={self.bank}, '
             f'fit={self.fit!r}, soft_edges={self.soft_edges})'
         )
-
-
-def _whole_pixels(boxes: np.ndarray, shape: Tuple[int, int]) -> np.ndarray:
-    """Round boxes and clip them to the image; boxes upside down get an area of zero."""
-    limits = np.array([shape[1], shape[0], shape[1], shape[0]])
-    # non-finite boxes become empty ones, which are marked like every box without pixels
-    pixels = np.nan_to_num(np.rint(boxes), nan=0.0)
-    pixels = np.clip(pixels, 0, limits).astype(int)
-    pixels[:, 2:] = np.maximum(pixels[:, 2:], pixels[:, :2])
-    return pixels
 
 
 @contextmanager

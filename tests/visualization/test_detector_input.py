@@ -1,0 +1,88 @@
+"""A detector from its files, and what it is refused for."""
+
+import shutil
+
+import cv2
+import pytest
+import torch
+from mmengine.config import Config
+
+from mmdet_contrast.utils.launch import load_config
+from mmdet_contrast.utils.launch_checks import LaunchError
+from mmdet_contrast.utils.plain_forward import build_detector
+from mmdet_contrast.visualization import load_detector
+from mmdet_contrast.visualization.detector_input import read_images
+
+NAMES = ['striped_disc', 'checkered_square', 'dotted_triangle']
+
+
+@pytest.fixture(scope='module')
+def config(repo_root):
+    return str(repo_root / 'configs' / 'retina_shapes.py')
+
+
+@pytest.fixture(scope='module')
+def weights(config):
+    return build_detector(load_config(config)).state_dict()
+
+
+def save(content, folder):
+    torch.save(content, str(folder / 'weights.pth'))
+    return str(folder / 'weights.pth')
+
+
+def test_names_are_those_of_the_checkpoint_or_of_the_test_data(config, weights, tmp_path, recwarn):
+    plain = load_detector(config, save(dict(state_dict=weights), tmp_path), 'cpu')
+    assert plain.dataset_meta['classes'] == NAMES and not plain.training
+    assert not any('COCO' in str(warning.message) for warning in recwarn)
+    meta = dict(dataset_meta=dict(CLASSES=('a', 'b', 'c')))
+    named = load_detector(config, save(dict(state_dict=weights, meta=meta), tmp_path), 'cpu')
+    assert named.dataset_meta['classes'] == ['a', 'b', 'c']
+    assert all(torch.equal(value, weights[key]) for key, value in named.state_dict().items())
+
+
+def test_the_student_of_a_distillation(config, weights, tmp_path):
+    cfg = Config.fromfile(config)
+    cfg.model = dict(type='DistillationDetector', student=cfg.model, teacher=config)
+    detector = load_detector(cfg, save(dict(state_dict=weights), tmp_path), 'cpu')
+    assert type(detector).__name__ == 'RetinaNet'
+    assert torch.equal(detector.state_dict()['neck.fpn_convs.0.conv.weight'],
+                       weights['neck.fpn_convs.0.conv.weight'])  # fmt: skip
+
+
+def test_bad_input_is_one_sentence(config, repo_root, weights, tmp_path):
+    good = save(dict(state_dict=weights), tmp_path)
+    for name, content in (('list', [1]), ('other', dict(state_dict=dict(a=torch.zeros(1))))):
+        torch.save(content, str(tmp_path / f'{name}.pth'))
+    four = dict(state_dict=weights, meta=dict(dataset_meta=dict(classes=('a', 'b'))))
+    torch.save(four, str(tmp_path / 'names.pth'))
+    (tmp_path / 'cut.pth').write_bytes(b'no checkpoint')
+    linear = str(repo_root / 'configs' / 'simsiam' / 'linear_shapes.py')
+    for given, message in (
+        (dict(checkpoint=str(tmp_path / 'cut.pth')), 'is damaged or not a checkpoint'),
+        (dict(checkpoint=str(tmp_path / 'list.pth')), 'holds a list, not a dict of weights'),
+        (dict(checkpoint=str(tmp_path / 'other.pth')), 'does not fit the model'),
+        (dict(checkpoint=str(tmp_path / 'names.pth')), 'names 2 classes .a, b .* head has 3'),
+        (dict(device='gpu'), "device 'gpu' cannot be used"),
+        (dict(cfg_options={'model.backbone.type': 'ResNett'}), 'ResNett is not in the'),
+        (dict(cfg_options={'model.backbone.depht': 18}), "unexpected keyword argument 'depht'"),
+        (dict(config=linear), 'is a LinearClassifier, not a detector'),
+    ):
+        arguments = dict(config=config, checkpoint=good, device='cpu')
+        arguments.update(given)
+        with pytest.raises(LaunchError, match=message):
+            load_detector(**arguments)
+
+
+def test_images_that_are_cut_off_are_named(config, weights, tiny_shapes, tmp_path):
+    detector = load_detector(config, save(dict(state_dict=weights), tmp_path), 'cpu')
+    source = sorted((tiny_shapes / 'test').iterdir())[0]
+    whole = tmp_path / 'whole.png'
+    shutil.copy(source, tmp_path / source.name)
+    cv2.imwrite(str(whole), cv2.imread(str(source)))
+    content = source.read_bytes()
+    (tmp_path / 'cut.jpg').write_bytes(content[: len(content) * 3 // 4])
+    assert cv2.imread(str(tmp_path / 'cut.jpg')) is not None
+    first, second = read_images(detector, [str(whole), str(tmp_path / 'cut.jpg')])
+    assert first.picture.shape == cv2.imread(str(source)).shape
+    assert not second.readable and second.out_file is None
