@@ -4,29 +4,21 @@
 _base_ = [
     'mmdet::_base_/default_runtime.py',
     '../_base_/plugin.py',
+    '../_base_/models/retinanet_small.py',
     '../_base_/datasets/shapes.py',
 ]
 
 model = dict(
+    _delete_=True,
     type='LinearClassifier',
     num_classes=3,
     in_channels=128,
-    data_preprocessor=dict(
-        type='DetDataPreprocessor',
-        mean=[123.675, 116.28, 103.53],
-        std=[58.395, 57.12, 57.375],
-        bgr_to_rgb=True,
-    ),
+    data_preprocessor=dict(_base_.model.data_preprocessor, pad_size_divisor=1),
+    # the detector's, of which the last stage is enough
     backbone=dict(
-        type='ResNet',
-        depth=18,
+        _base_.model.backbone,
         base_channels=16,
-        num_stages=4,
         out_indices=(3,),
-        frozen_stages=-1,
-        norm_cfg=dict(type='BN', requires_grad=True),
-        norm_eval=False,
-        style='pytorch',
         # None evaluates random features, the floor that pre-training has to leave behind
         init_cfg=dict(type='Pretrained', checkpoint='checkpoints/simsiam_shapes.pth'),
     ),
@@ -46,19 +38,12 @@ test_pipeline = [
     dict(type='PackDetInputs', meta_keys=meta_keys),
 ]
 crops = dict(type='BoxCrops', context=0.1)
-boxes = dict(type='CocoDataset', data_root=_base_.data_root, metainfo=_base_.metainfo)
 train_dataloader = dict(
     batch_size=64,
-    num_workers=0,
-    sampler=dict(type='DefaultSampler', shuffle=True),
     dataset=dict(
         _delete_=True,
         **crops,
-        dataset=dict(
-            **boxes,
-            ann_file='annotations/instances_train.json',
-            data_prefix=dict(img='train/'),
-        ),
+        dataset=dict(_base_.train_dataloader.dataset, pipeline=[]),
         pipeline=train_pipeline,
     ),
 )
@@ -67,11 +52,7 @@ val_dataloader = dict(
     dataset=dict(
         _delete_=True,
         **crops,
-        dataset=dict(
-            **boxes,
-            ann_file='annotations/instances_val.json',
-            data_prefix=dict(img='val/'),
-        ),
+        dataset=dict(_base_.val_dataloader.dataset, pipeline=[]),
         pipeline=test_pipeline,
     ),
 )
@@ -80,11 +61,7 @@ test_dataloader = dict(
     dataset=dict(
         _delete_=True,
         **crops,
-        dataset=dict(
-            **boxes,
-            ann_file='annotations/instances_test.json',
-            data_prefix=dict(img='test/'),
-        ),
+        dataset=dict(_base_.test_dataloader.dataset, pipeline=[]),
         pipeline=test_pipeline,
     ),
 )

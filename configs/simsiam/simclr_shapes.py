@@ -9,9 +9,5 @@ model = dict(
     projector=dict(type='MLPProjector', in_channels=128, hidden_channels=512, out_channels=128),
     criterion=dict(type='NTXentLoss', temperature=0.5, negatives='all'),
 )
-optim_wrapper = dict(
-    _delete_=True,
-    type='OptimWrapper',
-    optimizer=dict(type='SGD', lr=0.1, momentum=0.9, weight_decay=1e-4),
-)
+optim_wrapper = dict(paramwise_cfg=None)
 custom_hooks = []

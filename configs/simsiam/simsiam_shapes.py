@@ -1,20 +1,17 @@
 # SimSiam on the generated shapes, images of a folder: the backbone of retina_shapes.py.
-_base_ = ['mmdet::_base_/default_runtime.py', '../_base_/plugin.py', '../_base_/two_views.py']
+_base_ = [
+    'mmdet::_base_/default_runtime.py',
+    '../_base_/plugin.py',
+    '../_base_/models/retinanet_small.py',
+    '../_base_/two_views.py',
+]
 
 model = dict(
+    _delete_=True,
     type='SimSiam',
     data_preprocessor=_base_.data_preprocessor,
-    backbone=dict(
-        type='ResNet',
-        depth=18,
-        base_channels=16,
-        num_stages=4,
-        out_indices=(3,),
-        frozen_stages=-1,
-        norm_cfg=dict(type='BN', requires_grad=True),
-        norm_eval=False,
-        style='pytorch',
-    ),
+    # the detector's, of which the last stage is enough
+    backbone=dict(_base_.model.backbone, base_channels=16, out_indices=(3,)),
     projector=dict(type='BatchNormMLP', channels=(128, 512, 512, 512), last_norm=True),
     predictor=dict(type='BatchNormMLP', channels=(512, 128, 512)),
 )

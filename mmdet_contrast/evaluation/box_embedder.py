@@ -143,7 +143,7 @@ class BoxEmbedder:
             (M, 2 D), the original's and the view's side by side, and labels 0.
 
         Raises:
-            ValueError: If the model has no such module or level, or an item has no sample.
+            ValueError: If the model has no such module or level.
         """
         rank, world = get_rank(), get_world_size()
         total = len(dataset)

@@ -9,10 +9,11 @@ from typing import Any, Dict, Optional, Union
 from mmengine.config import Config, ConfigDict
 from mmengine.device import get_device
 from mmengine.registry import RUNNERS
-from mmengine.runner import BaseLoop, Runner
+from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner
 
 from .launch_checks import (
     LaunchError,
+    check_batches,
     check_checkpoint,
     check_dataset,
     check_heads,
@@ -269,10 +270,12 @@ test.__test__ = False  # type: ignore[attr-defined]
 
 
 def _check_loop(loop: Optional[BaseLoop], where: str) -> Any:
-    """Check the data set of a loop and return it; None where the loop has none."""
+    """Check the data of a loop and return its data set; None where the loop has none."""
     dataset = getattr(getattr(loop, 'dataloader', None), 'dataset', None)
     if dataset is not None:
         check_dataset(dataset, where)
+    if isinstance(loop, EpochBasedTrainLoop):
+        check_batches(loop.dataloader, where)
     return dataset
 
 

@@ -19,9 +19,11 @@ from mmengine.hooks import Hook
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
+from torch.utils.data import DataLoader
 
 __all__ = [
     'LaunchError',
+    'check_batches',
     'check_checkpoint',
     'check_dataset',
     'check_heads',
@@ -246,6 +248,28 @@ def check_dataset(dataset: Any, where: str) -> None:
             f'{where}: no image is left in the data set{f" of {file!r}" if file else ""}: check '
             'the annotation file, and filter_cfg, which leaves images without boxes out.'
         )
+
+
+def check_batches(loader: DataLoader, where: str) -> None:
+    """Refuse a data loader whose epochs have no batch, of which MMEngine says no more than "got 0".
+
+    Args:
+        loader (DataLoader): The loader of a training that counts epochs.
+        where (str): Where the config describes it, for the message.
+
+    Raises:
+        LaunchError: If the images of a process are fewer than a batch, and incomplete batches are
+            left out.
+    """
+    if len(loader) > 0:
+        return
+    batches = loader.batch_sampler
+    count = len(batches.sampler)
+    raise LaunchError(
+        f'{where}: a process has {count} images of the {len(loader.dataset)}, which do not fill a '
+        f'batch of batch_size={batches.batch_size}, and drop_last=True leaves an incomplete one '
+        f'out: set {where}.batch_size to {count} or less, or give more images.'
+    )
 
 
 def check_heads(model: torch.nn.Module, dataset: Any, where: str) -> None:

@@ -4,10 +4,12 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.model import BaseTTAModel
+from torch.utils.data import DataLoader
 
 from mmdet_contrast.utils.launch_checks import (
     LaunchError,
     _CheckpointFitHook,
+    check_batches,
     check_checkpoint,
     check_dataset,
     explained,
@@ -90,6 +92,13 @@ def test_classes_are_compared_with_the_annotation_file(tmp_path):
         check_dataset(swapped, 'train_dataloader')
     with pytest.raises(LaunchError, match='val_dataloader: no image is left in the data set of'):
         check_dataset(ToyDataset([1], ('cat',), str(file), length=0), 'val_dataloader')
+
+
+def test_epochs_without_a_batch_are_refused():
+    check_batches(DataLoader([0] * 5, batch_size=5, drop_last=True), 'train_dataloader')
+    check_batches(DataLoader([0] * 5, batch_size=8), 'train_dataloader')
+    with pytest.raises(LaunchError, match=r'has 5 images.*train_dataloader.batch_size to 5 or'):
+        check_batches(DataLoader([0] * 5, batch_size=8, drop_last=True), 'train_dataloader')
 
 
 class ToyModel(torch.nn.Module):

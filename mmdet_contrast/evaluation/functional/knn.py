@@ -95,10 +95,16 @@ def knn_accuracy(
         each class that has queries, averaged over those classes.
 
     Raises:
-        ValueError: If there is no query, or :func:`knn_predict` refuses its arguments.
+        ValueError: If there is no query, a query has no label, or :func:`knn_predict` refuses its
+            arguments.
     """
     if len(queries) == 0:
         raise ValueError('knn_accuracy got no query, at least one embedding expected.')
+    if query_labels.shape != queries.shape[:1]:
+        raise ValueError(
+            f'knn_accuracy got query labels of shape {tuple(query_labels.shape)} for '
+            f'{len(queries)} queries, one label for each expected.'
+        )
     ranking = knn_predict(queries, bank, bank_labels, num_classes, **kwargs)
     query_labels = query_labels.to(ranking.device)
     hits = ranking == query_labels[:, None]

@@ -45,8 +45,9 @@ class LabelAccuracy(BaseMetric):
         for sample in data_samples:
             scores, labels = sample['class_scores'].cpu(), sample['class_labels'].cpu()
             own = scores.gather(1, labels[:, None])
-            # a class of the same score counts before: constant scores are no success
-            ranks = (scores >= own).sum(dim=1)
+            # a class that is not clearly behind counts before: neither constant scores nor NaN are
+            # a success
+            ranks = (~(scores < own)).sum(dim=1)
             # one entry for a sample, so that those that fill up the last batch can be dropped
             self.results.append((labels, ranks))
 

@@ -37,7 +37,8 @@ class LinearClassifier(BaseModel):
         init_cfg (dict, optional): Initialisation of the whole model.
 
     Raises:
-        ValueError: In the first forward pass, if ``in_channels`` does not fit the backbone.
+        ValueError: In a forward pass, if ``in_channels`` does not fit the backbone, or
+            ``num_classes`` the labels.
 
     Examples:
         >>> model = LinearClassifier(
@@ -61,6 +62,8 @@ class LinearClassifier(BaseModel):
         super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
         self.backbone = MODELS.build(backbone)
         self.backbone.requires_grad_(False)
+        # as built it would be in training mode until the first call of train()
+        self.backbone.eval()
         self.classifier = nn.Linear(in_channels, num_classes)
         self.level = level
         self.pool_size = pool_size
@@ -99,13 +102,19 @@ class LinearClassifier(BaseModel):
             in each. ``'tensor'``: (K, num_classes) logits.
 
         Raises:
-            ValueError: If the mode is unknown, or ``in_channels`` does not fit the backbone.
+            ValueError: If the mode is unknown, there is no sample, ``in_channels`` does not fit the
+                backbone, or a label is no class.
         """
         if mode not in ('loss', 'predict', 'tensor'):
             raise ValueError(
                 f"LinearClassifier got mode={mode!r}, 'loss', 'predict' or 'tensor' expected."
             )
-        logits, labels = self._classify(inputs, data_samples or [])
+        if not data_samples:
+            raise ValueError(
+                'LinearClassifier got no data_samples, which say what to classify in the images: '
+                'end the pipeline with PackDetInputs.'
+            )
+        logits, labels = self._classify(inputs, data_samples)
         if mode == 'tensor':
             return logits
         if mode == 'predict':
@@ -130,6 +139,12 @@ class LinearClassifier(BaseModel):
                 f'LinearClassifier got in_channels={width}, but level={self.level!r} of the '
                 f'backbone gives embeddings of {vectors.shape[1]}: set '
                 f'model.in_channels={vectors.shape[1]}.'
+            )
+        if len(labels) and labels.max() >= self.classifier.out_features:
+            raise ValueError(
+                f'LinearClassifier got a sample of label {int(labels.max())} and num_classes='
+                f'{self.classifier.out_features}: set model.num_classes to the number of classes '
+                'of the data set.'
             )
         return self.classifier(vectors).float(), labels
 

@@ -47,5 +47,14 @@ class SimCLR(TwoViewModel):
 
         Returns:
             dict[str, Tensor]: ``loss_nt_xent``, a scalar.
+
+        Raises:
+            ValueError: If there is one pair, which has no negatives and a loss of 0.
         """
+        if len(z1) < 2:
+            raise ValueError(
+                f'SimCLR got a batch of {len(z1)} image(s), 2 or more expected, because the other '
+                'images of the batch are the negatives: raise train_dataloader.batch_size, and set '
+                'train_dataloader.drop_last=True, as the last batch of an epoch may be smaller.'
+            )
         return dict(loss_nt_xent=self.criterion(z1, z2))

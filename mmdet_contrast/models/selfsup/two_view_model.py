@@ -6,6 +6,7 @@ from typing import Any, Dict, List, Optional, Union
 import torch
 import torch.nn.functional as F
 from mmdet.registry import MODELS
+from mmengine import dist
 from mmengine.logging import MMLogger
 from mmengine.model import BaseModel
 from torch import Tensor, nn
@@ -19,9 +20,11 @@ class TwoViewModel(BaseModel, metaclass=ABCMeta):
     each view, so that BN has the statistics of one view, as in the published methods.
 
     The log shows ``embedding_std``: of every channel of the embeddings, scaled to length 1, the
-    standard deviation over the batch, averaged over the channels. Embeddings that fill the sphere
-    have about :math:`1/\sqrt{d}`, a collapsed network, the same for every image, has 0. When the
-    moving average falls below ``collapse_ratio`` times :math:`1/\sqrt{d}` the log is warned, once.
+    standard deviation (with N - 1) over the images of all processes, averaged over the channels,
+    as :func:`~mmdet_contrast.evaluation.functional.embedding_std` computes it. Embeddings that fill
+    the sphere have about :math:`1/\sqrt{d}`, a collapsed network, the same for every image, has 0.
+    When the moving average falls below ``collapse_ratio`` times :math:`1/\sqrt{d}` the log is
+    warned, once.
 
     Args:
         backbone (dict): Config of any MMDetection backbone; ``out_indices`` should name the last
@@ -139,7 +142,8 @@ class TwoViewModel(BaseModel, metaclass=ABCMeta):
             view2 (Tensor): (N, 3, H, W) second views of the same images.
 
         Returns:
-            dict[str, Tensor]: The losses, and ``embedding_std``, which is none.
+            dict[str, Tensor]: The losses, and ``embedding_std``, which is none, unless there is a
+            single image.
 
         Raises:
             ValueError: If the batch is one image, or the projector does not fit the backbone.
@@ -147,7 +151,10 @@ class TwoViewModel(BaseModel, metaclass=ABCMeta):
         self._check_batch(len(view1))
         z1, z2 = self._embed(view1), self._embed(view2)
         losses = self.compare(z1, z2)
-        losses['embedding_std'] = self._observe(z1)
+        std = self._spread(z1)
+        if std is not None:
+            losses['embedding_std'] = std
+            self._watch(std, z1.shape[1])
         return losses
 
     def _embed(self, view: Tensor) -> Tensor:
@@ -181,7 +188,7 @@ class TwoViewModel(BaseModel, metaclass=ABCMeta):
         return views
 
     def _check_batch(self, size: int) -> None:
-        """Refuse a batch that BN cannot normalise, or that has nothing to be compared with."""
+        """Refuse a batch that BN cannot normalise."""
         if size > 1 or not self.training:
             return
         if size == 1 and not any(
@@ -197,18 +204,33 @@ class TwoViewModel(BaseModel, metaclass=ABCMeta):
         )
 
     @torch.no_grad()
-    def _observe(self, z: Tensor) -> Tensor:
-        """Return the spread of the embeddings, and warn when it stays near zero."""
-        std = F.normalize(z.detach().float(), dim=1).std(dim=0, unbiased=False).mean()
+    def _spread(self, z: Tensor) -> Optional[Tensor]:
+        """Return the spread of the embeddings; None where a single one has none."""
+        # in training every process is here; another one may not be when one of them evaluates
+        world = dist.get_world_size() if self.training else 1
+        count = len(z) * world
+        if count < 2:
+            return None
+        unit = F.normalize(z.detach().float(), dim=1)
+        mean = unit.mean(dim=0)
+        if world > 1:
+            dist.all_reduce(mean, 'mean')
+        squares = (unit - mean).square().mean(dim=0)
+        if world > 1:
+            dist.all_reduce(squares, 'mean')
+        return (squares * count / (count - 1)).sqrt().mean()
+
+    def _watch(self, std: Tensor, width: int) -> None:
+        """Warn, once, when the spread of embeddings of some width stays near zero in training."""
         if not self.training:
-            return std
+            return
         self._average_std = (
             std if self._average_std is None else torch.lerp(std, self._average_std, self._MOMENTUM)
         )
         self._iterations += 1
         # the value is fetched from the device only now and then
         if not self._warned and self._iterations % self.collapse_interval == 0:
-            average, healthy = float(self._average_std), z.shape[1] ** -0.5
+            average, healthy = float(self._average_std), width**-0.5
             if average < self.collapse_ratio * healthy:
                 self._warned = True
                 MMLogger.get_current_instance().warning(
@@ -217,4 +239,3 @@ class TwoViewModel(BaseModel, metaclass=ABCMeta):
                     'same embedding; lower the learning rate, raise the batch size, or weaken '
                     'the weight decay, and check that the two views differ.'
                 )
-        return std

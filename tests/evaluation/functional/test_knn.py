@@ -108,6 +108,13 @@ def test_no_queries_is_an_empty_ranking():
         )
 
 
+@pytest.mark.parametrize('shape', [(1,), (3,), (2, 1)])
+def test_labels_that_do_not_fit_the_queries(shape):
+    bank, labels = torch.eye(2), torch.tensor([0, 1])
+    with pytest.raises(ValueError, match=r'query labels of shape .* for 2 queries'):
+        knn_accuracy(torch.eye(2), torch.zeros(shape).long(), bank, labels, num_classes=2)
+
+
 @pytest.mark.parametrize(
     'changes, words',
     [

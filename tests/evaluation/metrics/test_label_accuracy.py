@@ -35,6 +35,11 @@ def test_constant_scores_are_no_success():
     assert evaluate(sample([[0.5, 0.5]] * 3, [0, 1, 0]), topk=(1,))['accuracy/top1'] == 0
 
 
+def test_scores_that_are_not_finite_are_no_success():
+    values = evaluate(sample([[float('nan')] * 3] * 2, [0, 1]), topk=(1, 2))
+    assert values == {'accuracy/top1': 0, 'accuracy/top2': 0, 'accuracy/class_mean': 0}
+
+
 def test_nothing_to_count_is_no_figure():
     assert evaluate(sample([], [])) == {}
 

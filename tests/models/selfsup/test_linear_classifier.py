@@ -91,6 +91,14 @@ def test_loss_and_predictions_by_hand():
     assert first.class_labels.tolist() == [0] and second.class_labels.tolist() == [2]
 
 
+def test_a_classifier_just_built_leaves_the_statistics_alone():
+    model = build()
+    before = {key: value.clone() for key, value in model.backbone.state_dict().items()}
+    model(torch.rand(2, 3, 64, 64), crops(), mode='loss')
+    after = model.backbone.state_dict()
+    assert all(torch.equal(value, after[key]) for key, value in before.items())
+
+
 def test_all_levels_are_joined():
     model = build(level='all', in_channels=16 + 32)
     assert model(torch.rand(2, 3, 64, 64), crops()).shape == (2, 3)
@@ -140,3 +148,7 @@ def test_bad_input_is_one_sentence():
         build(in_channels=7)(torch.rand(1, 3, 64, 64), crops([0]))
     with pytest.raises(ValueError, match="mode='train'"):
         build()(torch.rand(1, 3, 64, 64), crops([0]), mode='train')
+    with pytest.raises(ValueError, match='label 5 and num_classes=3.*set model.num_classes'):
+        build()(torch.rand(2, 3, 64, 64), crops([0, 5]), mode='loss')
+    with pytest.raises(ValueError, match='LinearClassifier got no data_samples'):
+        build()(torch.rand(1, 3, 64, 64))

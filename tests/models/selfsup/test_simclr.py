@@ -58,6 +58,20 @@ def test_refuses_one_image(model):
         model(views(1), mode='loss')
 
 
+def test_refuses_one_image_without_batch_normalisation():
+    """Its only other embedding is the positive: a loss of 0 that teaches nothing."""
+    init_default_scope('mmdet')
+    norm_cfg = dict(type='GN', num_groups=2)
+    backbone = dict(type='ResNet', depth=18, base_channels=8, out_indices=(3,), norm_cfg=norm_cfg)
+    model = SimCLR(
+        backbone=backbone,
+        projector=dict(type='MLPProjector', in_channels=64, hidden_channels=32, out_channels=16),
+        criterion=dict(type='NTXentLoss', temperature=0.5, negatives='all'),
+    ).train()
+    with pytest.raises(ValueError, match='SimCLR got a batch of 1 image.*negatives.*batch_size'):
+        model(views(1), mode='loss')
+
+
 def test_one_descent_step_lowers_the_loss(model):
     data = views(8)
     before = model(data, mode='loss')['loss_nt_xent']

@@ -18,6 +18,7 @@ from torch import nn
 from mmdet_contrast import config_path
 from mmdet_contrast.models.selfsup import BatchNormMLP, SimSiam
 from mmdet_contrast.utils.export_backbone import export_backbone
+from mmdet_contrast.utils.launch import LaunchError, train
 
 BACKBONE = dict(type='ResNet', depth=18, base_channels=8, out_indices=(3,), norm_eval=False)
 PROJECTOR = dict(type='BatchNormMLP', channels=(64, 32, 32, 32), last_norm=True)
@@ -58,7 +59,9 @@ def test_loss_and_std_equal_a_slow_loop():
         (z1, p1), (z2, p2) = (embed(model, view) for view in data.values())
     assert float(losses['loss_simsiam']) == pytest.approx(slow_loss(p1, z1, p2, z2), abs=1e-5)
     unit = np.array([(row / row.norm()).tolist() for row in z1])
-    assert float(losses['embedding_std']) == pytest.approx(unit.std(axis=0).mean(), abs=1e-6)
+    assert float(losses['embedding_std']) == pytest.approx(
+        unit.std(axis=0, ddof=1).mean(), abs=1e-6
+    )
     assert [key for key in losses if 'loss' in key] == ['loss_simsiam']
 
 
@@ -263,6 +266,13 @@ def test_trains_and_the_exported_backbone_starts_a_detector(tiny_shapes, tmp_pat
     assert loaded.keys() == trained.keys()
     for name, value in trained.items():
         torch.testing.assert_close(loaded[name], value, msg=name)
+
+
+def test_fewer_images_than_a_batch_are_refused_in_one_sentence(tiny_shapes, tmp_path):
+    cfg = tiny_config(tmp_path, tiny_shapes / 'train', **{'train_dataloader.batch_size': 64})
+    with pytest.raises(LaunchError, match=r'has 12 images.*batch_size=64.*12 or less') as caught:
+        train(cfg)
+    assert '\n' not in str(caught.value)
 
 
 def test_workers_draw_the_same_views_again_from_a_coco_file(tiny_shapes, tmp_path):
