@@ -92,9 +92,14 @@ def run_protocol(
             for seed in seeds
             for name in variants
         }
-        for name in variants:
-            found = [futures[name, seed].result() for seed in seeds]
-            results.append(ProtocolResult(name, list(seeds), found))
+        try:
+            for name in variants:
+                found = [futures[name, seed].result() for seed in seeds]
+                results.append(ProtocolResult(name, list(seeds), found))
+        finally:
+            # else the pool finishes hours of other runs before a failure is seen
+            for future in futures.values():
+                future.cancel()
     return results
 
 

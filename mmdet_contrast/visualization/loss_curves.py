@@ -130,6 +130,8 @@ def read_run(path: str, skip_epochs: int = 0) -> RunLog:
 def moving_average(values: np.ndarray, window: int) -> np.ndarray:
     """Mean of each value and those before it, at most ``window`` of them.
 
+    A value that is not finite is left out of the means of others, and stays as it is.
+
     Args:
         values (ndarray): (N,) values.
         window (int): Number of values to average, at least 1.
@@ -142,10 +144,13 @@ def moving_average(values: np.ndarray, window: int) -> np.ndarray:
     """
     if window < 1:
         raise ValueError(f'the smoothing window is {window}, but must be at least 1.')
-    sums = np.cumsum(np.concatenate([[0.0], values]))
+    finite = np.isfinite(values)
+    sums = np.cumsum(np.concatenate([[0.0], np.where(finite, values, 0.0)]))
+    counts = np.cumsum(np.concatenate([[0], finite]))
     ends = np.arange(1, len(values) + 1)
     starts = np.maximum(ends - window, 0)
-    return (sums[ends] - sums[starts]) / (ends - starts)
+    means = (sums[ends] - sums[starts]) / np.maximum(counts[ends] - counts[starts], 1)
+    return np.where(finite, means, values)
 
 
 def plot_losses(

@@ -1,6 +1,8 @@
 """The protocol on a tiny data set: teacher, students, table."""
 
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -71,6 +73,32 @@ def test_a_failing_run_is_an_error_with_its_log(folder, tmp_path):
         file.write("\noptim_wrapper = dict(optimizer=dict(type='NoSuchOptimizer'))\n")
     with pytest.raises(RuntimeError, match=r'train.py failed for .*seed0 \(see .*train.log\)'):
         run_protocol(folder, tmp_path / 'out', seeds=(0,))
+
+
+def test_runs_that_wait_are_not_started_after_a_failure(tmp_path, monkeypatch):
+    left, begun = threading.Event(), []
+
+    class Pool(ThreadPoolExecutor):
+        def shutdown(self, *args, **kwargs):
+            left.set()
+            super().shutdown(*args, **kwargs)
+
+    def run(self, name, seed, teacher=None):
+        begun.append((name, seed))
+        if name == 'a' and seed == 0:
+            raise RuntimeError('train.py failed')
+        # the next may have begun before the failure is seen
+        assert name == 'teacher' or left.wait(60)
+        return {}
+
+    for name in ('teacher', 'a', 'b'):
+        (tmp_path / f'{tmp_path.name}_{name}.py').touch()
+    monkeypatch.setattr(protocol, 'ThreadPoolExecutor', Pool)
+    monkeypatch.setattr(protocol._Runs, 'run', run)
+    monkeypatch.setattr(protocol, 'last_checkpoint', lambda work_dir: work_dir)
+    with pytest.raises(RuntimeError, match='train.py failed'):
+        run_protocol(tmp_path, tmp_path / 'out')
+    assert begun[:2] == [('teacher', 0), ('a', 0)] and len(begun) <= 3
 
 
 def test_a_missing_config_is_named(tmp_path):

@@ -97,6 +97,13 @@ def test_moving_average_is_a_mean_of_the_last_values(window):
     np.testing.assert_allclose(moving_average(values, window), expected, atol=1e-12)
 
 
+@pytest.mark.parametrize('window', [1, 2])
+def test_moving_average_goes_on_after_a_value_that_is_not_finite(window):
+    averages = moving_average(np.array([1.0, np.nan, 3.0, np.inf, 5.0, 7.0]), window)
+    last = 7.0 if window == 1 else 6.0
+    np.testing.assert_equal(averages, [1.0, np.nan, 3.0, np.inf, 5.0, last])
+
+
 def test_moving_average_needs_a_window():
     assert moving_average(np.empty(0), 3).shape == (0,)
     with pytest.raises(ValueError, match='window is 0, but must be at least 1'):

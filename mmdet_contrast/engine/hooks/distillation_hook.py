@@ -46,6 +46,11 @@ class DistillationHook(Hook):
         model.prepare(metainfo.get('classes'))
         if model.start_from_teacher and not self._loaded:
             model.start()
+        elif model.start_from_teacher and runner.iter == 0:
+            runner.logger.warning(
+                'start_from_teacher is without effect, as the student starts from the checkpoint '
+                'that was loaded: set load_from=None to start from the teacher.'
+            )
 
     def after_train(self, runner) -> None:
         """Name the terms that taught nothing.

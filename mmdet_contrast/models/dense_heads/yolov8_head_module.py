@@ -20,6 +20,9 @@ class YOLOv8HeadModule(BaseModule):
         in_channels (Sequence[int]): Channels of each level.
         strides (Sequence[int]): Stride of each level in pixels.
         reg_max (int): Bins of the distribution of a side's distance.
+        cls_channels (int, optional): Channels of the classes' branch. Defaults to YOLOv8's, those
+            of the first level or the number of classes (at most 100), whichever is larger; only
+            where it is equal do detectors of different classes share the weights of that branch.
         norm_cfg (dict): Normalisation of the convolutions.
         act_cfg (dict): Activation of the convolutions.
         init_cfg (dict, optional): Initialisation; Kaiming for plain convolutions by default.
@@ -31,6 +34,7 @@ class YOLOv8HeadModule(BaseModule):
         in_channels: Sequence[int],
         strides: Sequence[int] = (8, 16, 32),
         reg_max: int = 16,
+        cls_channels: Optional[int] = None,
         norm_cfg: dict = NORM_CFG,
         act_cfg: dict = ACT_CFG,
         init_cfg: Optional[Union[dict, List[dict]]] = None,
@@ -39,7 +43,7 @@ class YOLOv8HeadModule(BaseModule):
         self.num_classes = num_classes
         self.strides = tuple(strides)
         reg_channels = max(16, in_channels[0] // 4, 4 * reg_max)
-        cls_channels = max(in_channels[0], min(num_classes, 100))
+        cls_channels = cls_channels or max(in_channels[0], min(num_classes, 100))
         cfg = dict(norm_cfg=norm_cfg, act_cfg=act_cfg)
 
         def branch(channels: int, width: int, out: int) -> Sequential:

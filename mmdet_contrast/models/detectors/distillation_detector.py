@@ -1,5 +1,6 @@
 """A detector that learns from another one."""
 
+import logging
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
 import torch
@@ -7,7 +8,6 @@ from mmdet.models.detectors.base import BaseDetector
 from mmdet.registry import MODELS
 from mmdet.structures import OptSampleList, SampleList
 from mmdet.utils import ConfigType
-from mmengine.config import Config
 from mmengine.logging import MMLogger
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -24,6 +24,7 @@ from ..distill import (
     highest_scores,
     leave_student,
     map_classes,
+    model_section,
     probe,
     select_classes,
     transfer_weights,
@@ -78,6 +79,8 @@ class DistillationDetector(BaseDetector):
             forgets less without that noise.
         zero_patience (int): A term that is exactly 0 in the first so many iterations in which its
             source trains is an error.
+        data_preprocessor (dict, optional): That of a student or a teacher without one. MMEngine
+            gives the one that stands beside ``model`` in a config.
 
     Raises:
         ValueError: If a source, a key or a setting is unknown.
@@ -109,11 +112,10 @@ class DistillationDetector(BaseDetector):
         start_from_teacher: bool = False,
         norm_eval: bool = False,
         zero_patience: int = 100,
+        data_preprocessor: Optional[dict] = None,
     ) -> None:
         super().__init__(data_preprocessor=None)
-        if isinstance(student, str):
-            student = Config.fromfile(student)
-        self.student = MODELS.build(student['model'] if 'model' in student else student)
+        self.student = MODELS.build(model_section(student, data_preprocessor))
         self.data_preprocessor = self.student.data_preprocessor
         self.detection_weight = detection_weight
         self.pseudo_labels = None if pseudo_labels is None else PseudoLabels(**pseudo_labels)
@@ -132,6 +134,7 @@ class DistillationDetector(BaseDetector):
         self.teacher: Optional[Teacher] = None
         self._teacher_error: Optional[Exception] = None
         try:
+            teacher = model_section(teacher, data_preprocessor)
             self.teacher = Teacher(teacher, teacher_checkpoint, teacher_classes)
         except FileNotFoundError as error:
             # a student is tested where the teacher's config may not lie about
@@ -193,6 +196,11 @@ class DistillationDetector(BaseDetector):
                     'or train with data whose metainfo names them (a checkpoint keeps it).'
                 )
         self.shared = map_classes(self.teacher.classes, self.student_classes, self.class_map)
+        if not self.shared[0] and (by_class or self.pseudo_labels):
+            raise ValueError(
+                f'class_map={self.class_map} leaves out every class of the teacher: keep one, or '
+                'remove pseudo_labels and the terms on class maps.'
+            )
 
     def start(self) -> TransferReport:
         """Copy the teacher's weights into the student, class rows by name.
@@ -203,14 +211,10 @@ class DistillationDetector(BaseDetector):
         Raises:
             ValueError: If the architectures differ.
         """
-        report = transfer_weights(
-            self.student,
-            self.teacher.state,
-            *self.shared,
-            len(self.teacher.classes),
-            len(self.student_classes),
-        )
-        MMLogger.get_current_instance().info(str(report))
+        numbers = len(self.teacher.classes), len(self.student_classes)
+        report = transfer_weights(self.student, self.teacher.state, *self.shared, *numbers)
+        level = logging.WARNING if report.unlike else logging.INFO
+        MMLogger.get_current_instance().log(level, str(report))
         return report
 
     def loss(self, batch_inputs: Tensor, batch_data_samples: SampleList) -> Dict[str, Any]:
@@ -307,18 +311,15 @@ class DistillationDetector(BaseDetector):
                 'DistillationDetector got neither distillers nor pseudo_labels nor '
                 'start_from_teacher: there is nothing to learn from the teacher.'
             )
+        if self.pseudo_labels is not None:
+            self.pseudo_labels.check(self.student, self.teacher.model)
         for cfg in distillers:
             self._add_distiller(dict(cfg))
         features = [d for d in self.distillers if d.kind == 'features']
         seen = probe(self.student, [d.source for d in features])
         told = probe(self.teacher.model, [d.teacher_source for d in features])
         for distiller, ours, theirs in zip(features, seen, told):
-            if len(ours) != len(theirs):
-                raise ValueError(
-                    f'The source {distiller.source.text!r} gives {len(ours)} maps and the '
-                    f"teacher's {distiller.teacher_source.text!r} {len(theirs)}: choose items, as "
-                    f"in '{distiller.source.path}[0]', or another teacher_source."
-                )
+            distiller.check_number(ours, theirs)
             for level, (mine, other) in enumerate(zip(ours, theirs)):
                 if mine.shape[1] != other.shape[1]:
                     self.adapters[f'{distiller.name}_{level}'] = FeatureAdapter(
@@ -346,6 +347,7 @@ class DistillationDetector(BaseDetector):
                 key = f'{distiller.name}_{level}'
                 if key in self.adapters:
                     ours[level] = self.adapters[key](ours[level])
+        distiller.check_number(ours, theirs)
         theirs = [distiller.match_size(mine, other) for mine, other in zip(ours, theirs)]
         if distiller.kind == 'classes':
             pairs = [self._select_classes(mine, other) for mine, other in zip(ours, theirs)]

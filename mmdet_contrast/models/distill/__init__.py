@@ -3,6 +3,7 @@
 from .class_map import highest_scores, map_classes, select_classes
 from .distiller import Distiller, build_distiller, probe
 from .feature_adapter import FeatureAdapter
+from .model_config import model_section
 from .pseudo_labels import PseudoLabels
 from .source import Source, SourceRecorder
 from .state_names import enter_student, leave_student
@@ -22,6 +23,7 @@ __all__ = [
     'highest_scores',
     'leave_student',
     'map_classes',
+    'model_section',
     'probe',
     'select_classes',
     'transfer_weights',

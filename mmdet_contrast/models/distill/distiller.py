@@ -31,6 +31,23 @@ class Distiller(NamedTuple):
     weight: float
     resize: bool
 
+    def check_number(self, ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> None:
+        """Refuse different numbers of maps.
+
+        Args:
+            ours (Sequence[Tensor]): Maps of the student.
+            theirs (Sequence[Tensor]): Maps of the teacher.
+
+        Raises:
+            ValueError: If there are more of one than of the other.
+        """
+        if len(ours) != len(theirs):
+            raise ValueError(
+                f'The source {self.source.text!r} gives {len(ours)} maps and the '
+                f"teacher's {self.teacher_source.text!r} {len(theirs)}: choose items, as "
+                f"in '{self.source.path}[0]', or another teacher_source."
+            )
+
     def match_size(self, mine: Tensor, other: Tensor) -> Tensor:
         """Return the teacher's map at the size of the student's.
 
@@ -97,7 +114,7 @@ def probe(model: nn.Module, sources: Sequence[Source]) -> List[List[Tensor]]:
     """Return what the sources give for a small image, leaving the model as it is.
 
     Args:
-        model (nn.Module): A dense detector.
+        model (nn.Module): A detector.
         sources (Sequence[Source]): Of that model.
 
     Returns:
@@ -107,7 +124,10 @@ def probe(model: nn.Module, sources: Sequence[Source]) -> List[List[Tensor]]:
     model.eval()
     try:
         with torch.no_grad(), SourceRecorder(model, sources) as recorder:
-            model.bbox_head(model.extract_feat(torch.zeros(1, 3, 128, 128)))
+            feats = model.extract_feat(torch.zeros(1, 3, 128, 128))
+            # a detector of two stages has none
+            if hasattr(model, 'bbox_head'):
+                model.bbox_head(feats)
         return [recorder.maps(source) for source in sources]
     finally:
         for module, training in modes.items():

@@ -1,14 +1,16 @@
 """A teacher's confident detections as labels."""
 
+from inspect import signature
 from typing import Any, Dict, List, Sequence
 
 import torch
 from mmcv.ops import batched_nms
+from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
 from mmdet.structures import SampleList
 from mmdet.structures.bbox import bbox_overlaps, get_box_tensor
 from mmengine.config import ConfigDict
 from mmengine.structures import InstanceData
-from torch import nn
+from torch import Tensor, nn
 
 
 class PseudoLabels:
@@ -34,6 +36,28 @@ class PseudoLabels:
         self.score_thr = score_thr
         self.iou_thr = iou_thr
 
+    def check(self, student: nn.Module, teacher: nn.Module) -> None:
+        """Refuse detectors that cannot be taught so.
+
+        Args:
+            student (nn.Module): The detector that learns.
+            teacher (nn.Module): The detector that labels.
+
+        Raises:
+            ValueError: If the teacher has no dense head, or the student contrasts two views.
+        """
+        if not hasattr(teacher, 'bbox_head'):
+            raise ValueError(
+                'pseudo_labels need a teacher with a dense bbox_head, which '
+                f'{type(teacher).__name__} has not: set pseudo_labels=None.'
+            )
+        if hasattr(getattr(student, 'bbox_head', None), 'contrast'):
+            raise ValueError(
+                f'pseudo_labels got a student with {type(student.bbox_head).__name__}, which pairs '
+                'the boxes of two views by their rows, and labels that are added to each would '
+                'move them: set pseudo_labels=None, or take the head without contrast.'
+            )
+
     def detect(
         self, head: nn.Module, outputs: Sequence[Any], metas: Sequence[dict]
     ) -> List[InstanceData]:
@@ -41,24 +65,28 @@ class PseudoLabels:
 
         Hard suppression removes a box for the sake of a surer one alone, so boxes that would be
         left out afterwards need not enter it: that is most of them. What remains of all images is
-        suppressed in one call, each class of each image by itself.
+        suppressed in one call, each class of each image by itself. Heads with another way of
+        suppressing do it themselves.
 
         Args:
             head (nn.Module): The teacher's dense head, with ``predict_by_feat`` and ``test_cfg``.
-            outputs (Sequence): What its ``forward`` returned for N images.
+            outputs (Sequence): What its ``forward`` returned for N images; taken in float32.
             metas (Sequence[dict]): ``img_shape`` of each image.
 
         Returns:
             list[InstanceData]: ``bboxes``, ``scores`` and ``labels`` of each image, in the pixels
             of the input, the surest first.
         """
-        cfg, nms = head.test_cfg, dict(head.test_cfg.get('nms', {}))
-        if nms.get('type', 'nms') != 'nms' or 'max_num' in nms:
-            return head.predict_by_feat(*outputs, batch_img_metas=metas, cfg=cfg, rescale=False)
-        cfg = ConfigDict(cfg, score_thr=max(cfg.get('score_thr', 0), self.score_thr))
-        found = head.predict_by_feat(
-            *outputs, batch_img_metas=metas, cfg=cfg, rescale=False, with_nms=False
-        )
+        # in the half precision of autocast, boxes would be pixels off
+        outputs = _to_float(outputs)
+        with torch.autocast(next(head.parameters()).device.type, enabled=False):
+            if not _suppresses_apart(head):
+                return head.predict_by_feat(*outputs, batch_img_metas=metas, rescale=False)
+            cfg, nms = head.test_cfg, dict(head.test_cfg.nms)
+            cfg = ConfigDict(cfg, score_thr=max(cfg.get('score_thr', 0), self.score_thr))
+            found = head.predict_by_feat(
+                *outputs, batch_img_metas=metas, cfg=cfg, rescale=False, with_nms=False
+            )
         boxes = torch.cat([get_box_tensor(each.bboxes) for each in found])
         scores = torch.cat([each.scores for each in found])
         labels = torch.cat([each.labels for each in found])
@@ -113,3 +141,22 @@ class PseudoLabels:
             )
             extended.append(sample)
         return extended
+
+
+def _suppresses_apart(head: nn.Module) -> bool:
+    """Tell whether a head suppresses as every dense head does, so that it can be left out."""
+    nms = head.test_cfg.get('nms')
+    return (
+        bool(nms)
+        and nms.get('type', 'nms') == 'nms'
+        and 'max_num' not in nms
+        and getattr(type(head), '_bbox_post_process', None) is BaseDenseHead._bbox_post_process
+        and 'with_nms' in signature(head.predict_by_feat).parameters
+    )
+
+
+def _to_float(outputs: Any) -> Any:
+    """Return maps in float32, in the lists in which they are given."""
+    if isinstance(outputs, Tensor):
+        return outputs.float()
+    return [_to_float(x) for x in outputs] if isinstance(outputs, (list, tuple)) else outputs

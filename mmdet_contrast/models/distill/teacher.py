@@ -6,9 +6,10 @@ from typing import Any, List, Optional, Sequence, Union
 import torch
 from mmdet.registry import MODELS
 from mmdet.structures import SampleList
-from mmengine.config import Config, ConfigDict
 from mmengine.runner.checkpoint import _load_checkpoint, _load_checkpoint_to_model
 from torch import Tensor, nn
+
+from .model_config import model_section
 
 
 class Teacher:
@@ -31,11 +32,7 @@ class Teacher:
         checkpoint: Optional[str] = None,
         classes: Optional[Sequence[str]] = None,
     ) -> None:
-        if isinstance(config, (str, Path)):
-            config = Config.fromfile(str(config))
-        if 'model' in config:
-            config = config['model']
-        self.config = ConfigDict(config)
+        self.config = model_section(config)
         self.checkpoint = checkpoint
         self.classes = None if classes is None else tuple(classes)
         self.state: Optional[dict] = None
@@ -80,10 +77,12 @@ class Teacher:
                 f"The teacher's checkpoint {self.checkpoint!r} does not fit its config: "
                 f'{" ".join(str(error).split())[:600]}'
             ) from None
-        self.state = state
+        # not the checkpoint's, whose names may begin with 'module.'
+        self.state = self.model.state_dict()
         if self.classes is None:
             meta = checkpoint.get('meta', {}) or {}
-            names = (meta.get('dataset_meta') or {}).get('classes')
+            # MMDetection 2 wrote CLASSES, and its published weights are in use
+            names = (meta.get('dataset_meta') or {}).get('classes') or meta.get('CLASSES')
             self.classes = None if names is None else tuple(names)
         number = getattr(getattr(self.model, 'bbox_head', None), 'num_classes', None)
         if self.classes is not None and number not in (None, len(self.classes)):
@@ -113,6 +112,9 @@ class Teacher:
             out = out.flip(1)
         if getattr(own, '_enable_normalize', False):
             out = (out - own.mean.to(inputs)) / own.std.to(inputs)
+        if out is inputs:
+            # the student's own padding stays
+            out = inputs.clone()
         value = getattr(own, 'pad_value', 0)
         for image, sample in zip(out, samples):
             height, width = sample.img_shape[:2]

@@ -14,7 +14,9 @@ class TransferReport(NamedTuple):
     by_class: List[str]
     """The rows of shared classes copied, those of new classes left as initialised."""
     kept: List[str]
-    """Left as initialised: the teacher has none of that name and shape."""
+    """Left as initialised: the teacher has none of that name."""
+    unlike: List[str]
+    """Left as initialised: the teacher's of that name has another shape."""
 
     def __str__(self) -> str:
         """Say it in a sentence."""
@@ -23,10 +25,15 @@ class TransferReport(NamedTuple):
             'class by class'
         )
         if self.by_class:
-            text += f' ({", ".join(self.by_class[:6])}{" …" if len(self.by_class) > 6 else ""})'
+            text += _some(self.by_class)
         text += f', {len(self.kept)} left as initialised'
         if self.kept:
-            text += f' ({", ".join(self.kept[:6])}{" …" if len(self.kept) > 6 else ""})'
+            text += _some(self.kept)
+        if self.unlike:
+            text += (
+                f'; {len(self.unlike)} more{_some(self.unlike)} left as initialised because the '
+                "teacher's have another shape: there the student knows nothing yet"
+            )
         return text + '.'
 
 
@@ -57,17 +64,18 @@ def transfer_weights(
         TransferReport: What was copied.
 
     Raises:
-        ValueError: If nothing could be copied, or as many classes are in another order: then no
-            shape tells which rows belong to classes.
+        ValueError: If nothing could be copied, or there are as many classes, and not the same in
+            the same order: then no shape tells which rows belong to classes.
     """
-    if num_teacher_classes == num_student_classes and list(teacher_classes) != list(
-        student_classes
-    ):
+    everything = list(range(num_student_classes))
+    alike = list(teacher_classes) == list(student_classes) == everything
+    if num_teacher_classes == num_student_classes and not alike:
         raise ValueError(
-            f'Teacher and student have {num_student_classes} classes each, in another order: give '
-            "the student's metainfo the teacher's order, or set start_from_teacher=False."
+            f'Teacher and student have {num_student_classes} classes each, but not the same ones '
+            'in the same order, so that no shape tells which rows belong to classes: give the '
+            "student's metainfo the teacher's order, or set start_from_teacher=False."
         )
-    report = TransferReport([], [], [])
+    report = TransferReport([], [], [], [])
     rows = torch.tensor(list(teacher_classes), dtype=torch.long)
     slots = torch.tensor(list(student_classes), dtype=torch.long)
     for name, target in student.state_dict().items():
@@ -87,13 +95,19 @@ def transfer_weights(
             target.copy_(source)
             report.copied.append(name)
         else:
-            report.kept.append(name)
-    if not report.copied:
+            report.unlike.append(name)
+    # counters of batch normalisation have one shape in all architectures
+    if not any(teacher_state[name].dim() for name in report.copied):
         raise ValueError(
             "None of the teacher's weights has the name and shape of one of the student's: they "
             'must be of the same architecture, or set start_from_teacher=False.'
         )
     return report
+
+
+def _some(names: Sequence[str]) -> str:
+    """Name the first in brackets."""
+    return f' ({", ".join(names[:6])}{" …" if len(names) > 6 else ""})'
 
 
 def _is_by_class(source: Tensor, target: Tensor, teacher: int, student: int) -> bool:

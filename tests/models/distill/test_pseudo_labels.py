@@ -1,6 +1,6 @@
 import pytest
 import torch
-from mmdet.models.dense_heads import RetinaHead
+from mmdet.models.dense_heads import PAAHead, RetinaHead
 from mmdet.structures import DetDataSample
 from mmengine.config import ConfigDict
 from mmengine.structures import InstanceData
@@ -103,6 +103,55 @@ def test_detections_are_those_of_the_head_that_are_confident(nms):
         for name in ('bboxes', 'scores', 'labels'):
             assert torch.equal(ours[name], theirs[name])
     assert sum(len(each) for each in found) > 0
+
+
+@pytest.mark.parametrize('nms', [None, dict(type='nms', iou_threshold=0.6)])
+def test_heads_that_suppress_in_their_own_way_do_so(nms):
+    torch.manual_seed(0)
+    small = dict(num_classes=3, in_channels=4, feat_channels=4, stacked_convs=1)
+    test_cfg = ConfigDict(score_thr=0.05, nms_pre=50, min_bbox_size=0, max_per_img=20, nms=nms)
+    if nms is None:
+        head = make_head(nms=None)
+        maps = [torch.randn(2, 6, 8, 8), torch.randn(2, 6, 4, 4)]
+        outputs = maps, [torch.randn(2, 8, 8, 8), torch.randn(2, 8, 4, 4)]
+    else:
+        anchors = dict(
+            type='AnchorGenerator',
+            octave_base_scale=4,
+            scales_per_octave=1,
+            ratios=[1.0],
+            strides=[8],
+        )
+        # it votes for boxes and always suppresses
+        head = PAAHead(
+            norm_cfg=None,
+            reg_decoded_bbox=True,
+            anchor_generator=anchors,
+            test_cfg=test_cfg,
+            **small,
+        )
+        outputs = [[torch.randn(2, channels, 8, 8)] for channels in (3, 4, 1)]
+    metas = [dict(img_shape=(64, 64))] * 2
+    found = PseudoLabels(0.5).detect(head, outputs, metas)
+    expected = head.predict_by_feat(*outputs, batch_img_metas=metas)
+    assert [len(each) for each in found] == [len(each) for each in expected]
+    for ours, theirs in zip(found, expected):
+        torch.testing.assert_close(ours.bboxes, theirs.bboxes, equal_nan=True)
+
+
+def test_boxes_of_half_precision_are_decoded_and_suppressed_in_float32():
+    head = make_head(nms=dict(type='nms', iou_threshold=0.5))
+    metas = [dict(img_shape=(64, 64))] * 2
+    maps = [torch.randn(2, 6, size, size).bfloat16() for size in (8, 4)]
+    boxes = [torch.randn(2, 8, size, size).bfloat16() for size in (8, 4)]
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        found = PseudoLabels(0.8).detect(head, (maps, boxes), metas)
+    exact = [m.float() for m in maps], [b.float() for b in boxes]
+    expected = PseudoLabels(0.8).detect(head, exact, metas)
+    assert sum(len(each) for each in found) > 0
+    for ours, theirs in zip(found, expected):
+        assert ours.bboxes.dtype == torch.float32
+        assert torch.equal(ours.bboxes, theirs.bboxes)
 
 
 def test_detections_of_images_without_any():
