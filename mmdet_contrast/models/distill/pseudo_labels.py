@@ -1,5 +1,6 @@
 """A teacher's confident detections as labels."""
 
+from copy import copy
 from inspect import signature
 from typing import Any, Dict, List, Sequence
 
@@ -125,19 +126,19 @@ class PseudoLabels:
         """
         extended = []
         for sample, found in zip(samples, detections):
-            known = [label in student_class for label in found.labels.tolist()]
-            keep = found.scores >= self.score_thr
-            found = found[keep & torch.tensor(known, dtype=torch.bool, device=keep.device)]
-            boxes = get_box_tensor(sample.gt_instances.bboxes)
-            if len(boxes) and len(found):
-                overlap = bbox_overlaps(found.bboxes, boxes).amax(dim=1)
-                found = found[overlap <= self.iou_thr]
-            labels = sample.gt_instances.labels
-            added = labels.new_tensor([student_class[label] for label in found.labels.tolist()])
-            sample = sample.clone()
+            old = sample.gt_instances
+            boxes, labels = get_box_tensor(old.bboxes), old.labels
+            added = [student_class.get(label, -1) for label in found.labels.tolist()]
+            added = labels.new_tensor(added)
+            keep = (found.scores >= self.score_thr) & (added >= 0)
+            more, added = get_box_tensor(found.bboxes)[keep].to(boxes), added[keep]
+            if len(boxes) and len(more):
+                keep = bbox_overlaps(more, boxes).amax(dim=1) <= self.iou_thr
+                more, added = more[keep], added[keep]
+            # clone() would copy the metainfo deeply
+            sample = copy(sample)
             sample.gt_instances = InstanceData(
-                bboxes=torch.cat((boxes, found.bboxes.to(boxes))),
-                labels=torch.cat((labels, added)),
+                bboxes=torch.cat((boxes, more)), labels=torch.cat((labels, added))
             )
             extended.append(sample)
         return extended
