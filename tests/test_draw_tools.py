@@ -30,12 +30,27 @@ def call(monkeypatch):
     return run
 
 
-def test_sheet_and_pictures(call, capsys):
-    sheet, pictures = call('c.py', 'p.pkl', '--out', 's.png', '--out-dir', 'd', '--iou-thr', '0.7')
+@pytest.fixture
+def config(tmp_path):
+    path = tmp_path / 'c.py'
+    path.write_text('model = dict(number=1)\n')
+    return str(path)
+
+
+def test_sheet_and_pictures(call, config, capsys):
+    sheet, pictures = call(config, 'p.pkl', '--out', 's.png', '--out-dir', 'd', '--iou-thr', '0.7')
     common = dict(score_thr=0.3, min_panel=640, iou_thr=0.7)
-    assert sheet == ('save_detection_sheet', ('c.py', 'p.pkl', 's.png'), dict(common, num=8))
-    assert pictures == ('save_detection_pictures', ('c.py', 'p.pkl', 'd'), dict(common, num=None))
+    for (name, given, options), place, num in ((sheet, 's.png', 8), (pictures, 'd', None)):
+        assert name == f'save_detection_{"sheet" if num else "pictures"}'
+        assert given[0].model.number == 1
+        assert given[1:] == ('p.pkl', place)
+        assert options == dict(common, num=num)
     assert capsys.readouterr().out == 'detections in s.png\n2 pictures in d\n'
+
+
+def test_options_replace_values_of_the_config(call, config):
+    ((_, given, _),) = call(config, 'p.pkl', '--out', 's.png', '--cfg-options', 'model.number=2')
+    assert given[0].model.number == 2
 
 
 def test_somewhere_to_write_to_is_needed(call, capsys):

@@ -344,6 +344,12 @@ def test_browse_views_tool_draws_pairs(project, call):
     ]
 
 
+def test_browse_views_tool_takes_options(project, call):
+    options = ['--cfg-options', 'train_dataloader.dataset.indices=2']
+    call('analysis_tools/browse_views.py', 'tiny.py', '--out-dir', 'two', '--num', '3', *options)
+    assert len(list((project / 'two').iterdir())) == 2
+
+
 @pytest.mark.parametrize(
     'arguments, message',
     [

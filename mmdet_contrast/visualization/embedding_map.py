@@ -186,6 +186,7 @@ def save_embedding_map(
     Raises:
         ValueError: If the config, the method or the module cannot be used, or there is no box.
         FileNotFoundError: If there is no such checkpoint.
+        OSError: If the folder of ``out_file`` cannot be made or written to.
         ImportError: If t-SNE is asked for and scikit-learn is not installed.
 
     Example:
@@ -195,10 +196,15 @@ def save_embedding_map(
     from mmdet_contrast.evaluation.box_embedder import BoxEmbedder
     from mmdet_contrast.evaluation.functional import embedding_std, knn_accuracy
     from mmdet_contrast.evaluation.labelled_samples import labelled_samples
+    from mmdet_contrast.utils.stream_writers import prepare_folder
     from mmdet_contrast.visualization.detector_input import load_detector
 
     if method not in METHODS:
         raise ValueError(f'method is {method!r}, but must be one of {", ".join(METHODS)}.')
+    # before the minutes that the embeddings take
+    if osp.isdir(out_file):
+        raise ValueError(f'out_file {out_file!r} is a folder: give the name of a PNG to write.')
+    prepare_folder(osp.dirname(osp.abspath(out_file)))
     model = load_detector(config, checkpoint, device, cfg_options)
     cfg = model.cfg
     absent = [key for key in ('train_dataloader', 'val_dataloader') if cfg.get(key) is None]

@@ -123,6 +123,15 @@ def test_tool_draws_and_says_the_figures(detector, tmp_path, monkeypatch, capsys
     assert cv2.imread(str(out)).shape[0] > 400
 
 
+def test_unusable_places_are_refused_before_the_embeddings(detector, tmp_path, monkeypatch):
+    monkeypatch.setattr('mmdet_contrast.visualization.detector_input.load_detector', None)
+    with pytest.raises(ValueError, match='is a folder: give the name of a PNG'):
+        save_embedding_map(*detector, str(tmp_path))
+    (tmp_path / 'file').touch()
+    with pytest.raises(OSError, match='cannot be written to .*file.*: give another folder'):
+        save_embedding_map(*detector, str(tmp_path / 'file' / 'a.png'))
+
+
 def test_figures_do_not_depend_on_what_is_drawn(detector, tmp_path):
     options = dict(device='cpu', progress=False)
     first = save_embedding_map(*detector, str(tmp_path / 'a.png'), max_points=3, **options)

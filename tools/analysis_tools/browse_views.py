@@ -5,6 +5,8 @@ A config without contrastive views is drawn with its boxes alone.
 
 import argparse
 
+from mmdet_contrast.utils.cfg_options import CfgOptions
+from mmdet_contrast.utils.launch import load_config
 from mmdet_contrast.visualization import save_view_batches, save_view_pairs
 
 
@@ -30,14 +32,16 @@ def main() -> None:
         action='store_true',
         help='draw whole batches as the data preprocessor hands them to the model',
     )
+    parser.add_argument('--cfg-options', nargs='+', action=CfgOptions, help='key=value')
     args = parser.parse_args()
     options = dict(num=args.num, seed=args.seed, warm_up=args.warm_up)
     try:
+        config = load_config(args.config, cfg_options=args.cfg_options)
         if args.batch:
-            paths = save_view_batches(args.config, args.out_dir, **options)
+            paths = save_view_batches(config, args.out_dir, **options)
         else:
-            paths = save_view_pairs(args.config, args.out_dir, clean=args.clean, **options)
-    except (ValueError, OSError) as error:
+            paths = save_view_pairs(config, args.out_dir, clean=args.clean, **options)
+    except (ValueError, OSError, ImportError) as error:
         raise SystemExit(f'browse_views.py: error: {error}') from None
     print(f'{len(paths)} pictures in {args.out_dir}')
 

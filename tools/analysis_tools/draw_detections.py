@@ -2,6 +2,8 @@
 
 import argparse
 
+from mmdet_contrast.utils.cfg_options import CfgOptions
+from mmdet_contrast.utils.launch import load_config
 from mmdet_contrast.visualization import save_detection_pictures, save_detection_sheet
 
 
@@ -20,14 +22,16 @@ def main() -> None:
     parser.add_argument(
         '--min-side', type=int, default=640, help='enlarge smaller images (default: 640 pixels)'
     )
+    parser.add_argument('--cfg-options', nargs='+', action=CfgOptions, help='key=value')
     args = parser.parse_args()
     if not (args.out or args.out_dir):
         parser.error('give --out for a sheet, --out-dir for a picture of each image, or both.')
     common = dict(score_thr=args.score_thr, min_panel=args.min_side, iou_thr=args.iou_thr)
     try:
+        config = load_config(args.config, cfg_options=args.cfg_options)
         if args.out:
             path = save_detection_sheet(
-                args.config,
+                config,
                 args.predictions,
                 args.out,
                 num=8 if args.num is None else args.num,
@@ -36,10 +40,10 @@ def main() -> None:
             print(f'detections in {path}')
         if args.out_dir:
             paths = save_detection_pictures(
-                args.config, args.predictions, args.out_dir, num=args.num, **common
+                config, args.predictions, args.out_dir, num=args.num, **common
             )
             print(f'{len(paths)} pictures in {args.out_dir}')
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         raise SystemExit(f'draw_detections.py: error: {error}') from None
 
 
