@@ -1,5 +1,5 @@
 # Feature locations inside the objects in place of boxes, other locations of the image as negatives.
-_base_ = './retina_contrast_bccd.py'
+_base_ = './retina_contrast_bccd_no_queue.py'
 
 model = dict(
     bbox_head=dict(

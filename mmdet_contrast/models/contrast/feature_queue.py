@@ -102,7 +102,10 @@ class FeatureQueue(nn.Module):
         kept = rank >= counts[slots] - size
         slots, order, rank = slots[kept], order[kept], rank[kept]
         place = (self.pointer.flatten()[slots] + rank) % size
-        self.entries.flatten(0, 1)[slots, place] = rows[order].to(self.entries)
+        # not through a flattened view, which is a copy where memory is laid out as channels_last
+        self.entries[slots // num_classes, slots % num_classes, place] = rows[order].to(
+            self.entries.dtype
+        )
         counts = counts.view_as(self.pointer)
         self.pointer.copy_((self.pointer + counts) % size)
         self.filled.copy_((self.filled + counts).clamp(max=size))

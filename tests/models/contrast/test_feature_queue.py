@@ -68,6 +68,15 @@ def test_negatives_are_a_copy_without_gradient():
     assert not entries.requires_grad and torch.equal(entries, kept)
 
 
+def test_keeps_its_entries_where_the_model_is_channels_last():
+    queue = FeatureQueue(num_levels=2, num_classes=3, channels=4, size=5)
+    queue.to(memory_format=torch.channels_last)
+    rows = torch.randn(4, 4)
+    queue.enqueue(rows, torch.tensor([0, 1, 1, 0]), torch.tensor([0, 2, 2, 1]))
+    entries, _ = queue.negatives(1, torch.tensor([0]))
+    torch.testing.assert_close(entries, rows[1:3])
+
+
 @pytest.mark.parametrize(
     'kwargs, message',
     [
