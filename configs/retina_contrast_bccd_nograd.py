@@ -1,4 +1,4 @@
 # The views pass without gradient: fixed targets for backbone and neck.
-_base_ = './retina_contrast_bccd.py'
+_base_ = './retina_contrast_bccd_no_queue.py'
 
 model = dict(type='ContrastiveDetector', view_grad=False)
