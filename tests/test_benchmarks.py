@@ -25,8 +25,14 @@ SCRIPTS = {
         'canvas, no gradient: ',
     ],
 }
-# A minute or so each, as they start a process for every row.
-SLOW = ('contrastive_losses.py', 'distillation_step.py', 'frozen_step.py')
+# Half a minute or more each, as they start a process for every row.
+SLOW = (
+    'channel_wise_divergence.py',
+    'contrastive_losses.py',
+    'distillation_step.py',
+    'frozen_step.py',
+    'nt_xent_loss.py',
+)
 RUNS = [pytest.param(s, marks=[pytest.mark.slow] if s in SLOW else []) for s in sorted(SCRIPTS)]
 
 
