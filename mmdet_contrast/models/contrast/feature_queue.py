@@ -32,9 +32,6 @@ class FeatureQueue(nn.Module):
         size (int): Entries for each class and level.
         store (str): What is kept of a batch: ``'keys'`` (the views' embeddings), ``'queries'``
             (the originals') or ``'both'``.
-        warmup_iters (int): Iterations at the beginning in which the queue fills and serves
-            nobody. While weights change fast, entries lie where embeddings were: to leave them
-            behind together lowers the loss as much as to separate the classes.
 
     Examples:
         >>> queue = FeatureQueue(num_levels=1, num_classes=3, channels=128, size=16)
@@ -52,7 +49,6 @@ class FeatureQueue(nn.Module):
         channels: int,
         size: int = 64,
         store: str = 'keys',
-        warmup_iters: int = 0,
     ) -> None:
         super().__init__()
         if min(num_levels, num_classes, channels, size) < 1:
@@ -64,18 +60,14 @@ class FeatureQueue(nn.Module):
             raise ValueError(
                 f"FeatureQueue got store={store!r}, one of ('keys', 'queries', 'both') expected."
             )
-        if warmup_iters < 0:
-            raise ValueError(f'FeatureQueue got warmup_iters={warmup_iters}, 0 or more expected.')
         self.store = store
-        self.warmup_iters = warmup_iters
         self.register_buffer('entries', torch.zeros(num_levels, num_classes, size, channels))
         for name in ('pointer', 'filled'):
             self.register_buffer(name, torch.zeros(num_levels, num_classes, dtype=torch.long))
-        self.register_buffer('iters', torch.zeros((), dtype=torch.long))
 
     @torch.no_grad()
     def enqueue(self, rows: Tensor, levels: Tensor, labels: Tensor) -> None:
-        """Add an iteration's embeddings; each replaces the oldest of its level and class.
+        """Add embeddings; each takes the place of the oldest of its level and class.
 
         Args:
             rows (Tensor): (K, D) embeddings, oldest first; K may be 0.
@@ -85,7 +77,6 @@ class FeatureQueue(nn.Module):
         Raises:
             ValueError: If the embeddings or a class index do not fit.
         """
-        self.iters += 1
         num_levels, num_classes, size, channels = self.entries.shape
         if rows.dim() != 2 or rows.shape[1] != channels:
             raise ValueError(
@@ -133,7 +124,6 @@ class FeatureQueue(nn.Module):
         _, num_classes, size, _ = self.entries.shape
         device = self.entries.device
         used = torch.arange(size, device=device) < self.filled[level][:, None]
-        used &= self.iters >= self.warmup_iters
         classes = torch.arange(num_classes, device=device)[:, None].expand(-1, size)[used]
         mask = (labels[:, None] != classes) | (labels < 0)[:, None]
         return self.entries[level][used], mask

@@ -2,7 +2,6 @@
 
 from typing import Optional
 
-from mmcv.cnn import build_norm_layer
 from mmdet.registry import MODELS
 from mmengine.model import BaseModule
 from torch import Tensor, nn
@@ -18,9 +17,6 @@ class MLPProjector(BaseModule):
         in_channels (int): Length of the flattened features.
         hidden_channels (int): Width of the hidden layer.
         out_channels (int): Length D of the embedding.
-        norm_cfg (dict, optional): Normalisation of the hidden layer before its ReLU, e.g.
-            ``dict(type='LN')``. The flattened features are long, so that a few steps of Adam move
-            the hidden layer far; normalised, its units stay alive. Defaults to none.
         init_cfg (dict, optional): Initialisation; defaults to Kaiming for both layers.
     """
 
@@ -29,7 +25,6 @@ class MLPProjector(BaseModule):
         in_channels: int,
         hidden_channels: int = 256,
         out_channels: int = 128,
-        norm_cfg: Optional[dict] = None,
         init_cfg: Optional[dict] = None,
     ) -> None:
         if init_cfg is None:
@@ -37,11 +32,11 @@ class MLPProjector(BaseModule):
         super().__init__(init_cfg=init_cfg)
         self.in_channels = in_channels
         self.out_channels = out_channels
-        layers = [nn.Linear(in_channels, hidden_channels)]
-        if norm_cfg is not None:
-            layers.append(build_norm_layer(norm_cfg, hidden_channels)[1])
-        layers += [nn.ReLU(inplace=True), nn.Linear(hidden_channels, out_channels)]
-        self.layers = nn.Sequential(*layers)
+        self.layers = nn.Sequential(
+            nn.Linear(in_channels, hidden_channels),
+            nn.ReLU(inplace=True),
+            nn.Linear(hidden_channels, out_channels),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """Project regions.

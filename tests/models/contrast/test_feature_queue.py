@@ -54,7 +54,7 @@ def test_comes_back_from_a_state_dict_and_goes_on():
     fill(second, defaultdict(deque), 5, 1)
     for name, value in whole.state_dict().items():
         assert torch.equal(value, second.state_dict()[name]), name
-    assert set(whole.state_dict()) == {'entries', 'pointer', 'filled', 'iters'}
+    assert set(whole.state_dict()) == {'entries', 'pointer', 'filled'}
 
 
 def test_negatives_are_a_copy_without_gradient():
@@ -66,25 +66,6 @@ def test_negatives_are_a_copy_without_gradient():
     kept = entries.clone()
     queue.enqueue(rows + 1, zeros, zeros)
     assert not entries.requires_grad and torch.equal(entries, kept)
-
-
-def test_serves_nobody_while_it_warms_up():
-    queue = FeatureQueue(num_levels=1, num_classes=2, channels=3, size=4, warmup_iters=2)
-    rows, labels = torch.randn(3, 3), torch.tensor([0, 1, 1])
-    level = torch.zeros_like(labels)
-    for iterations in (1, 2):
-        entries, mask = queue.negatives(0, labels)
-        assert entries.shape == (0, 3) and mask.shape == (3, 0)
-        # an iteration without boxes counts, too
-        given = slice(None) if iterations == 1 else slice(0)
-        queue.enqueue(rows[given], level[given], labels[given])
-    entries, mask = queue.negatives(0, labels)
-    torch.testing.assert_close(entries, rows)
-    assert mask.sum().item() == 2 + 1 + 1
-    # where it stands is part of the checkpoint
-    again = FeatureQueue(num_levels=1, num_classes=2, channels=3, size=4, warmup_iters=2)
-    again.load_state_dict(queue.state_dict())
-    assert len(again.negatives(0, labels)[0]) == 3
 
 
 def test_keeps_its_entries_where_the_model_is_channels_last():
@@ -102,7 +83,6 @@ def test_keeps_its_entries_where_the_model_is_channels_last():
         (dict(size=0), 'at least 1 expected'),
         (dict(num_classes=0), 'at least 1 expected'),
         (dict(store='views'), "store='views', one of"),
-        (dict(warmup_iters=-1), 'warmup_iters=-1, 0 or more expected'),
     ],
 )
 def test_wrong_settings(kwargs, message):
