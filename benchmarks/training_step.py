@@ -79,6 +79,9 @@ class Step:
         ending, changes = VARIANTS[variant]
         name = f'retina_{config}' if ending is None else f'retina_contrast_{config}{ending}'
         cfg = Config.fromfile(str(common.ROOT / 'configs' / f'{name}.py'))
+        if variant != 'plain':
+            # what differs is to be the view alone, and only some of the configs have a queue
+            cfg.model.bbox_head.contrast.queue = None
         if changes:
             cfg.merge_from_dict(dict(model=dict(bbox_head=dict(contrast=changes))))
         dataset_cfg = cfg.train_dataloader.dataset

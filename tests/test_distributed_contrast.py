@@ -1,14 +1,11 @@
 """Queue, locations and weights in two gloo processes against one with the joined batch."""
 
-import subprocess
-import sys
-
 import pytest
 import torch
-import torch.distributed as dist
 from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
 from torch import nn
+from two_processes import run_in_two_processes, serve
 
 from mmdet_contrast.models.contrast import RegionContrast
 
@@ -111,31 +108,17 @@ def in_order(buffer, case):
 
 def work(rank, folder):
     """What each of the two processes does."""
-    torch.set_num_threads(1)
-    dist.init_process_group(
-        'gloo', init_method=f'file://{folder}/rendezvous', rank=rank, world_size=2
-    )
     results = {}
     for case in CASES:
         for broadcast in (False, True) if 'queue' in case else (False,):
             model = nn.parallel.DistributedDataParallel(build(case), broadcast_buffers=broadcast)
             results[case, broadcast] = run(model, (rank,))
-    torch.save(results, f'{folder}/rank{rank}.pt')
-    dist.barrier()
-    dist.destroy_process_group()
+    return results
 
 
 @pytest.fixture(scope='module')
 def results(tmp_path_factory):
-    folder = str(tmp_path_factory.mktemp('ranks'))
-    command = [sys.executable, __file__, folder]
-    processes = [
-        subprocess.Popen([*command, str(rank)], stderr=subprocess.PIPE, text=True)
-        for rank in (0, 1)
-    ]
-    errors = [process.communicate(timeout=300)[1] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], '\n'.join(errors)
-    return [torch.load(f'{folder}/rank{rank}.pt') for rank in (0, 1)]
+    return run_in_two_processes(__file__, tmp_path_factory.mktemp('ranks'))[0]
 
 
 @pytest.mark.parametrize('broadcast', [False, True])
@@ -158,4 +141,4 @@ def test_two_processes_are_one_with_the_joined_batch(results, case, broadcast):
 
 
 if __name__ == '__main__':
-    work(int(sys.argv[2]), sys.argv[1])
+    serve(work)

@@ -1,14 +1,12 @@
 """Staged training in two gloo processes: the ranks stay the same, and nothing hangs."""
 
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
 from mmengine.model import MMDistributedDataParallel
+from two_processes import run_in_two_processes, serve
 
 from mmdet_contrast.engine.hooks import FreezeBackboneHook
 
@@ -40,10 +38,6 @@ def wrap(frozen=False, **kwargs):
 
 def work(rank, folder):
     """What each of the two processes does: train on other pictures than the other one."""
-    torch.set_num_threads(1)
-    dist.init_process_group(
-        'gloo', init_method=f'file://{folder}/rendezvous', rank=rank, world_size=2
-    )
     results = {}
     for name, (arguments, options) in CASES.items():
         options = dict(options)
@@ -56,31 +50,12 @@ def work(rank, folder):
             train(f'{folder}/{name}', FreezeBackboneHook(1), model=wrap(**options), rank=rank)
         except ValueError as error:
             results[name] = str(error)
-    torch.save(results, f'{folder}/rank{rank}.pt')
-    dist.barrier()
-    dist.destroy_process_group()
+    return results
 
 
 @pytest.fixture(scope='module')
 def results(tmp_path_factory):
-    folder = str(tmp_path_factory.mktemp('ranks'))
-    processes = [
-        subprocess.Popen(
-            [sys.executable, __file__, folder, str(rank)],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=dict(os.environ, LOCAL_RANK=str(rank)),
-        )
-        for rank in (0, 1)
-    ]
-    try:
-        errors = [process.communicate(timeout=120)[1] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert [process.returncode for process in processes] == [0, 0], '\n'.join(errors)
-    return [torch.load(f'{folder}/rank{rank}.pt', weights_only=False) for rank in (0, 1)]
+    return run_in_two_processes(__file__, tmp_path_factory.mktemp('ranks'))[0]
 
 
 def parameters(state):
@@ -132,4 +107,4 @@ def test_what_would_fail_or_let_the_ranks_diverge_is_refused(results, name):
 
 
 if __name__ == '__main__':
-    work(int(sys.argv[2]), sys.argv[1])
+    serve(work)

@@ -1,14 +1,12 @@
 """The monitor in two gloo processes: what one process measures, and no hanging."""
 
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
 from mmengine.runner import Runner
+from two_processes import run_in_two_processes, serve
 
 sys.path.insert(0, str(Path(__file__).parent / 'engine' / 'hooks'))
 from knn_runs import tiny_config  # noqa: E402
@@ -32,10 +30,6 @@ def sets_of(runner):
 
 def work(rank, folder, root):
     """What each of the two processes does."""
-    torch.set_num_threads(1)
-    dist.init_process_group(
-        'gloo', init_method=f'file://{folder}/rendezvous', rank=rank, world_size=2
-    )
     cfg = tiny_config(root, Path(folder) / 'run', [HOOK], max_epochs=1, contrastive=True)
     cfg.launcher = 'pytorch'
     cfg.model_wrapper_cfg = dict(
@@ -50,35 +44,12 @@ def work(rank, folder, root):
     values = knn_accuracy(*queries, *bank, num_classes=3)
     after = model.state_dict()
     kept = all(torch.equal(before[key], after[key]) for key in before)
-    torch.save(
-        dict(values=values, bank=tuple(bank), weights=before, kept=kept),
-        f'{folder}/rank{rank}.pt',
-    )
-    dist.barrier()
-    dist.destroy_process_group()
+    return dict(values=values, bank=tuple(bank), weights=before, kept=kept)
 
 
 @pytest.fixture(scope='module')
 def results(tiny_shapes, tmp_path_factory):
-    folder = str(tmp_path_factory.mktemp('ranks'))
-    processes = [
-        subprocess.Popen(
-            [sys.executable, __file__, folder, str(rank), str(tiny_shapes)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=dict(os.environ, LOCAL_RANK=str(rank)),
-        )
-        for rank in (0, 1)
-    ]
-    try:
-        outputs = [process.communicate(timeout=240) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    errors = '\n'.join(output[1] for output in outputs)
-    assert [process.returncode for process in processes] == [0, 0], errors
-    return [torch.load(f'{folder}/rank{rank}.pt') for rank in (0, 1)], outputs
+    return run_in_two_processes(__file__, tmp_path_factory.mktemp('ranks'), tiny_shapes)
 
 
 def test_both_processes_hold_what_one_process_measures(results, tiny_shapes, tmp_path):
@@ -107,4 +78,4 @@ def test_one_process_shows_progress_and_writes(results):
 
 
 if __name__ == '__main__':
-    work(int(sys.argv[2]), sys.argv[1], sys.argv[3])
+    serve(work)

@@ -1,13 +1,10 @@
 """YOLOv8's losses in two gloo processes against one process with the joined batch."""
 
-import subprocess
-import sys
-
 import pytest
 import torch
-import torch.distributed as dist
 from mmengine.structures import InstanceData
 from torch import nn
+from two_processes import run_in_two_processes, serve
 
 from mmdet_contrast.models.dense_heads import YOLOv8Head
 
@@ -62,31 +59,17 @@ def gradients_of(model, feats, instances):
 
 def work(rank, folder):
     """What each of the two processes does."""
-    torch.set_num_threads(1)
-    dist.init_process_group(
-        'gloo', init_method=f'file://{folder}/rendezvous', rank=rank, world_size=2
-    )
     results = {}
     for name, counts in COUNTS.items():
         for sync in (True, False):
             model = nn.parallel.DistributedDataParallel(build(sync_normalizer=sync))
             results[name, sync] = gradients_of(model, *make_batch(counts, (rank,)))
-    torch.save(results, f'{folder}/rank{rank}.pt')
-    dist.barrier()
-    dist.destroy_process_group()
+    return results
 
 
 @pytest.fixture(scope='module')
 def results(tmp_path_factory):
-    folder = str(tmp_path_factory.mktemp('ranks'))
-    command = [sys.executable, __file__, folder]
-    processes = [
-        subprocess.Popen([*command, str(rank)], stderr=subprocess.PIPE, text=True)
-        for rank in (0, 1)
-    ]
-    errors = [process.communicate(timeout=300)[1] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], '\n'.join(errors)
-    return [torch.load(f'{folder}/rank{rank}.pt') for rank in (0, 1)]
+    return run_in_two_processes(__file__, tmp_path_factory.mktemp('ranks'))[0]
 
 
 @pytest.mark.parametrize('name', list(COUNTS))
@@ -107,4 +90,4 @@ def test_with_normalisers_of_their_own_ranks_are_weighed_alike(results):
 
 
 if __name__ == '__main__':
-    work(int(sys.argv[2]), sys.argv[1])
+    serve(work)

@@ -90,7 +90,7 @@ def check_negatives(criterion: PairCriterion, background: str, queue: Optional[d
     if criterion.uses_negatives:
         return
     for given, is_given, remedy in (
-        ('a queue', queue is not None, 'leave out contrast.queue'),
+        ('a queue', queue is not None, 'set contrast.queue=None'),
         ("background='always'", background == 'always', "set contrast.background='never'"),
     ):
         if is_given:

@@ -40,8 +40,8 @@ class RegionContrast(RegionEmbedder):
 
     Per pyramid level: the objects' regions are pooled from both views (RoIAlign), flattened,
     projected and handed to ``criterion``; with a ``sampler`` the features of single locations
-    take the place of the regions. The loss of a level is multiplied by its weight and
-    divided by the number of levels, so the sum over the levels is their (weighted) mean.
+    take the place of the regions. The loss of a level is multiplied by its weight and, with
+    ``assign='all'``, divided by the number of levels, so the sum is their (weighted) mean.
 
     Under distributed training the terms are divided by the mean number (or weight) of anchors over
     the ranks, so that the averaged gradients are those of one process with the joined batch.
@@ -161,7 +161,7 @@ class RegionContrast(RegionEmbedder):
         if getattr(self.sampler, 'region', None) == 'outside':
             raise ValueError(
                 "RegionContrast got a queue together with PatchSampler(region='outside'), whose "
-                'locations have no class to be kept by: leave out contrast.queue, or take another '
+                'locations have no class to be kept by: set contrast.queue=None, or take another '
                 'region.'
             )
         cfg = dict(type='FeatureQueue', num_levels=len(self.levels), num_classes=num_classes)

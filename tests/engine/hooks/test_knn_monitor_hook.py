@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from lightly_knn import lightly_knn_predict
 from mmengine.config import Config
 from mmengine.runner import Runner
 
@@ -17,9 +18,7 @@ from mmdet_contrast.engine.hooks import KNNMonitorHook
 from mmdet_contrast.evaluation.functional import alignment, embedding_std, uniformity
 
 sys.path.insert(0, str(Path(__file__).parent))
-sys.path.insert(0, str(Path(__file__).parents[2]))
 from knn_runs import equal, tiny_config, train, weights_of  # noqa: E402
-from lightly_knn import lightly_knn_predict  # noqa: E402
 
 CLASSES = ['striped_disc', 'checkered_square', 'dotted_triangle']
 HOOK = dict(type='KNNMonitorHook', progress=False)

@@ -1,17 +1,13 @@
 """kNN votes against a loop over neighbours and against lightly."""
 
 import math
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
+from lightly_knn import lightly_knn_predict
 
 from mmdet_contrast.evaluation.functional import knn_accuracy, knn_predict
-
-sys.path.insert(0, str(Path(__file__).parents[2]))
-from lightly_knn import lightly_knn_predict  # noqa: E402
 
 
 def clusters(count, dim, classes, generator, noise=1.0):

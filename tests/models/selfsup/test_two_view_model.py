@@ -1,13 +1,9 @@
 """The spread of the embeddings over the images of all processes, in two of gloo."""
 
-import os
-import subprocess
-import sys
-
 import pytest
 import torch
-import torch.distributed as dist
 from mmengine.registry import init_default_scope
+from two_processes import run_in_two_processes, serve
 
 from mmdet_contrast.evaluation.functional import embedding_std
 from mmdet_contrast.models.selfsup import SimSiam
@@ -40,39 +36,17 @@ def std_of(model, batch):
 
 def work(rank, folder):
     """What each of the two processes does."""
-    torch.set_num_threads(1)
-    dist.init_process_group(
-        'gloo', init_method=f'file://{folder}/rendezvous', rank=rank, world_size=2
-    )
     values = {}
     for count in (1, 2):
         model, own = build(), images(2 * count)[rank::2]
         values[count] = [std_of(model, own) for _ in range(4)]
-    torch.save(values, f'{folder}/rank{rank}.pt')
-    dist.barrier()
-    dist.destroy_process_group()
+    return values
 
 
 @pytest.fixture(scope='module')
 def results(tmp_path_factory):
-    folder = str(tmp_path_factory.mktemp('ranks'))
-    processes = [
-        subprocess.Popen(
-            [sys.executable, __file__, folder, str(rank)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env=dict(os.environ, LOCAL_RANK=str(rank)),
-        )
-        for rank in (0, 1)
-    ]
-    try:
-        outputs = [process.communicate(timeout=240)[0] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert [process.returncode for process in processes] == [0, 0], '\n'.join(outputs)
-    return [torch.load(f'{folder}/rank{rank}.pt') for rank in (0, 1)], '\n'.join(outputs)
+    ranks, outputs = run_in_two_processes(__file__, tmp_path_factory.mktemp('ranks'))
+    return ranks, '\n'.join(text for output in outputs for text in output)
 
 
 @pytest.mark.parametrize('count', [1, 2])
@@ -99,4 +73,4 @@ def test_evaluation_of_one_process_waits_for_no_other(monkeypatch):
 
 
 if __name__ == '__main__':
-    work(int(sys.argv[2]), sys.argv[1])
+    serve(work)
