@@ -17,12 +17,13 @@ def whole_pixels(boxes: np.ndarray, shape: Tuple[int, int]) -> np.ndarray:
         shape (tuple[int, int]): Height and width of the image.
 
     Returns:
-        ndarray: (M, 4) int; boxes upside down get an area of zero.
+        ndarray: (M, 4) int; boxes upside down, or with a coordinate that is not finite, get an
+        area of zero.
     """
     limits = np.array([shape[1], shape[0], shape[1], shape[0]])
-    # non-finite boxes become empty ones, which are marked like every box without pixels
-    pixels = np.nan_to_num(np.rint(boxes), nan=0.0)
-    pixels = np.clip(pixels, 0, limits).astype(int)
+    # empty boxes are marked like every box without pixels
+    boxes = np.where(np.isfinite(boxes).all(axis=1, keepdims=True), boxes, 0)
+    pixels = np.clip(np.rint(boxes), 0, limits).astype(int)
     pixels[:, 2:] = np.maximum(pixels[:, 2:], pixels[:, :2])
     return pixels
 

@@ -47,13 +47,15 @@ class ContrastiveView(BaseTransform):
 
     **Randomness.** The draws for an image depend on MMEngine's seed, the epoch and the index of
     the image in the data set, not on the worker that handles it: any number of workers gives the
-    same views. The epoch is told by :class:`mmdet_contrast.engine.hooks.ViewEpochHook`; without
-    it (or in iteration-based training) an image that a worker sees again is drawn anew, and from
-    the second pass on the views do depend on the number of workers. Called outside a data set
-    (no ``sample_idx`` in the results), NumPy's global state is used, as by MMDetection's own
-    transforms. The contents of the bank follow from the images that a worker has seen: views filled
-    from it do depend on the number of workers, and the bank of a new process is empty, also after
-    resuming.
+    same views. The epoch is told by :class:`mmdet_contrast.engine.hooks.ViewEpochHook`. An image
+    that a process meets again in one epoch (a data set that repeats images, iteration-based
+    training, no hook) is drawn anew, and these further views do depend on the number of workers;
+    without the hook workers have to be persistent, as new ones begin with the first views again.
+    Persistent workers that were spawned, not forked, are told the epoch they began in alone.
+    Called outside a data set (no ``sample_idx`` in the results), NumPy's global state is used, as
+    by MMDetection's own transforms. The contents of the bank follow from the images that a worker
+    has seen: views filled from it do depend on the number of workers, and the bank of a new
+    process is empty, also after resuming.
 
     Required keys: ``img``, ``gt_bboxes``, and ``gt_bboxes_labels`` unless ``fill='zoom'``; optional
     ``gt_ignore_flags``, ``sample_idx``.
@@ -204,6 +206,7 @@ class ContrastiveView(BaseTransform):
         view = self._paste(img, pixels, fit, order, zooms, others)
         if self.transforms is not None:
             view, results['gt_bboxes_view'] = self._augment(view, boxes, ignored, rng)
+            valid &= self._still_shown(array, results['gt_bboxes_view'], img.shape[:2])
         results['img_view'] = view
         results['gt_view_valid'] = valid
         return results
@@ -310,20 +313,38 @@ class ContrastiveView(BaseTransform):
         moved = data['gt_bboxes']
         return out, moved if isinstance(boxes, BaseBoxes) else moved.numpy().astype(boxes.dtype)
 
+    def _still_shown(self, before: np.ndarray, moved: object, shape: Tuple[int, int]) -> np.ndarray:
+        """Return which boxes ``transforms`` left in the image, at least ``min_size`` of them."""
+        after = moved.numpy() if isinstance(moved, BaseBoxes) else np.asarray(moved)
+        limits = np.array([shape[1], shape[0]])
+        corners = [np.clip(boxes.reshape(-1, 2, 2), 0, limits) for boxes in (before, after)]
+        old, new = (pair[:, 1] - pair[:, 0] for pair in corners)
+        # a flip returns boxes within rounding; one smaller than the rest must have lost nothing
+        return (new >= np.minimum(old, self.min_size) - 1e-3).all(axis=1)
+
     def _rng(self, results: dict) -> np.random.Generator:
         """Generator for one image, the same in whichever process the image is handled."""
         index = results.get('sample_idx')
         if index is None:
             return np.random.default_rng(np.random.randint(2**31))
-        seed, epoch, visit = torch.initial_seed(), int(self._epoch.value), 0
+        seed, epoch = torch.initial_seed(), int(self._epoch.value)
         worker = get_worker_info()
         if worker is not None:
             # undo MMEngine's worker_init_fn: num_workers * rank + worker_id + seed
             seed -= worker.id + worker.num_workers * get_rank()
-            last_epoch, visit = self._visits.get(index, (epoch, -1))
-            visit = visit + 1 if last_epoch == epoch else 0
-            self._visits[index] = (epoch, visit)
+        last_epoch, visit = self._visits.get(index, (epoch, -1))
+        visit = visit + 1 if last_epoch == epoch else 0
+        self._visits[index] = (epoch, visit)
         return np.random.default_rng([seed % 2**64, epoch, int(index) % 2**64, visit])
+
+    def __getstate__(self) -> dict:
+        # a process that is spawned, not forked, imports this module anew, with an epoch of 0
+        return dict(self.__dict__, epoch_of_pickling=int(self._epoch.value))
+
+    def __setstate__(self, state: dict) -> None:
+        state = dict(state)
+        self.set_epoch(max(state.pop('epoch_of_pickling'), int(self._epoch.value)))
+        self.__dict__.update(state)
 
     def __repr__(self) -> str:
         return (

@@ -1,3 +1,6 @@
+import pickle
+from multiprocessing.sharedctypes import RawValue
+
 import numpy as np
 import pytest
 import torch
@@ -92,7 +95,8 @@ def test_stated_share(limit, valid):
         ([30, 30, 37, 60], False),  # under the stated size
         ([30, 30, 38, 60], True),
         ([50, 50, 40, 40], False),  # upside down
-        ([np.nan, 0, 30, 30], True),  # clipped to x from 0
+        ([np.nan, 0, 30, 30], False),  # nobody knows where
+        ([10, 10, np.inf, 60], False),
         ([0, 0, 120, 100], True),  # the whole image
     ],
 )
@@ -119,6 +123,47 @@ def test_ignored_boxes_take_no_part():
     out = ContrastiveView()(results)
     assert out['gt_view_valid'].tolist() == [False, True]
     assert np.array_equal(out['img_view'][20:60, 10:50], results['img'][20:60, 10:50])
+
+
+def test_an_image_that_comes_again_in_an_epoch_is_drawn_anew_without_workers_too():
+    def views_of(transform, count):
+        out = []
+        for _ in range(count):
+            results = dict(make_results([[10, 20, 50, 60]]), sample_idx=3)
+            out.append(transform(results)['img_view'])
+        return out
+
+    first, again = views_of(ContrastiveView(), 2)
+    assert not np.array_equal(first, again)
+    # the same sequence in another run
+    assert all(map(np.array_equal, views_of(ContrastiveView(), 2), (first, again)))
+
+
+def test_a_pickled_transform_knows_the_epoch(monkeypatch):
+    monkeypatch.setattr(ContrastiveView, '_epoch', RawValue('q', 7))
+    pickled = pickle.dumps(ContrastiveView(zoom_range=(1.5, 2.0)))
+    # what a spawned worker begins with
+    monkeypatch.setattr(ContrastiveView, '_epoch', RawValue('q', 0))
+    assert pickle.loads(pickled).zoom_range == (1.5, 2.0)
+    assert ContrastiveView._epoch.value == 7
+
+
+def test_a_box_that_transforms_push_out_of_the_view_takes_no_part():
+    results = make_results([[2, 20, 30, 60], [5, 70, 25, 90], [60, 20, 118, 60], [108, 5, 116, 13]])
+    shift = dict(
+        type='TranslateX', prob=1.0, level=10, max_mag=0.25, reversal_prob=0.0, img_border_value=0
+    )
+    out = ContrastiveView(transforms=[shift])(results)
+    moved = out['gt_bboxes_view'].tensor
+    left = moved[:, 2] - moved[:, 0]
+    assert left.tolist() == [6, 1, 58, 8]
+    assert out['gt_view_valid'].tolist() == [False, False, True, True]
+
+
+def test_a_flip_leaves_all_boxes_valid():
+    results = make_results([[10.4, 20, 50, 60], [108.2, 5, 116.2, 13]])
+    out = ContrastiveView(transforms=[dict(type='RandomFlip', prob=1.0)])(results)
+    assert out['gt_view_valid'].all()
 
 
 @pytest.mark.parametrize('dtype', ['uint8', 'uint16', 'int32', 'float32', 'float64', 'float16'])
