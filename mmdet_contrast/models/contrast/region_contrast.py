@@ -133,6 +133,9 @@ class RegionContrast(RegionEmbedder):
                 f'{len(self.levels)} levels; give one for each level used.'
             )
         self.names = [f'loss_contrast_p{int(log2(self.strides[i]))}' for i in self.levels]
+        if len(set(self.names)) < len(self.names):
+            # strides such as SSD's 64 and 100 are of one power of two
+            self.names = [f'loss_contrast_level{i}' for i in self.levels]
         self.scope = scope
         self.num_background = num_background
         self.detach_keys = detach_keys
@@ -191,8 +194,9 @@ class RegionContrast(RegionEmbedder):
                 lays them out, see :func:`collect_pairs`.
 
         Returns:
-            dict[str, Tensor]: ``loss_contrast_p3`` … by level; each a finite scalar that is
-            connected to the branch's parameters, 0 where there is nothing to contrast.
+            dict[str, Tensor]: ``loss_contrast_p3`` … by level (``loss_contrast_level0`` … where
+            the strides are no powers of two of their own); each a finite scalar that is connected
+            to the branch's parameters, 0 where there is nothing to contrast.
         """
         if self.criterion.loss_weight == 0:
             zero = feats[0].new_zeros(()) + sum(p.sum() for p in self.parameters()) * 0

@@ -67,7 +67,7 @@ class ContrastiveDataPreprocessor(DetDataPreprocessor):
         """
         inputs = data['inputs']
         if any(image.dim() == 4 for image in inputs):
-            data_samples = list(data['data_samples'])
+            data_samples = [_own(sample) for sample in data['data_samples']]
             originals, views = self._split(inputs, data_samples)
             if self.canvas is None:
                 extra, extra_samples = self._lay_out_views(views, data_samples)
@@ -133,3 +133,12 @@ class ContrastiveDataPreprocessor(DetDataPreprocessor):
                 if 'view_bboxes' in sample.get(field, ()):
                     sample.get(field).pop('view_bboxes')
         return canvases, samples
+
+
+def _own(sample: DetDataSample) -> DetDataSample:
+    """Return a sample whose fields can be moved about; the caller may give the batch once more."""
+    sample = sample.clone()
+    for field in ('gt_instances', 'ignored_instances'):
+        if field in sample:
+            sample.set_field(sample.get(field).clone(), field)
+    return sample

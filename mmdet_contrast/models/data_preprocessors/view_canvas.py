@@ -150,7 +150,7 @@ class ViewCanvas:
             high = np.ceil((boxes[:, 2:] + self.context) / self.stride) * self.stride
             window = np.concatenate((low.clip(0), np.minimum(high, limits)), axis=1)
             # a box that is empty, has a NaN, or lies outside of the image shows nothing
-            good = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+            good = (np.minimum(boxes[:, 2:], limits) > boxes[:, :2].clip(0)).all(axis=1)
             good &= (window[:, 2:] > window[:, :2]).all(axis=1)
             row = np.flatnonzero(good & _wanted(instances))
             labels = instances.labels.cpu().numpy()[row]

@@ -46,8 +46,9 @@ class ContrastiveDetector(SingleStageDetector):
         **kwargs: As in ``SingleStageDetector``.
 
     Raises:
-        ValueError: If ``view_norm`` is unknown or does not go with ``view_grad``, or if the head's
-            detection losses would see views that have no gradient.
+        ValueError: If ``view_norm`` is unknown, does not go with ``view_grad`` or with modules that
+            repeat their pass backwards, or if the head's detection losses would see views that have
+            no gradient.
 
     Examples:
         >>> _base_ = './retina_contrast_coco.py'
@@ -67,6 +68,13 @@ class ContrastiveDetector(SingleStageDetector):
             raise ValueError(
                 f"{name} got view_norm='joint' and view_grad=False: one pass for all has a "
                 f'gradient for all; set view_norm to one of {_NORMS[1:]}.'
+            )
+        if view_grad and view_norm in ('batch', 'eval') and _recomputes(self):
+            raise ValueError(
+                f'{name} got view_norm={view_norm!r}, view_grad=True and a module with '
+                'with_cp=True, whose pass is repeated backwards, when batch normalisation no '
+                "longer treats the views apart: set with_cp=False, or view_norm to 'joint' or "
+                "'train'."
             )
         train_views = getattr(self.bbox_head, 'train_views', None)
         if not view_grad and train_views != 'originals':
@@ -124,6 +132,11 @@ class ContrastiveDetector(SingleStageDetector):
         if get_world_size() == 1 or self.view_norm == 'eval':
             return False
         return any(isinstance(layer, nn.SyncBatchNorm) for layer in _training_norms(self))
+
+
+def _recomputes(model: nn.Module) -> bool:
+    """Tell whether a module saves memory by doing its forward pass twice."""
+    return any(getattr(module, 'with_cp', False) for module in model.modules())
 
 
 def _training_norms(model: nn.Module) -> List[_BatchNorm]:

@@ -109,6 +109,8 @@ def two_view_terms(
     pairs = _anchor_pairs(query, anchors)
     rows = torch.cat((pairs, pairs + num_pairs))
     scaled = (embeddings if anchors is None else embeddings[rows]) / temperature
+    if len(scaled) == 0:
+        return scaled.sum(dim=1)
     comparison = _Comparison(
         pair=pairs.repeat(2),
         partner=torch.cat((pairs + num_pairs, pairs)),

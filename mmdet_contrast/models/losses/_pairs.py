@@ -88,7 +88,8 @@ class PairCriterion(nn.Module):
                 factors = chosen.detach().to(terms).repeat(self.terms_of_pair)
                 terms = terms * factors
                 # with no weight at all the sum is 0, and so is the mean
-                divisor = factors.sum().clamp(min=torch.finfo(terms.dtype).tiny)
+                total = factors.sum()
+                divisor = torch.where(total > 0, total, torch.ones_like(total))
             if avg_factor is not None:
                 divisor = avg_factor * (self.terms_of_pair / 2)
             return self.loss_weight * (terms.sum() / divisor)

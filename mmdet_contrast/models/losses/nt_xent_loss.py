@@ -2,6 +2,7 @@
 
 from typing import Optional
 
+import torch
 from mmdet.registry import MODELS
 from torch import Tensor
 
@@ -59,18 +60,19 @@ def nt_xent_loss(
     """
     check_choice('nt_xent_loss', 'negatives', negatives, NEGATIVES)
     _check_labels('nt_xent_loss', negatives, labels)
-    return two_view_terms(
-        query,
-        key,
-        labels,
-        groups,
-        temperature=temperature,
-        same_label='negative' if negatives == 'all' else 'excluded',
-        anchors=anchors,
-        background=background,
-        background_mask=background_mask,
-        max_elements=max_elements,
-    )
+    with torch.autocast(device_type=query.device.type, enabled=False):
+        return two_view_terms(
+            query,
+            key,
+            labels,
+            groups,
+            temperature=temperature,
+            same_label='negative' if negatives == 'all' else 'excluded',
+            anchors=anchors,
+            background=background,
+            background_mask=background_mask,
+            max_elements=max_elements,
+        )
 
 
 @MODELS.register_module()

@@ -320,3 +320,14 @@ def test_all_ranks_of_a_single_process_are_its_batch():
         module = build(scope=scope, background='always')
         values.append(total(module, make_feats(4), make_samples((3, 2), dtype=torch.double)))
     torch.testing.assert_close(*values)
+
+
+def test_levels_whose_strides_have_one_power_of_two_keep_their_losses():
+    strides = (32, 64, 100)
+    module = RegionContrast(4, strides=strides, pool_size=3, share_projector=False).double()
+    feats = [
+        torch.randn(4, 4, -(-SIZE[0] // s), -(-SIZE[1] // s), dtype=torch.double) for s in strides
+    ]
+    losses = module(feats, make_samples((3, 2), dtype=torch.double))
+    assert list(losses) == [f'loss_contrast_level{i}' for i in range(3)]
+    assert all(value > 0 for value in losses.values())

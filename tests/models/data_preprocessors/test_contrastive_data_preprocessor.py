@@ -3,7 +3,7 @@ import pytest
 import torch
 from mmdet.models.data_preprocessors import DetDataPreprocessor
 from mmdet.structures import DetDataSample
-from mmdet.structures.bbox import HorizontalBoxes
+from mmdet.structures.bbox import HorizontalBoxes, get_box_tensor
 from mmdet.structures.mask import BitmapMasks
 from mmengine.logging import MessageHub
 from mmengine.structures import InstanceData, PixelData
@@ -94,6 +94,19 @@ def test_view_boxes_become_the_boxes_of_the_view():
     assert first.ignored_instances.bboxes.tolist() == [[0, 0, 8, 8]]
     assert second.ignored_instances.bboxes.tolist() == [[22, 0, 30, 8]]
     assert 'view_bboxes' not in first.gt_instances and 'view_bboxes' not in second.gt_instances
+
+
+@pytest.mark.parametrize('canvas', [None, dict(max_images=1)])
+def test_a_batch_may_be_given_again(canvas):
+    data = make_data(sizes=((64, 64),), views=(True,))
+    moved = torch.tensor([[40.0, 2, 60, 12], [10, 30, 26, 46]])
+    data['data_samples'][0].gt_instances.view_bboxes = HorizontalBoxes(moved)
+    preprocessor = ContrastiveDataPreprocessor(**NORM, canvas=canvas)
+    (_, first), (_, again) = (preprocessor(data, True)['data_samples'] for _ in range(2))
+    assert torch.equal(
+        get_box_tensor(first.gt_instances.bboxes), get_box_tensor(again.gt_instances.bboxes)
+    )
+    assert torch.equal(data['data_samples'][0].gt_instances.view_bboxes.tensor, moved)
 
 
 def test_batch_augments_scale_every_box_once():

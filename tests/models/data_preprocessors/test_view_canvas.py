@@ -140,13 +140,15 @@ def test_shrinking():
 
 def test_a_box_as_large_as_the_image_and_boxes_that_show_nothing():
     view = make_view(50, 70)
-    boxes = [[-5, -5, 90, 90], [80, 0, 95, 20], [10, 10, 10, 10], [np.nan, 0, 5, 5]]
+    # the second shares a cell of the grid with the image, and no pixel
+    boxes = [[-5, -5, 90, 90], [71, 0, 95, 20], [10, 10, 10, 10], [np.nan, 0, 5, 5]]
+    boxes += [[80, 0, 95, 20], [-10, 0, -1, 9]]
     sample = make_sample(boxes)
     (canvas,), (out,) = ViewCanvas(context=4)([view], [sample], (64, 96), BLANK)
     assert out.gt_instances.source_box.tolist() == [0]
     assert out.gt_instances.bboxes.tolist() == [[0, 0, 70, 50]]
     assert torch.equal(canvas[:, :50, :70], view)
-    assert sample.canvas_left_out == 3
+    assert sample.canvas_left_out == 5
 
 
 @pytest.mark.parametrize('order', ['random', 'small'])

@@ -252,6 +252,18 @@ def test_bad_options(options, message):
         detector(**options)
 
 
+@pytest.mark.parametrize('norm', ['batch', 'eval'])
+def test_a_pass_that_is_repeated_backwards_cannot_tell_the_views(norm):
+    cfg = load('retina_contrast_shapes.py')
+    cfg.model.update(type='ContrastiveDetector', view_norm=norm)
+    cfg.model.backbone.with_cp = True
+    with pytest.raises(ValueError, match='with_cp=True, whose pass is repeated'):
+        build(cfg)
+    # without gradient nothing is repeated
+    cfg.model.view_grad = False
+    build(cfg)
+
+
 def test_detection_losses_on_views_need_their_gradient():
     cfg = load('retina_contrast_shapes_nograd.py')
     cfg.model.bbox_head.train_views = 'both'

@@ -251,3 +251,25 @@ def test_wrong_inputs():
         nt_xent_loss(rows, rows, negatives='other_class')
     with pytest.raises(ValueError, match="nt_xent_loss got negatives='others', one of"):
         nt_xent_loss(rows, rows, negatives='others')
+
+
+def test_the_function_alone_keeps_float32_under_autocast():
+    query, key, labels, _ = (x.float() if x.is_floating_point() else x for x in make(5))
+    expected = nt_xent_loss(query, key, labels, negatives='other_class')
+    query.requires_grad_()
+    with torch.autocast('cpu', torch.bfloat16):
+        terms = nt_xent_loss(query, key, labels, negatives='other_class')
+    assert terms.dtype == torch.float32
+    torch.testing.assert_close(terms, expected)
+    terms.sum().backward()
+    assert query.grad.isfinite().all()
+
+
+def test_the_function_alone_without_pairs_or_anchors():
+    for count in (0, 3):
+        query, key = torch.randn(2, count, 6)
+        query.requires_grad_()
+        terms = nt_xent_loss(query, key, anchors=torch.zeros(count, dtype=torch.bool))
+        assert terms.shape == (0,)
+        terms.sum().backward()
+        assert query.grad.abs().sum() == 0

@@ -130,6 +130,16 @@ def test_weights(name, make_pairs):
 
 
 @every_loss
+def test_no_weight_has_a_gradient_of_zero_under_a_loss_scale(name):
+    query, key = torch.randn(2, 4, DIM)
+    query.requires_grad_()
+    loss = build(name).float()
+    value = loss(query, key, torch.tensor([0, 0, 1, 2]), weights=torch.zeros(4))
+    (value * 2.0**16).backward()
+    assert value.item() == 0 and query.grad.abs().max() == 0
+
+
+@every_loss
 @pytest.mark.parametrize('bad', [0.0, float('nan'), float('inf')])
 def test_no_anchor_is_a_connected_zero(name, make_pairs, bad):
     loss = build(name)
