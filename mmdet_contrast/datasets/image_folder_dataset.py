@@ -1,6 +1,7 @@
 """Images of a folder, without annotations."""
 
 import os.path as osp
+from pathlib import PurePath
 from typing import Any, List
 
 from mmdet.registry import DATASETS
@@ -13,10 +14,11 @@ from mmengine.utils import scandir
 class ImageFolderDataset(BaseDataset):
     """Every image below a folder, for pre-training without annotations.
 
-    Subfolders are searched, the case of the file name's ending does not matter, hidden files are
-    left out, and the images come in the order of their paths, on every machine. For the images
-    that a COCO file names use MMDetection's ``CocoDataset``; neither reads annotations unless the
-    pipeline has ``LoadAnnotations``.
+    Subfolders are searched, the case of the file name's ending does not matter, hidden files and
+    what lies in hidden folders (``.thumbnails``, ``.ipynb_checkpoints``) are left out, and the
+    images come in the order of their paths, on every machine. For the images that a COCO file
+    names use MMDetection's ``CocoDataset``; neither reads annotations unless the pipeline has
+    ``LoadAnnotations``.
 
     Args:
         data_root (str): The folder.
@@ -55,11 +57,16 @@ class ImageFolderDataset(BaseDataset):
                 f'image folder {self.data_root!r} does not exist (looked from '
                 f'{osp.abspath(osp.curdir)!r}): set data_root to a folder of images.'
             )
-        paths = sorted(scandir(self.data_root, IMG_EXTENSIONS, True, case_sensitive=False))
+        found = scandir(self.data_root, IMG_EXTENSIONS, True, case_sensitive=False)
+        # MMEngine leaves out hidden files, and takes what lies in hidden folders
+        paths = sorted(
+            path for path in found if not any(part[0] == '.' for part in PurePath(path).parts)
+        )
         if not paths:
             raise ValueError(
                 f'no image is in folder {self.data_root!r} or below it (looked for '
-                f'{", ".join(IMG_EXTENSIONS)}): set data_root to a folder of images.'
+                f'{", ".join(IMG_EXTENSIONS)}, not in hidden folders): set data_root to a folder '
+                'of images.'
             )
         return [
             dict(img_path=osp.join(self.data_root, path), img_id=i) for i, path in enumerate(paths)

@@ -13,8 +13,8 @@ class LabelledImageFolder(ImageFolderDataset):
     """Images whose class is the sub-folder they lie in, for kNN and linear evaluation.
 
     ``data_root/cat/a.jpg`` and ``data_root/cat/2024/b.jpg`` are of the class ``cat``. The classes
-    are the sub-folders in alphabetical order, unless ``metainfo=dict(classes=...)`` gives their
-    order; then each has to be one of them.
+    are the sub-folders, without hidden ones, in alphabetical order, unless
+    ``metainfo=dict(classes=...)`` gives their order; then each has to be one of them.
 
     The pipeline ends in ``PackDetInputs(meta_keys=(..., 'gt_label'))``: samples carry their class
     as metainfo.

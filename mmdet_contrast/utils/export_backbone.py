@@ -7,6 +7,8 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from torch import Tensor
 
+from mmdet_contrast.models.distill.model_config import model_section
+
 from .checkpoint_keys import describe_prefixes, save_weights
 from .rename_keys import read_weights
 
@@ -34,7 +36,7 @@ class ExportReport(NamedTuple):
             'left out'
         ]
         if self.checked:
-            lines.append(f'all of them, and no others, fit model.backbone of {self.checked}')
+            lines.append(f'all of them, and no others, fit the backbone of {self.checked}')
         lines.append(
             f"use: model=dict(backbone=dict(init_cfg=dict(type='Pretrained', "
             f'checkpoint={self.target!r})))'
@@ -53,8 +55,9 @@ def export_backbone(
         source (str): Checkpoint of training, or file of a plain state_dict.
         target (str): File to write: the weights, named as in the backbone, and ``meta``.
         prefix (str): Name of the backbone in the checkpoint. Defaults to ``'backbone'``.
-        config (Config, optional): Config of the detector that shall start from the file. Its
-            backbone is built and compared before anything is written.
+        config (Config, optional): Config of the detector that shall start from the file; of
+            distillation, its student. It is built and its backbone compared before anything is
+            written.
 
     Returns:
         ExportReport: What was written.
@@ -83,11 +86,17 @@ def export_backbone(
 
 def _require_fit(weights: Mapping[str, Tensor], config: Config) -> None:
     """Refuse weights of another backbone than the config's."""
-    backbone = config.get('model', {}).get('backbone')
-    if backbone is None:
+    model = config.get('model') or {}
+    if model.get('student') is not None:
+        model = model_section(model['student'])
+    if model.get('backbone') is None:
         raise ValueError(f'config {config.filename!r} has no model.backbone to compare with.')
+    if 'teacher_ckpt' in model:
+        # the teachers of MMDetection's own distillation are loaded, or downloaded, when built
+        model = {**model, 'teacher_ckpt': None}
     init_default_scope(config.get('default_scope', 'mmdet'))
-    own = MODELS.build(backbone).state_dict()
+    # not the backbone alone: a detector may change its config, as YOLOv8Detector does with `scale`
+    own = MODELS.build(model).backbone.state_dict()
     problems = [f'{key} is not in the checkpoint' for key in own if key not in weights]
     problems += [f'{key} is not in the backbone' for key in weights if key not in own]
     problems += [

@@ -3,7 +3,7 @@
 import os
 import sys
 from collections import deque
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple, Union
 
@@ -29,7 +29,13 @@ from .detector_checks import check_device, check_is_dict, name_classes
 from .launch import load_config
 from .launch_checks import LaunchError, check_checkpoint, check_weights, explained
 from .stream_sources import Frame, FrameSource, find_sources
-from .stream_writers import Detections, ResultWriter, open_writer, prepare_folder
+from .stream_writers import (
+    Detections,
+    FrameSizeError,
+    ResultWriter,
+    open_writer,
+    prepare_folder,
+)
 
 __all__ = ['InferenceReport', 'infer']
 
@@ -42,7 +48,7 @@ class InferenceReport:
         images (int): Images that were looked at.
         frames (int): Frames of videos and cameras that were looked at.
         detections (int): Objects found in them.
-        skipped (list[str]): What could not be read, a sentence each.
+        skipped (list[str]): What could not be read, or not drawn as one video, a sentence each.
         interrupted (bool): Whether it was stopped (Ctrl-C, or a key in the window).
     """
 
@@ -62,7 +68,7 @@ class InferenceReport:
         counts += [f'{self.frames} frames'] if self.frames else []
         text = f'{" and ".join(counts)}, {self.detections} objects'
         if self.skipped:
-            text += f', {len(self.skipped)} skipped as unreadable'
+            text += f', {len(self.skipped)} skipped'
         return text + (', interrupted' if self.interrupted else '')
 
 
@@ -192,7 +198,8 @@ def infer(
     Raises:
         LaunchError: If the config or the checkpoint cannot be used, or do not fit each other.
         ValueError: If an option is out of range, or there is no display to show pictures on.
-        OSError: If a source does not exist or does not open, or results cannot be written.
+        OSError: If a source does not exist or does not open, or results cannot be written or would
+            take the place of a source.
 
     Example:
         >>> report = infer('configs/yolov8/yolov8_n_shapes.py', 'epoch_15.pth', 'clip.mp4', 'out')
@@ -211,20 +218,24 @@ def infer(
     check_checkpoint(checkpoint, 'checkpoint')
     cfg = load_config(config, cfg_options=cfg_options)
     sources = find_sources(given, recursive, every, max_frames)
+    # before anything is made: a writer refuses to take the place of a source
+    kept = {os.path.realpath(file) for item in sources for file in item.files}
+    writers = [open_writer(item, out_dir, draw, save_json, kept) for item in sources]
     if draw or save_json:
         prepare_folder(out_dir)
     inferencer = _build(cfg, checkpoint, device)
     report = InferenceReport()
     try:
-        for item in sources:
+        for item, writer in zip(sources, writers):
             with _Bar(item, progress) as bar:
-                writer = open_writer(item, out_dir, draw, save_json)
                 _run(inferencer, item, writer, report, bar, score_thr, batch_size, show)
     except KeyboardInterrupt:
         report.interrupted = True
     finally:
         if show:
-            cv2.destroyAllWindows()
+            # an OpenCV without windows fails here, too, and would hide what `_show` says
+            with suppress(cv2.error):
+                cv2.destroyAllWindows()
     return report
 
 
@@ -278,6 +289,8 @@ def _run(
                     if show:
                         _show(source, picture)
                 bar.at(done + len(source.failures))
+    except FrameSizeError as error:
+        report.skipped.append(str(error))
     finally:
         report.skipped += source.failures
         if source.is_stream:

@@ -60,6 +60,7 @@ class FrameSource:
         total (int, optional): Number of frames to come, where it is known.
         rate (float): Frames in a second of those that are given, 0 for images.
         failures (list[str]): What could not be read so far, a sentence each.
+        files (list[str]): The files that are read; none of a camera.
     """
 
     is_stream = False
@@ -71,6 +72,7 @@ class FrameSource:
         self.total: Optional[int] = None
         self.rate = 0.0
         self.failures: List[str] = []
+        self.files: List[str] = []
 
     def open(self) -> None:
         """Open the source, so that what is wrong with it is known early.
@@ -96,11 +98,11 @@ class _Images(FrameSource):
 
     def __init__(self, root: str, paths: Sequence[str]) -> None:
         super().__init__('', root)
-        self._paths = paths
+        self.files = list(paths)
         self.total = len(paths)
 
     def frames(self, load: Callable[[str], np.ndarray]) -> Iterator[Frame]:
-        for path in self._paths:
+        for path in self.files:
             try:
                 image = load(path)
             except OSError as error:
@@ -117,6 +119,7 @@ class _Capture(FrameSource):
     def __init__(self, name: str, target, every: int, max_frames: Optional[int]) -> None:
         self.paced = isinstance(target, int)
         super().__init__(name, f'camera {target}' if self.paced else target)
+        self.files = [] if self.paced else [target]
         self._target = target
         self._every = every
         self._most = max_frames

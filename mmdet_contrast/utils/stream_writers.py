@@ -3,7 +3,7 @@
 import json
 import os
 import os.path as osp
-from typing import Any, Dict, List, Optional, TextIO
+from typing import Any, Collection, Dict, List, Optional, TextIO
 
 import cv2
 import mmcv
@@ -13,9 +13,13 @@ from mmdet_contrast.datasets.converters._coco import write_json
 
 from .stream_sources import Frame, FrameSource
 
-__all__ = ['ResultWriter', 'open_writer', 'prepare_folder']
+__all__ = ['FrameSizeError', 'ResultWriter', 'open_writer', 'prepare_folder']
 
 Detections = List[Dict[str, Any]]
+
+
+class FrameSizeError(OSError):
+    """A frame of another size than the first of its stream: the source's fault, not the disk's."""
 
 
 class ResultWriter:
@@ -31,10 +35,19 @@ class ResultWriter:
         out_dir (str): Folder to write to.
         draw (bool): Whether to write pictures or a video.
         save_json (bool): Whether to write JSON.
+        kept (Collection[str]): Real paths of files that no picture or video may take the place of.
     """
 
-    def __init__(self, source: FrameSource, out_dir: str, draw: bool, save_json: bool) -> None:
+    def __init__(
+        self,
+        source: FrameSource,
+        out_dir: str,
+        draw: bool,
+        save_json: bool,
+        kept: Collection[str] = (),
+    ) -> None:
         self.source = source
+        self.kept = {*kept, *map(osp.realpath, source.files)}
         self.out_dir = out_dir
         self.draw = draw
         self.save_json = save_json
@@ -54,12 +67,20 @@ class ResultWriter:
             picture (ndarray, optional): (H, W, 3) uint8 BGR, with the boxes drawn.
 
         Raises:
+            FrameSizeError: If the frame has another size than the first of its video.
             OSError: If a file cannot be written.
         """
         raise NotImplementedError
 
     def close(self) -> None:
         """Finish the files; what has been written so far is kept."""
+
+    def _refuse_source(self, what: str, path: str) -> None:
+        if osp.realpath(path) in self.kept:
+            raise OSError(
+                f'the drawn {what} would take the place of {path!r}, which is one of the sources: '
+                'give another folder for the results.'
+            )
 
 
 class _ImageWriter(ResultWriter):
@@ -68,11 +89,7 @@ class _ImageWriter(ResultWriter):
     def write(self, frame: Frame, detections: Detections, picture: Optional[np.ndarray]) -> None:
         if self.draw:
             path = osp.join(self.out_dir, 'pictures', frame.name)
-            if osp.realpath(path) == osp.realpath(frame.path):
-                raise OSError(
-                    f'the drawn picture would take the place of {frame.path!r}: give another '
-                    'folder for the results.'
-                )
+            self._refuse_source('picture', path)
             unfinished = _unfinished(path)
             if not mmcv.imwrite(picture, unfinished):
                 raise OSError(f'picture {path!r} cannot be written.')
@@ -86,8 +103,8 @@ class _ImageWriter(ResultWriter):
 class _StreamWriter(ResultWriter):
     """An mp4 and a file of JSON lines."""
 
-    def __init__(self, source: FrameSource, out_dir: str, draw: bool, save_json: bool) -> None:
-        super().__init__(source, out_dir, draw, save_json)
+    def __init__(self, source: FrameSource, out_dir: str, *args: Any, **kwargs: Any) -> None:
+        super().__init__(source, out_dir, *args, **kwargs)
         name = source.name if source.name.endswith('.mp4') else f'{source.name}.mp4'
         self._video_path = osp.join(out_dir, 'videos', name)
         self._lines_path = osp.join(out_dir, 'results', f'{source.name}.jsonl')
@@ -96,8 +113,13 @@ class _StreamWriter(ResultWriter):
         self._shape = (0, 0)
         self._written = 0
         self._last: Optional[np.ndarray] = None
+        if self.draw:
+            self._refuse_source('video', self._video_path)
 
     def write(self, frame: Frame, detections: Detections, picture: Optional[np.ndarray]) -> None:
+        # first, because a frame of another size is in neither file
+        if self.draw:
+            self._write_picture(frame, picture)
         if self.save_json:
             if self._lines is None:
                 os.makedirs(osp.dirname(self._lines_path), exist_ok=True)
@@ -105,8 +127,6 @@ class _StreamWriter(ResultWriter):
             line = dict(frame=frame.index, time=round(frame.time, 6), detections=detections)
             self._lines.write(json.dumps(line, ensure_ascii=False, allow_nan=False) + '\n')
             self._lines.flush()
-        if self.draw:
-            self._write_picture(frame, picture)
 
     def close(self) -> None:
         if self._lines is not None:
@@ -122,10 +142,10 @@ class _StreamWriter(ResultWriter):
             self._open_video(picture)
         if picture.shape[:2] != self._shape:
             # OpenCV would leave such a frame out without a word
-            raise OSError(
+            raise FrameSizeError(
                 f'frame {frame.index} of {frame.path!r} has {picture.shape[1]} x '
-                f'{picture.shape[0]} pixels, the first one {self._shape[1]} x {self._shape[0]}: a '
-                'video has one size.'
+                f'{picture.shape[0]} pixels, the first one {self._shape[1]} x {self._shape[0]}; a '
+                'video has one size: convert the source to one (--no-draw leaves the video out).'
             )
         if self.source.paced and self._last is not None:
             # the time in which the detector saw no new picture of the camera
@@ -154,7 +174,13 @@ class _StreamWriter(ResultWriter):
             )
 
 
-def open_writer(source: FrameSource, out_dir: str, draw: bool, save_json: bool) -> ResultWriter:
+def open_writer(
+    source: FrameSource,
+    out_dir: str,
+    draw: bool,
+    save_json: bool,
+    kept: Collection[str] = (),
+) -> ResultWriter:
     """Choose the writer of a source.
 
     Args:
@@ -162,12 +188,16 @@ def open_writer(source: FrameSource, out_dir: str, draw: bool, save_json: bool) 
         out_dir (str): Folder to write to.
         draw (bool): Whether to write pictures or a video.
         save_json (bool): Whether to write JSON.
+        kept (Collection[str]): Real paths of the other sources' files, which are not overwritten.
 
     Returns:
-        ResultWriter: A context manager.
+        ResultWriter: A context manager; nothing is written before its first frame.
+
+    Raises:
+        OSError: If the drawn video would take the place of a source.
     """
     writer = _StreamWriter if source.is_stream else _ImageWriter
-    return writer(source, out_dir, draw, save_json)
+    return writer(source, out_dir, draw, save_json, kept)
 
 
 def prepare_folder(path: str) -> None:

@@ -14,6 +14,7 @@ from mmdet_contrast.datasets.transforms import ContrastiveView
 from mmdet_contrast.datasets.transforms._patches import whole_pixels
 from mmdet_contrast.utils.launch import load_config
 from mmdet_contrast.utils.launch_checks import check_dataset, explained
+from mmdet_contrast.utils.type_name import type_name
 from mmdet_contrast.visualization.canvas import (
     GREY,
     Colour,
@@ -92,7 +93,7 @@ def find_view(node: Any) -> Optional[dict]:
         dict: Config of the transform, or None where there is none.
     """
     if isinstance(node, dict):
-        if str(node.get('type')).split('.')[-1] == 'ContrastiveView':
+        if type_name(node.get('type')) == 'ContrastiveView':
             return node
         node = list(node.values())
     if isinstance(node, (list, tuple)):

@@ -68,8 +68,8 @@ def class_activation_map(
         ActivationMap: The heat map.
 
     Raises:
-        ValueError: If the method, a module or a level does not exist, or the target does not go
-            with the method.
+        ValueError: If the method, a module or a level does not exist, a module gives maps of
+            regions instead of the image, or the target does not go with the method.
 
     Example:
         >>> outputs = head_outputs(detector, inputs)
@@ -79,7 +79,7 @@ def class_activation_map(
     _check(inputs, target, method, chunk)
     with _evaluation(detector), torch.enable_grad():
         capture, score = _run(detector, inputs, target, modules, method)
-        places = capture.chosen(level)
+        places = capture.chosen(level, one_image=True)
         features = [capture.maps[place].features for place in places]
         if method == 'eigen-cam':
             heats = [eigen_cam(entry.detach()[0]) for entry in features]

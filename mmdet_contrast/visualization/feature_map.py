@@ -132,7 +132,8 @@ def save_feature_maps(
         SavedPicture: What became of each picture.
 
     Raises:
-        ValueError: If a module, a level or a channel does not exist, or the style is impossible.
+        ValueError: If a module, a level or a channel does not exist, a module gives maps of
+            regions instead of the image, or the style is impossible.
         FileNotFoundError: If ``inputs`` does not exist or holds no image.
 
     Example:
@@ -148,7 +149,7 @@ def save_feature_maps(
             continue
         with ModuleCapture(detector, modules) as capture, torch.no_grad():
             detector.predict(entry.inputs, [entry.sample])
-        for place in capture.chosen(level):
+        for place in capture.chosen(level, one_image=True):
             captured = capture.maps[place]
             drawn = draw_feature_map(captured.features[0], entry.picture, entry.sample, style)
             out_file = osp.join(out_dir, f'{stem}.{captured.name}.{captured.level}.png')

@@ -74,17 +74,19 @@ class ModuleCapture:
             handle.remove()
         self._handles.clear()
 
-    def chosen(self, level: Optional[int] = None) -> List[int]:
+    def chosen(self, level: Optional[int] = None, one_image: bool = False) -> List[int]:
         """Say which maps a choice of level means.
 
         Args:
             level (int, optional): Level of each module. None means all.
+            one_image (bool): Whether one image went in, so that a chosen map has to be of N = 1.
 
         Returns:
             list[int]: Places in ``maps``.
 
         Raises:
-            ValueError: If a module has not been called, gave no map, or has no such level.
+            ValueError: If a module has not been called, gave no map, has no such level, or gave
+                maps of regions instead of the image.
         """
         places = []
         for name in self.names:
@@ -100,7 +102,16 @@ class ModuleCapture:
                     f'level is {level}, but module {name!r} gave {len(own)} feature maps (C x h x '
                     f'w: {sizes}): give a level from 0 to {len(own) - 1}.'
                 )
-            places += own if level is None else [own[level]]
+            own = own if level is None else [own[level]]
+            # the head of a two-stage detector counts regions where the others count images
+            regions = [len(self.maps[place].features) for place in own]
+            if one_image and regions != [1] * len(own):
+                number = next(count for count in regions if count != 1)
+                raise ValueError(
+                    f'module {name!r} gives a map for each of {number} regions, not one of the '
+                    'image: choose a module before the regions are cut out, such as neck.'
+                )
+            places += own
         return places
 
     def _hook(self, name: str) -> Callable[..., Any]:

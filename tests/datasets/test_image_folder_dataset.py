@@ -17,6 +17,8 @@ def folder(tmp_path):
     os.rename(tmp_path / 'a.jpg', tmp_path / 'a.JPG')
     (tmp_path / 'notes.txt').write_text('no image')
     (tmp_path / '.hidden.png').write_text('no image')
+    for name in ('.thumbnails/x.png', 'b/.ipynb_checkpoints/deep/x.jpg'):
+        mmcv.imwrite(np.zeros((4, 5, 3), np.uint8), str(tmp_path / name))
     return tmp_path
 
 
@@ -25,6 +27,16 @@ def test_finds_every_image_below_in_the_order_of_the_paths(folder):
     names = [os.path.relpath(dataset[i]['img_path'], folder) for i in range(len(dataset))]
     assert names == ['a.JPG', os.path.join('b', 'deep', 'c.bmp'), 'z.png']
     assert [dataset[i]['img_id'] for i in range(3)] == [0, 1, 2]
+
+
+def test_a_hidden_data_root_is_searched(folder):
+    hidden = folder / 'b' / '.ipynb_checkpoints'
+    dataset = ImageFolderDataset(data_root=str(hidden), pipeline=[])
+    assert [dataset[0]['img_path'], len(dataset)] == [str(hidden / 'deep' / 'x.jpg'), 1]
+    with pytest.raises(ValueError, match='not in hidden folders'):
+        (folder / 'c' / '.x').mkdir(parents=True)
+        mmcv.imwrite(np.zeros((4, 5, 3), np.uint8), str(folder / 'c' / '.x' / 'y.png'))
+        ImageFolderDataset(data_root=str(folder / 'c'))
 
 
 def test_takes_a_subset(folder):

@@ -29,6 +29,15 @@ def test_classes_are_the_folders_in_order(folder):
     assert labels(dataset) == {'1.png': 1, '2.png': 1, '3.png': 0}
 
 
+def test_hidden_folders_are_no_classes(folder):
+    for name in ('.thumbnails/1.png', 'a/.ipynb_checkpoints/4.png'):
+        (folder / name).parent.mkdir()
+        cv2.imwrite(str(folder / name), np.zeros((5, 6, 3), np.uint8))
+    dataset = LabelledImageFolder(data_root=str(folder), pipeline=[])
+    assert dataset.metainfo['classes'] == ('a', 'b')
+    assert labels(dataset) == {'1.png': 1, '2.png': 1, '3.png': 0}
+
+
 def test_classes_of_the_config_give_the_order(folder):
     meta = dict(classes=('b', 'empty', 'a'))
     dataset = LabelledImageFolder(data_root=str(folder), pipeline=[], metainfo=meta)

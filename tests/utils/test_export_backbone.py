@@ -61,6 +61,56 @@ def test_refuses_another_detector_and_writes_nothing(pretrained, tmp_path):
         export_backbone(pretrained[0], str(target), config=Config(dict(model=dict(type='x'))))
 
 
+def exported(model, checked, folder):
+    """Export the backbone of a `model` section, checked with a config."""
+    init_default_scope('mmdet')
+    source, target = folder / 'detector.pth', folder / 'backbone.pth'
+    shapes = {key: value.shape for key, value in MODELS.build(model).state_dict().items()}
+    # a single number in the file, whatever the shape
+    weights = {key: torch.zeros(()).expand(shape) for key, shape in shapes.items()}
+    torch.save(dict(state_dict=weights), source)
+    return export_backbone(str(source), str(target), config=checked), target
+
+
+def test_compares_with_the_backbone_that_the_detector_builds(tmp_path):
+    cfg = Config.fromfile(config_path('yolov8/yolov8_n_shapes.py'))
+    report, target = exported(cfg.model, cfg, tmp_path)
+    own = MODELS.build(cfg.model).backbone.state_dict()
+    assert set(report.kept) == set(own) and report.checked == cfg.filename
+    target.unlink()
+    # what the section says without `scale` is the backbone of YOLOv8-l
+    with pytest.raises(ValueError, match='the backbone of the checkpoint is not that of config'):
+        exported({**cfg.model, 'scale': 'l'}, cfg, tmp_path)
+    assert not target.exists()
+
+
+@pytest.mark.parametrize('as_path', [False, True])
+def test_compares_with_the_student_of_a_distillation(tmp_path, monkeypatch, as_path):
+    cfg = Config.fromfile(config_path('distill/shapes20/shapes20_cwd.py'))
+    student = cfg.model.student
+    if as_path:
+        cfg.model.student = config_path('_base_/yolov8_n_shapes20.py')
+    # neither the teacher's config nor its checkpoint is looked for
+    cfg.model.teacher = cfg.model.teacher_checkpoint = str(tmp_path / 'absent')
+    report, target = exported(student, cfg, tmp_path)
+    assert len(report.kept) == len(torch.load(target, weights_only=True)['state_dict']) > 100
+    other = Config.fromfile(config_path('retina_shapes.py')).model
+    with pytest.raises(ValueError, match='is not in the checkpoint .*more such.*pre-train'):
+        exported(other, cfg, tmp_path)
+
+
+def test_the_teacher_of_a_detector_of_mmdetection_is_not_loaded(tmp_path):
+    cfg = Config.fromfile(config_path('retina_shapes.py'))
+    plain = cfg.model.copy()
+    cfg.model.update(
+        type='KnowledgeDistillationSingleStageDetector',
+        teacher_config=config_path('retina_shapes.py'),
+        teacher_ckpt=str(tmp_path / 'absent.pth'),
+    )
+    report, _ = exported(plain, cfg, tmp_path)
+    assert report.kept and cfg.model.teacher_ckpt.endswith('absent.pth')
+
+
 def test_refuses_a_wrong_prefix_and_a_missing_file(pretrained, tmp_path):
     with pytest.raises(ValueError, match=r"below 'student\.'; its keys begin with .*backbone"):
         export_backbone(pretrained[0], str(tmp_path / 'x.pth'), prefix='student')

@@ -2,6 +2,7 @@
 
 import json
 import runpy
+import shutil
 import sys
 from types import SimpleNamespace
 
@@ -273,7 +274,7 @@ def test_damaged_images_are_named_and_counted(detectors, images, tmp_path):
     assert len(report.skipped) == 2
     for name, line in zip(('broken.png', 'cut.jpg'), sorted(report.skipped)):
         assert line.startswith(f'{images / name}: not a readable image (')
-    assert '2 images' in str(report) and '2 skipped as unreadable' in str(report)
+    assert '2 images' in str(report) and str(report).endswith(', 2 skipped')
     assert {path.name for path in (tmp_path / 'pictures').iterdir()} == {'one.png', 'two.jpg'}
 
 
@@ -314,7 +315,9 @@ def test_camera(detectors, camera, tmp_path):
 
 
 def test_video_of_a_camera_runs_in_real_time(tmp_path):
-    source = SimpleNamespace(is_stream=True, paced=True, name='camera0', path='camera 0', rate=10.0)
+    source = SimpleNamespace(
+        files=[], is_stream=True, paced=True, name='camera0', path='camera 0', rate=10.0
+    )
     picture = np.zeros((48, SIZE, 3), np.uint8)
     with open_writer(source, str(tmp_path), draw=True, save_json=False) as writer:
         for index, seconds in enumerate((0.0, 0.1, 0.5, 0.55, 1.2)):
@@ -437,6 +440,79 @@ def test_source_pictures_are_never_overwritten(detectors, images, tmp_path):
     with pytest.raises(OSError, match='would take the place of'):
         infer(config, checkpoint, str(folder), str(tmp_path), progress=False)
     assert (folder / 'one.png').read_bytes() == content
+
+
+@pytest.mark.parametrize('source', ['videos', 'videos/clip.mp4'])
+def test_source_videos_are_never_overwritten(detectors, video, tmp_path, monkeypatch, source):
+    config, checkpoint, _ = detectors['yolov8']
+    (tmp_path / 'videos').mkdir()
+    path = tmp_path / 'videos' / 'clip.mp4'
+    with open(video, 'rb') as file:
+        content = file.read()
+    path.write_bytes(content)
+    monkeypatch.setattr(stream_inference, '_build', lambda *_: pytest.fail('built too early'))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(OSError, match="place of './videos/clip.mp4', which is one of the so"):
+        infer(config, checkpoint, source, '.', progress=False)
+    # nothing is written to ask, and JSON alone would do no harm
+    assert [entry.name for entry in tmp_path.rglob('*')] == ['videos', 'clip.mp4']
+    assert path.read_bytes() == content
+    (found,) = find_sources([source])
+    open_writer(found, '.', draw=False, save_json=True)
+
+
+def test_sources_are_not_overwritten_by_the_results_of_others(
+    detectors, video, images, tmp_path, monkeypatch
+):
+    config, checkpoint, _ = detectors['yolov8']
+    for below in ('', 'videos', 'pictures'):
+        (tmp_path / below).mkdir(exist_ok=True)
+    shutil.copy(video, tmp_path / 'clip.mp4')
+    shutil.copy(video, tmp_path / 'videos' / 'clip.mp4')
+    monkeypatch.setattr(stream_inference, '_build', lambda *_: pytest.fail('built too early'))
+    with pytest.raises(OSError, match="videos/clip.mp4', which is one of the sources"):
+        infer(config, checkpoint, str(tmp_path), str(tmp_path), recursive=True, progress=False)
+
+
+def test_stream_of_changing_size_among_others(detectors, camera, monkeypatch, tmp_path):
+    config, checkpoint, _ = detectors['yolov8']
+    retrieve = FakeCamera.retrieve
+
+    def changing(self):
+        readable, image = retrieve(self)
+        changed = self is FakeCamera.made[0] and self.at == 3
+        return readable, image[:32] if changed else image
+
+    monkeypatch.setattr(FakeCamera, 'retrieve', changing)
+    report = infer(config, checkpoint, [0, 1], str(tmp_path), progress=False)
+    # two frames of the first camera, all five of the second one
+    assert report.frames == 2 + 5 and report.exit_status == 1
+    (sentence,) = [text for text in report.skipped if 'cannot be decoded' not in text]
+    assert "frame 3 of 'camera 0' has 64 x 32 pixels, the first one 64 x 48" in sentence
+    first, second = sorted((tmp_path / 'results').iterdir())
+    assert [len(path.read_text().splitlines()) for path in (first, second)] == [2, 5]
+    assert len(list((tmp_path / 'videos').iterdir())) == 2
+
+
+def test_what_cannot_be_written_ends_the_run(detectors, camera, tmp_path):
+    config, checkpoint, _ = detectors['yolov8']
+    (tmp_path / 'videos').write_text('no folder')
+    with pytest.raises(FileExistsError):
+        infer(config, checkpoint, [0, 1], str(tmp_path), progress=False)
+    assert not (tmp_path / 'results').exists()
+
+
+def test_opencv_without_windows(detectors, images, monkeypatch, tmp_path):
+    config, checkpoint, _ = detectors['yolov8']
+
+    def headless(*_):
+        raise cv2.error('The function is not implemented. Rebuild the library with Windows, GTK+')
+
+    monkeypatch.setenv('DISPLAY', ':0')
+    for name in ('imshow', 'destroyAllWindows'):
+        monkeypatch.setattr(cv2, name, headless)
+    with pytest.raises(ValueError, match='opencv-python-headless.*leave out --show'):
+        infer(config, checkpoint, str(images / 'one.png'), str(tmp_path), progress=False, show=True)
 
 
 def test_class_names_of_the_config_where_the_checkpoint_has_none(detectors, images, tmp_path):

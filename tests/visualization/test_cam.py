@@ -276,6 +276,30 @@ def test_bad_input_is_one_sentence(tiny):
             class_activation_map(detector, **given)
 
 
+class Regions(nn.Module):
+    """Cuts five regions out of the image, as the first part of a head of regions does."""
+
+    def forward(self, inputs):
+        return inputs[:, :, :7, :7].repeat(5, 1, 1, 1)
+
+
+@pytest.mark.parametrize('method', ['grad-cam', 'hires-cam', 'ablation-cam', 'eigen-cam'])
+def test_maps_of_regions_are_refused(tiny, method):
+    detector, inputs = tiny
+    detector.regions = Regions()
+    extract_feat = detector.extract_feat
+
+    def with_regions(images):
+        detector.regions(images)
+        return extract_feat(images)
+
+    detector.extract_feat = with_regions
+    target = None if method == 'eigen-cam' else tiny_target(30)
+    with pytest.raises(ValueError, match="'regions' gives a map for each of 5 regions"):
+        class_activation_map(detector, inputs, target, ['regions'], method=method)
+    assert class_activation_map(detector, inputs, target, ['stem'], method=method).used
+
+
 def test_broken_weights_are_said(tiny):
     detector, inputs = tiny
     detector.stem.weight.data.fill_(float('nan'))

@@ -4,6 +4,7 @@ import builtins
 import runpy
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -55,7 +56,7 @@ def test_tsne_separates_clusters():
     assert gap > points[:20].std() and gap > points[20:].std()
 
 
-def test_tsne_without_scikit_learn(monkeypatch):
+def test_tsne_without_scikit_learn(monkeypatch, tmp_path):
     real = builtins.__import__
 
     def absent(name, *args, **kwargs):
@@ -66,6 +67,9 @@ def test_tsne_without_scikit_learn(monkeypatch):
     monkeypatch.setattr(builtins, '__import__', absent)
     with pytest.raises(ImportError, match="needs scikit-learn.*or use the method 'pca'"):
         project_embeddings(torch.randn(10, 4), 'tsne')
+    # before the checkpoint is looked for
+    with pytest.raises(ImportError, match="needs scikit-learn.*or use the method 'pca'"):
+        save_embedding_map('absent.py', 'absent.pth', str(tmp_path / 'a.png'), 'tsne')
 
 
 def test_bad_input_is_one_sentence(tmp_path):
@@ -130,6 +134,58 @@ def test_unusable_places_are_refused_before_the_embeddings(detector, tmp_path, m
     (tmp_path / 'file').touch()
     with pytest.raises(OSError, match='cannot be written to .*file.*: give another folder'):
         save_embedding_map(*detector, str(tmp_path / 'file' / 'a.png'))
+
+
+@pytest.mark.parametrize('name', ['map.abc', 'map', 'map.png.tar.gz'])
+def test_endings_that_nothing_can_write(tmp_path, name):
+    with pytest.raises(ValueError, match=f"{name}' given, .*.pdf.*.png.*let it end in .png"):
+        save_embedding_map('absent.py', 'absent.pth', str(tmp_path / 'new' / name))
+    assert not (tmp_path / 'new').exists()
+    with pytest.raises(FileNotFoundError, match="checkpoint 'absent.pth'"):
+        save_embedding_map('absent.py', 'absent.pth', str(tmp_path / 'map.PNG'))
+
+
+class Embedded(Exception):
+    pass
+
+
+@pytest.fixture
+def embedded(tiny_shapes, tmp_path, monkeypatch):
+    """The config of a map, and a function that draws it as far as the first embedding."""
+    from mmengine.registry import init_default_scope
+
+    def embed(self, model, dataset, *args, **kwargs):
+        raise Embedded([type(x).__name__ for x in dataset.pipeline.transforms])
+
+    init_default_scope('mmdet')
+    cfg = tiny_config(tiny_shapes, tmp_path, [])
+    module = 'mmdet_contrast.visualization.detector_input.load_detector'
+    monkeypatch.setattr(module, lambda *args: SimpleNamespace(cfg=cfg))
+    monkeypatch.setattr('mmdet_contrast.evaluation.box_embedder.BoxEmbedder.embed_dataset', embed)
+    return cfg, lambda: save_embedding_map('a.py', 'a.pth', str(tmp_path / 'a.png'))
+
+
+def test_wrapped_validation_data_give_their_pipeline(embedded):
+    cfg, draw = embedded
+    cfg.val_dataloader.dataset = dict(
+        type='RepeatDataset', times=1, dataset=cfg.val_dataloader.dataset
+    )
+    with pytest.raises(Embedded) as caught:
+        draw()
+    # the bank's own has RandomFlip
+    expected = ['LoadImageFromFile', 'LoadAnnotations', 'Resize', 'PackDetInputs']
+    assert caught.value.args[0] == expected
+
+
+def test_classes_that_differ_are_refused_before_the_embeddings(embedded):
+    cfg, draw = embedded
+    names = cfg.val_dataloader.dataset.metainfo.classes
+    cfg.val_dataloader.dataset.metainfo = dict(classes=names[:2])
+    with pytest.raises(ValueError, match="train set has .*'dotted_triangle'.* and the val set"):
+        draw()
+    cfg.val_dataloader.dataset.metainfo = dict(classes=names[::-1])
+    with pytest.raises(ValueError, match='^val set: .*give metainfo the order of the file'):
+        draw()
 
 
 def test_figures_do_not_depend_on_what_is_drawn(detector, tmp_path):

@@ -7,11 +7,19 @@ import numpy as np
 import pytest
 import torch
 from mmdet.structures import DetDataSample
+from torch import nn
 
 from mmdet_contrast.utils.launch import load_config
 from mmdet_contrast.utils.plain_forward import build_detector
-from mmdet_contrast.visualization import FeatureMapStyle, draw_feature_map, strongest_channels
+from mmdet_contrast.visualization import (
+    FeatureMapStyle,
+    draw_feature_map,
+    feature_map,
+    save_feature_maps,
+    strongest_channels,
+)
 from mmdet_contrast.visualization.canvas import enlarge
+from mmdet_contrast.visualization.detector_input import DetectorInput
 from mmdet_contrast.visualization.heat_map import align_to_image, paint_heat
 
 SIZE = (32, 48)
@@ -93,6 +101,29 @@ def test_bad_input_is_one_sentence(sample, picture):
     ):
         with pytest.raises(ValueError, match=message):
             draw_feature_map(features, picture, sample, style)
+
+
+@pytest.mark.parametrize('number', [0, 3])
+def test_maps_of_regions_are_refused(sample, picture, monkeypatch, tmp_path, number):
+    class TwoStages(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.neck = nn.Conv2d(3, 4, 3)
+            self.roi_head = nn.Conv2d(4, 2, 1)
+
+        def predict(self, inputs, _):
+            self.roi_head(self.neck(inputs)[:, :, :7, :7].repeat(number, 1, 1, 1))
+
+    path = tmp_path / 'a.png'
+    path.touch()
+    entry = DetectorInput(str(path), picture, torch.zeros(1, 3, 32, 64), sample)
+    monkeypatch.setattr(feature_map, 'read_images', lambda *_: [entry])
+    out = tmp_path / 'maps'
+    with pytest.raises(ValueError, match=f"'roi_head' gives a map for each of {number} regions"):
+        list(save_feature_maps(TwoStages(), str(path), str(out), ['neck', 'roi_head']))
+    assert not out.exists()
+    (saved,) = save_feature_maps(TwoStages(), str(path), str(out))
+    assert saved.out_file == str(out / 'a.neck.0.png')
 
 
 @pytest.fixture(scope='module')

@@ -63,6 +63,22 @@ def test_copies_are_safe_from_changes_in_place():
         assert capture.maps[0].features.requires_grad == gradient
 
 
+@pytest.mark.parametrize('number', [0, 5])
+def test_maps_of_regions_are_not_those_of_one_image(model, number):
+    with ModuleCapture(model, ['0', '1.conv']) as capture:
+        model[0](torch.zeros(1, 1, 4, 5))
+        model[1](torch.zeros(number, 1, 7, 7))
+    assert capture.chosen() == [0, 1, 2]
+    message = f"'1.conv' gives a map for each of {number} regions.*: choose a module before"
+    with pytest.raises(ValueError, match=message):
+        capture.chosen(one_image=True)
+    with pytest.raises(ValueError, match=message):
+        capture.chosen(0, one_image=True)
+    with ModuleCapture(model, ['0']) as capture:
+        model[0](torch.zeros(1, 1, 4, 5))
+    assert capture.chosen(one_image=True) == [0]
+
+
 def test_wrong_names(model):
     for name, message in (
         ('1.con', r"Sequential has no module '1.con': 1 has conv, pool; did you mean 1.conv"),

@@ -2,9 +2,15 @@
 
 import numpy as np
 import pytest
+from mmcv.transforms import LoadImageFromFile
+from mmdet.datasets import CocoDataset
 
 from mmdet_contrast.datasets.transforms import ContrastiveView
-from mmdet_contrast.visualization._view_samples import left_out_reason, view_min_size
+from mmdet_contrast.visualization._view_samples import (
+    find_view,
+    left_out_reason,
+    view_min_size,
+)
 
 
 @pytest.mark.parametrize(
@@ -37,3 +43,11 @@ def test_min_size_is_found_in_wrapped_data_sets():
     inner['pipeline'][1]['min_size'] = 3
     assert view_min_size(dict(type='ConcatDataset', datasets=[inner])) == 3
     assert view_min_size(dict(type='CocoDataset', pipeline=[])) is None
+
+
+@pytest.mark.parametrize('kind', [ContrastiveView, 'ContrastiveView', 'mmdet.ContrastiveView'])
+def test_the_type_may_be_a_name_or_the_class(kind):
+    view = dict(type=kind, min_size=5)
+    found = find_view(dict(type=CocoDataset, pipeline=[dict(type=LoadImageFromFile), view]))
+    assert found == view
+    assert find_view(dict(type=CocoDataset, pipeline=[dict(type=LoadImageFromFile)])) is None
