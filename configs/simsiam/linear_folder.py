@@ -1,5 +1,6 @@
 # Linear evaluation on images in a folder for each class: data/images/train/<class>/*.jpg and
-# data/images/val/<class>/*.jpg. Set data_root and model.num_classes.
+# data/images/val/<class>/*.jpg. Set data_root and model.num_classes. Train and val each number the
+# classes that they have: where one lacks a class, give both metainfo=dict(classes=(...)).
 _base_ = './linear_shapes.py'
 
 data_root = 'data/images/'

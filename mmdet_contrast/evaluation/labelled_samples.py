@@ -7,6 +7,9 @@ import numpy as np
 from mmdet.registry import DATASETS
 from torch.utils.data import ConcatDataset, Dataset, Subset
 
+from mmdet_contrast.utils.launch_checks import check_dataset
+from mmdet_contrast.utils.type_name import type_name
+
 _META_KEYS = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')
 
 
@@ -29,6 +32,7 @@ def labelled_samples(
     pipeline: Optional[Sequence[dict]] = None,
     max_samples: Optional[int] = None,
     name: str = 'data set',
+    default_pipeline: Optional[Sequence[dict]] = None,
 ) -> LabelledSamples:
     """Build a data set whose samples are read without augmentation and with their annotations.
 
@@ -43,19 +47,22 @@ def labelled_samples(
         pipeline (Sequence[dict], optional): Test pipeline. Defaults to that of ``cfg``.
         max_samples (int, optional): At most so many samples, spread evenly. Defaults to all.
         name (str): What to call the data set in messages.
+        default_pipeline (Sequence[dict], optional): Test pipeline of those within ``cfg`` that
+            have none.
 
     Returns:
         LabelledSamples: The samples.
 
     Raises:
-        ValueError: If a pipeline is missing or does not fit, the classes are not known or differ
-            between concatenated sets, or ``max_samples`` is not positive.
+        ValueError: If a pipeline is missing or does not fit, the classes are not known, are not
+            those of the annotation file in its order or differ between concatenated sets, there is
+            no image, or ``max_samples`` is not positive.
     """
     if max_samples is not None and max_samples < 1:
         raise ValueError(f'max_samples={max_samples} given, None or a positive number expected.')
     parts = []
     for part in _parts(cfg):
-        steps = pipeline if pipeline is not None else part.get('pipeline')
+        steps = pipeline if pipeline is not None else part.get('pipeline') or default_pipeline
         if not steps:
             raise ValueError(
                 f'the {name} ({part.get("type")}) has no pipeline: give it one, as in '
@@ -67,6 +74,7 @@ def labelled_samples(
         parts.append(DATASETS.build(part))
     for part in parts:
         part.full_init()
+        check_dataset(part, name)
     classes = [tuple(part.metainfo.get('classes') or ()) for part in parts]
     if not classes[0] or len(set(classes)) > 1:
         raise ValueError(
@@ -79,6 +87,18 @@ def labelled_samples(
         chosen = np.linspace(0, total - 1, max_samples).round().astype(int).tolist()
         joined = Subset(joined, chosen)
     return LabelledSamples(joined, classes[0], total)
+
+
+def pipeline_of(cfg: Dict[str, Any]) -> Optional[List[dict]]:
+    """Find the pipeline that images of a data set are loaded with, also within wrappers.
+
+    Args:
+        cfg (dict): Config of a data set.
+
+    Returns:
+        list[dict] | None: The pipeline of the first set within; None if that has none.
+    """
+    return _parts(cfg)[0].get('pipeline')
 
 
 def arrange_pipeline(pipeline: Sequence[dict], whole_images: bool = False) -> List[dict]:
@@ -95,7 +115,7 @@ def arrange_pipeline(pipeline: Sequence[dict], whole_images: bool = False) -> Li
         ValueError: If no step loads an image, or the last is not ``PackDetInputs``.
     """
     steps = [deepcopy(dict(step)) for step in pipeline]
-    names = [str(step.get('type')).split('.')[-1] for step in steps]
+    names = [type_name(step.get('type')) for step in steps]
     if 'PackDetInputs' not in names[-1:]:
         raise ValueError(
             f'the pipeline ends in {names[-1]}, PackDetInputs expected: a test pipeline, without '

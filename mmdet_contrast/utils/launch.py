@@ -17,6 +17,7 @@ from .launch_checks import (
     check_checkpoint,
     check_dataset,
     check_heads,
+    check_linear,
     explained,
     merge_options,
     refuse_misfits,
@@ -190,7 +191,8 @@ def train(
             # The loops are built here, as ``train`` would, to see the data before the first epoch.
             dataset = _check_loop(runner.train_loop, 'train_dataloader')
             check_heads(runner.model, dataset, 'train_dataloader')
-            _check_loop(runner.val_loop, 'val_dataloader')
+            val = _check_loop(runner.val_loop, 'val_dataloader')
+            check_linear(runner.model, dict(train_dataloader=dataset, val_dataloader=val))
         runner.train()
     return runner
 
@@ -257,7 +259,8 @@ def test(
         runner = build_runner(cfg)
         refuse_misfits(runner)
         if isinstance(runner, Runner):
-            _check_loop(runner.test_loop, 'test_dataloader')
+            dataset = _check_loop(runner.test_loop, 'test_dataloader')
+            check_linear(runner.model, dict(test_dataloader=dataset))
         if out is not None:
             from mmdet.evaluation import DumpDetResults
 

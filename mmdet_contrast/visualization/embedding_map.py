@@ -48,15 +48,8 @@ def project_embeddings(
         )
     unit = F.normalize(embeddings.detach().cpu().double(), dim=1)
     if method == 'tsne':
-        try:
-            from sklearn.manifold import TSNE
-        except ImportError as error:
-            raise ImportError(
-                't-SNE needs scikit-learn, which is not installed: `pip install scikit-learn`, or '
-                "use the method 'pca'."
-            ) from error
         perplexity = min(30.0, (len(unit) - 1) / 3)
-        tsne = TSNE(2, perplexity=perplexity, init='pca', random_state=seed)
+        tsne = _tsne()(2, perplexity=perplexity, init='pca', random_state=seed)
         return tsne.fit_transform(unit.float().numpy()), None
     centred = unit - unit.mean(dim=0)
     _, values, axes = torch.linalg.svd(centred, full_matrices=False)
@@ -65,6 +58,18 @@ def project_embeddings(
     points = centred @ (axes * largest.sign()).T
     total = centred.square().sum().item()
     return points.numpy(), values.square().sum().item() / total if total else 1.0
+
+
+def _tsne() -> Any:
+    """Import scikit-learn's t-SNE."""
+    try:
+        from sklearn.manifold import TSNE
+    except ImportError as error:
+        raise ImportError(
+            't-SNE needs scikit-learn, which is not installed: `pip install scikit-learn`, or '
+            "use the method 'pca'."
+        ) from error
+    return TSNE
 
 
 def draw_embedding_map(
@@ -184,7 +189,8 @@ def save_embedding_map(
         dict[str, float]: ``top1``, ``top5``, ``class_mean``, ``std``, ``queries`` and ``bank``.
 
     Raises:
-        ValueError: If the config, the method or the module cannot be used, or there is no box.
+        ValueError: If the config, the method, the module or the ending of ``out_file`` cannot be
+            used, the classes of the two sets differ, or there is no box.
         FileNotFoundError: If there is no such checkpoint.
         OSError: If the folder of ``out_file`` cannot be made or written to.
         ImportError: If t-SNE is asked for and scikit-learn is not installed.
@@ -195,27 +201,39 @@ def save_embedding_map(
     # Imported here because the evaluation takes hooks of this package to capture feature maps.
     from mmdet_contrast.evaluation.box_embedder import BoxEmbedder
     from mmdet_contrast.evaluation.functional import embedding_std, knn_accuracy
-    from mmdet_contrast.evaluation.labelled_samples import labelled_samples
+    from mmdet_contrast.evaluation.labelled_samples import labelled_samples, pipeline_of
     from mmdet_contrast.utils.stream_writers import prepare_folder
     from mmdet_contrast.visualization.detector_input import load_detector
 
     if method not in METHODS:
         raise ValueError(f'method is {method!r}, but must be one of {", ".join(METHODS)}.')
     # before the minutes that the embeddings take
-    if osp.isdir(out_file):
-        raise ValueError(f'out_file {out_file!r} is a folder: give the name of a PNG to write.')
+    if method == 'tsne':
+        _tsne()
+    _check_out_file(out_file)
     prepare_folder(osp.dirname(osp.abspath(out_file)))
     model = load_detector(config, checkpoint, device, cfg_options)
     cfg = model.cfg
     absent = [key for key in ('train_dataloader', 'val_dataloader') if cfg.get(key) is None]
     if absent:
         raise ValueError(f'the config has no {absent[0]}: give the one of a detector.')
-    pipeline = cfg.val_dataloader.dataset.pipeline
     embedder = BoxEmbedder(module, level, pool_size)
-    bank_samples, query_samples = (
-        labelled_samples(cfg[f'{split}_dataloader'].dataset, pipeline, max_samples, f'{split} set')
-        for split in ('train', 'val')
+    # the validation set first: without a pipeline of its own the training set has none to go by
+    query_samples = labelled_samples(
+        cfg.val_dataloader.dataset, max_samples=max_samples, name='val set'
     )
+    bank_samples = labelled_samples(
+        cfg.train_dataloader.dataset,
+        pipeline_of(cfg.val_dataloader.dataset),
+        max_samples,
+        'train set',
+    )
+    if bank_samples.classes != query_samples.classes:
+        raise ValueError(
+            f'the train set has the classes {list(bank_samples.classes)} and the val set '
+            f'{list(query_samples.classes)}; the same in the same order expected: set '
+            'metainfo=dict(classes=...) of both.'
+        )
     bank, queries = (
         embedder.embed_dataset(model, samples.dataset, batch_size, progress=progress)
         for samples in (bank_samples, query_samples)
@@ -252,3 +270,17 @@ def save_embedding_map(
         note,
     )
     return values
+
+
+def _check_out_file(out_file: str) -> None:
+    """Refuse a file that no picture can be written to."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    if osp.isdir(out_file):
+        raise ValueError(f'out_file {out_file!r} is a folder: give the name of a PNG to write.')
+    known = sorted(FigureCanvasAgg.get_supported_filetypes())
+    if osp.splitext(out_file)[1][1:].lower() not in known:
+        raise ValueError(
+            f'out_file {out_file!r} given, a name that ends in one of .{", .".join(known)} '
+            'expected: let it end in .png.'
+        )

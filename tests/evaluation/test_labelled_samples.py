@@ -7,7 +7,11 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
 from mmdet_contrast import config_path
-from mmdet_contrast.evaluation.labelled_samples import arrange_pipeline, labelled_samples
+from mmdet_contrast.evaluation.labelled_samples import (
+    arrange_pipeline,
+    labelled_samples,
+    pipeline_of,
+)
 
 
 @pytest.fixture
@@ -94,6 +98,29 @@ def test_annotations_come_after_the_image():
 def test_pipelines_that_do_not_fit(cfg, pipeline, words):
     with pytest.raises(ValueError, match=words):
         labelled_samples(cfg.train_dataloader.dataset, pipeline)
+
+
+def test_only_sets_without_a_pipeline_take_the_default(cfg):
+    dataset = cfg.train_dataloader.dataset
+    plain = Config(dict(dataset, pipeline=None))
+    own = Config(dict(dataset, pipeline=[dict(type='LoadImageFromFile'), dataset.pipeline[-1]]))
+    wrapped = dict(
+        type='RepeatDataset', times=2, dataset=dict(type='ConcatDataset', datasets=[own, plain])
+    )
+    samples = labelled_samples(wrapped, default_pipeline=cfg.test_pipeline)
+    lengths = [len(part.pipeline.transforms) for part in samples.dataset.datasets]
+    # LoadAnnotations was put into the first
+    assert lengths == [3, 4]
+    assert pipeline_of(wrapped) == own.pipeline and pipeline_of(plain) is None
+
+
+def test_labels_follow_the_annotation_file(cfg):
+    dataset = cfg.train_dataloader.dataset
+    swapped = Config(dict(dataset, metainfo=dict(classes=dataset.metainfo.classes[::-1])))
+    both = dict(type='ConcatDataset', datasets=[swapped, swapped])
+    for given in (swapped, both):
+        with pytest.raises(ValueError, match='^train set: .*give metainfo the order of the file'):
+            labelled_samples(given, cfg.test_pipeline, name='train set')
 
 
 def test_classes_that_differ(cfg):

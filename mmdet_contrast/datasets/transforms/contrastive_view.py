@@ -168,6 +168,10 @@ class ContrastiveView(BaseTransform):
         """
         cls._epoch.value = int(epoch)
 
+    def forget_visits(self) -> None:
+        """Draw the next view of each image as if it were the first one of the epoch."""
+        self._visits.clear()
+
     def transform(self, results: dict) -> dict:
         """Add the view to the results of one image; nothing that is there is changed.
 

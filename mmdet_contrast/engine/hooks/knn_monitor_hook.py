@@ -11,6 +11,7 @@ from mmengine.runner import IterBasedTrainLoop
 from torch import nn
 from torch.utils.data import Dataset, Subset
 
+from mmdet_contrast.datasets.transforms import ContrastiveView
 from mmdet_contrast.evaluation.box_embedder import BoxEmbedder, Embeddings
 from mmdet_contrast.evaluation.functional import (
     alignment,
@@ -18,7 +19,11 @@ from mmdet_contrast.evaluation.functional import (
     knn_accuracy,
     uniformity,
 )
-from mmdet_contrast.evaluation.labelled_samples import LabelledSamples, labelled_samples
+from mmdet_contrast.evaluation.labelled_samples import (
+    LabelledSamples,
+    labelled_samples,
+    pipeline_of,
+)
 
 from ._undisturbed import undisturbed
 
@@ -48,7 +53,8 @@ class KNNMonitorHook(Hook):
             ``LabelledImageFolder`` or ``BoxCrops``. Defaults to that of ``train_dataloader``.
         queries (dict, optional): Config of the data set to classify. Defaults to that of
             ``val_dataloader``.
-        pipeline (Sequence[dict], optional): Test pipeline of both. Defaults to that of ``queries``.
+        pipeline (Sequence[dict], optional): Test pipeline of both. Defaults to that of ``queries``,
+            but a ``bank`` given with a pipeline of its own keeps it.
         module (str, optional): See ``BoxEmbedder``. Defaults to the neck, else the backbone.
         level (int | str): See ``BoxEmbedder``. Defaults to ``'scale'``.
         pool_size (int): See ``BoxEmbedder``. Defaults to 1.
@@ -67,8 +73,9 @@ class KNNMonitorHook(Hook):
 
     Raises:
         ValueError: If a number is not positive or a name is unknown; when training starts, if a
-            data set is missing or differs in its classes, or epochs are not counted; at the first
-            look, if a data set has no labelled box.
+            data set is missing, differs in its classes or numbers them in another order than its
+            annotation file, or epochs are not counted; at the first look, if a data set has no
+            labelled box.
 
     Examples:
         >>> custom_hooks = [dict(type='KNNMonitorHook', interval=1, max_samples=2000)]
@@ -183,15 +190,21 @@ class KNNMonitorHook(Hook):
         """Build the bank, the queries, and the images with views."""
         bank = self.bank or _dataset_of(runner, 'train_dataloader', 'bank')
         queries = self.queries or _dataset_of(runner, 'val_dataloader', 'queries')
-        pipeline = self.pipeline
-        if pipeline is None and self.bank is None:
-            # the training set's own pipeline augments
-            pipeline = queries.get('pipeline')
         names = ('bank', 'set of queries')
-        self._sets = tuple(
-            labelled_samples(cfg, pipeline, self.max_samples, f"KNNMonitorHook's {name}")
-            for cfg, name in zip((bank, queries), names)
+        own = pipeline_of(queries)
+        # the queries first: without a pipeline of theirs the bank has none to go by
+        query_samples = labelled_samples(
+            queries, self.pipeline, self.max_samples, f"KNNMonitorHook's {names[1]}"
         )
+        bank_samples = labelled_samples(
+            bank,
+            # the training set's own pipeline augments
+            own if self.pipeline is None and self.bank is None else self.pipeline,
+            self.max_samples,
+            f"KNNMonitorHook's {names[0]}",
+            default_pipeline=own,
+        )
+        self._sets = (bank_samples, query_samples)
         if self._sets[0].classes != self._sets[1].classes:
             raise ValueError(
                 f"KNNMonitorHook's bank has the classes {list(self._sets[0].classes)} and its "
@@ -260,6 +273,8 @@ class KNNMonitorHook(Hook):
                 else:
                     runner.logger.info(f'KNNMonitorHook leaves knn/{name} out: one query.')
         if self._views is not None:
+            # the same views at every look, or the figure would be of other pairs each time
+            _forget_visits(self._views)
             pairs = self.embedder.embed_dataset(model, self._views, pairs=True, **self.loading)
             if len(pairs.labels):
                 first, second = pairs.vectors.chunk(2, dim=1)
@@ -306,3 +321,13 @@ def _dataset_of(runner: Any, loader: str, argument: str) -> dict:
             f'{argument}=dict(type=..., ...) to the hook.'
         )
     return dataset
+
+
+def _forget_visits(dataset: Any) -> None:
+    """Let the views of a data set, and of those within it, begin again."""
+    for inner in (*getattr(dataset, 'datasets', ()), getattr(dataset, 'dataset', None)):
+        if inner is not None:
+            _forget_visits(inner)
+    for transform in getattr(getattr(dataset, 'pipeline', None), 'transforms', ()):
+        if isinstance(transform, ContrastiveView):
+            transform.forget_visits()

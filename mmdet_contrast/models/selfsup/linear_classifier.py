@@ -1,6 +1,6 @@
 """Linear evaluation of a backbone."""
 
-from typing import Dict, List, Optional, Tuple, Union
+from typing import Any, Dict, List, Optional, Tuple, Union
 
 import torch
 import torch.nn.functional as F
@@ -8,6 +8,8 @@ from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
 from mmengine.model import BaseModel
 from torch import Tensor, nn
+
+from mmdet_contrast.utils.launch_checks import LaunchError
 
 from ..contrast.sample_embeddings import embed_samples
 
@@ -22,11 +24,14 @@ class LinearClassifier(BaseModel):
 
     Samples are images with a class (``LabelledImageFolder``, ``BoxCrops``), whose features are
     averaged over their positions, or detection samples, whose boxes are pooled by RoIAlign from
-    the features of the whole image.
+    the features of the whole image. Their pipelines, that of validation too, need
+    ``LoadAnnotations`` directly after the image is loaded, so that boxes are resized and flipped
+    with the image; MMDetection's test pipelines have it after ``Resize``, which
+    ``mmdet_contrast.utils.launch`` refuses.
 
     Args:
         backbone (dict): Config of any MMDetection backbone; what is evaluated comes from its
-            ``init_cfg``.
+            ``init_cfg``, which has to fill it.
         num_classes (int): Number of classes.
         in_channels (int): Length of an embedding: channels of the level, times ``pool_size**2``
             for boxes; of all levels together with ``level='all'``.
@@ -39,6 +44,8 @@ class LinearClassifier(BaseModel):
     Raises:
         ValueError: In a forward pass, if ``in_channels`` does not fit the backbone, or
             ``num_classes`` the labels.
+        LaunchError: When weights are initialised, if the checkpoint of the backbone's ``init_cfg``
+            does not fill it.
 
     Examples:
         >>> model = LinearClassifier(
@@ -67,6 +74,60 @@ class LinearClassifier(BaseModel):
         self.classifier = nn.Linear(in_channels, num_classes)
         self.level = level
         self.pool_size = pool_size
+
+    def init_weights(self) -> None:
+        """Initialise the model, and refuse a checkpoint that leaves the backbone at random.
+
+        MMEngine only warns then, and the accuracy would be that of random features.
+
+        Raises:
+            LaunchError: If a weight of the backbone is not in the checkpoint of its ``init_cfg``,
+                or has another shape there.
+        """
+        loaded: List[Tuple[Dict[str, torch.Size], List[str]]] = []
+
+        def note(state_dict: Dict[str, Tensor], prefix: str, *args: Any) -> None:
+            # with a prefix the whole model is loaded; what is missing is listed after this call
+            if not prefix:
+                shapes = {k: v.shape for k, v in state_dict.items() if isinstance(v, Tensor)}
+                loaded.append((shapes, args[2]))
+
+        # looked at as it is loaded: some backbones translate the names in the file
+        handle = self.backbone._register_load_state_dict_pre_hook(note)
+        try:
+            super().init_weights()
+        finally:
+            handle.remove()
+        if loaded:
+            self._require_fit(*loaded[-1])
+
+    def _require_fit(self, shapes: Dict[str, torch.Size], missing: List[str]) -> None:
+        """Refuse what was loaded into the backbone if it does not fill it."""
+        # as built these are the identity; Swin's last ones are in no checkpoint of ImageNet
+        norms = {k for k, m in self.backbone.named_modules() if isinstance(m, nn.LayerNorm)}
+        problems = [
+            f'{key} is not in it'
+            for key in missing
+            if not key.endswith('num_batches_tracked') and key.rpartition('.')[0] not in norms
+        ]
+        problems += [
+            f'{key} is {tuple(shapes[key])} in it and {tuple(value.shape)} in the backbone'
+            for key, value in self.backbone.state_dict().items()
+            if key in shapes and shapes[key] != value.shape
+        ]
+        if not problems:
+            return
+        others = f' (and {len(problems) - 1} more such)' if len(problems) > 1 else ''
+        remedy = (
+            'give a checkpoint of this backbone, or the backbone that the checkpoint is of'
+            if not any(key.startswith('backbone.') for key in shapes)
+            else "its keys begin with 'backbone.', so export the backbone with "
+            'tools/model_converters/export_backbone.py'
+        )
+        raise LaunchError(
+            'the checkpoint does not fit the backbone of LinearClassifier, whose features would '
+            f'be random ({self.backbone.init_cfg} given): {problems[0]}{others}: {remedy}.'
+        )
 
     def train(self, mode: bool = True) -> 'LinearClassifier':
         """Set the mode of the classifier; the backbone stays in eval mode.

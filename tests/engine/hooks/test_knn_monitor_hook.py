@@ -1,8 +1,10 @@
 """The monitor: what it logs, that it changes nothing, what it refuses."""
 
 import json
+import logging
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -11,10 +13,11 @@ import torch
 import torch.nn.functional as F
 from lightly_knn import lightly_knn_predict
 from mmengine.config import Config
+from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
 from mmdet_contrast import config_path
-from mmdet_contrast.engine.hooks import KNNMonitorHook
+from mmdet_contrast.engine.hooks import KNNMonitorHook, knn_monitor_hook
 from mmdet_contrast.evaluation.functional import alignment, embedding_std, uniformity
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -121,8 +124,9 @@ def test_iterations_samples_and_views(plain, tiny_shapes, tmp_path):
     text = '\n'.join(path.read_text() for path in (tmp_path / 'b').glob('*/*.log'))
     assert 'bank is 6 of 12 samples (max_samples)' in text
     assert 'set of queries is' not in text
-    # the pair of views by hand
+    # the pair of views by hand, the same ones as at every look
     monitor = next(h for h in runner.hooks if isinstance(h, KNNMonitorHook))
+    knn_monitor_hook._forget_visits(monitor._views)
     runner.model.eval()
     pairs = monitor.embedder.embed_dataset(runner.model, monitor._views, pairs=True)
     first, second = pairs.vectors.chunk(2, dim=1)
@@ -216,6 +220,53 @@ def bank_config(root, ann_file):
     cfg = Config.fromfile(config_path('retina_shapes.py'))
     bank = cfg.train_dataloader.dataset.to_dict()
     return dict(bank, data_root=f'{root}/', ann_file=ann_file, pipeline=cfg.test_pipeline)
+
+
+def built(cfg, **options):
+    """Names of the transforms of the hook's bank and queries."""
+    init_default_scope('mmdet')
+    hook = KNNMonitorHook(**options)
+    hook._build(SimpleNamespace(cfg=cfg, logger=logging.getLogger()))
+    parts = [getattr(part.dataset, 'datasets', [part.dataset]) for part in hook._sets]
+    return [[type(x).__name__ for x in part[0].pipeline.transforms] for part in parts]
+
+
+TEST = ['LoadImageFromFile', 'LoadAnnotations', 'Resize', 'PackDetInputs']
+
+
+@pytest.mark.parametrize('kind', ['RepeatDataset', 'ConcatDataset'])
+def test_the_bank_is_not_augmented_where_the_queries_are_wrapped(tiny_shapes, tmp_path, kind):
+    cfg = tiny_config(tiny_shapes, tmp_path, [])
+    own = cfg.val_dataloader.dataset
+    assert any(step.type == 'RandomFlip' for step in cfg.train_dataloader.dataset.pipeline)
+    cfg.val_dataloader.dataset = (
+        dict(type=kind, times=2, dataset=own)
+        if kind == 'RepeatDataset'
+        else dict(type=kind, datasets=[own, own])
+    )
+    assert built(cfg) == [TEST, TEST]
+
+
+def test_a_bank_keeps_its_pipeline_or_takes_that_of_the_queries(tiny_shapes, tmp_path):
+    cfg = tiny_config(tiny_shapes, tmp_path, [])
+    bank = cfg.train_dataloader.dataset.to_dict()
+    flipped = [*TEST[:3], 'RandomFlip', TEST[3]]
+    assert built(cfg, bank=bank) == [flipped, TEST]
+    assert built(cfg, bank=bank, pipeline=cfg.val_dataloader.dataset.pipeline) == [TEST, TEST]
+    del bank['pipeline']
+    assert built(cfg, bank=bank) == [TEST, TEST]
+    queries = cfg.val_dataloader.dataset.to_dict()
+    del queries['pipeline']
+    with pytest.raises(ValueError, match='set of queries .* has no pipeline'):
+        built(cfg, queries=queries)
+
+
+def test_classes_in_another_order_than_in_the_file(tiny_shapes, tmp_path):
+    cfg = tiny_config(tiny_shapes, tmp_path, [])
+    for split in ('train', 'val'):
+        cfg[f'{split}_dataloader'].dataset.metainfo = dict(classes=tuple(CLASSES[::-1]))
+    with pytest.raises(ValueError, match="KNNMonitorHook's set of queries: .*order of the file"):
+        built(cfg)
 
 
 def test_a_class_without_boxes_is_named(tiny_shapes, tmp_path):

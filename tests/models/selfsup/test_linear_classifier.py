@@ -1,15 +1,19 @@
 """Linear evaluation: the backbone stands still, the classifier learns."""
 
+import cv2
+import numpy as np
 import pytest
 import torch
 from mmcv.transforms import Compose
 from mmdet.registry import DATASETS, METRICS, MODELS, TRANSFORMS
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
 from mmdet_contrast import config_path
 from mmdet_contrast.models.selfsup import LinearClassifier
+from mmdet_contrast.utils import launch
+from mmdet_contrast.utils.launch import LaunchError
 
 BACKBONE = dict(type='mmdet.ResNet', depth=18, base_channels=4, out_indices=(2, 3), norm_eval=False)
 
@@ -24,6 +28,9 @@ def tiny(root, work_dir, boxes=False):
         plain = Config.fromfile(config_path('retina_shapes.py'))
         for split in ('train', 'val'):
             cfg[f'{split}_dataloader'].dataset = plain[f'{split}_dataloader'].dataset
+        # the detector's test pipeline reads the boxes after Resize
+        load, resize, boxes_of, pack = cfg.val_dataloader.dataset.pipeline
+        cfg.val_dataloader.dataset.pipeline = [load, boxes_of, resize, pack]
     cfg.work_dir, cfg.experiment_name = str(work_dir), f'linear-{str(work_dir)[-60:]}'
     cfg.visualizer = dict(type='DetLocalVisualizer', name=str(work_dir), vis_backends=[])
     cfg.model.backbone.update(base_channels=4, init_cfg=None)
@@ -63,6 +70,104 @@ def test_only_the_classifier_moves(tiny_shapes, tmp_path, boxes):
     assert seen[-1] < seen[0]
     metrics = runner.val_loop.run()
     assert 0 <= metrics['accuracy/top1'] <= 1 and 0 <= metrics['accuracy/class_mean'] <= 1
+
+
+def test_boxes_of_the_original_image_are_refused(tiny_shapes, tmp_path):
+    cfg = tiny(tiny_shapes, tmp_path, boxes=True)
+    good = cfg.val_dataloader.to_dict()
+    load, boxes_of, resize, pack = cfg.val_dataloader.dataset.pipeline
+    cfg.val_dataloader.dataset.pipeline = [load, resize, boxes_of, pack]
+    words = '_dataloader: its pipeline has Resize before LoadAnnotations.*directly after the image'
+    with pytest.raises(LaunchError, match='val' + words):
+        launch.train(cfg)
+    cfg.test_dataloader, cfg.test_evaluator = cfg.val_dataloader, cfg.val_evaluator
+    cfg.test_cfg = dict(type='TestLoop')
+    cfg.val_dataloader = good
+    cfg.experiment_name += '-test'
+    (tmp_path / 'x.pth').touch()
+    with pytest.raises(LaunchError, match='test' + words):
+        launch.test(cfg, str(tmp_path / 'x.pth'))
+
+
+def test_folders_that_number_their_classes_differently_are_refused(tiny_shapes, tmp_path):
+    for split, names in (('train', 'abc'), ('val', 'ac')):
+        for name in names:
+            (tmp_path / split / name).mkdir(parents=True)
+            for i in range(3):
+                picture = np.zeros((8, 8, 3), np.uint8)
+                cv2.imwrite(str(tmp_path / split / name / f'{i}.png'), picture)
+    cfg = tiny(tiny_shapes, tmp_path / 'run')
+    folders = Config.fromfile(config_path('simsiam/linear_folder.py'))
+    for split in ('train', 'val'):
+        cfg[f'{split}_dataloader'].dataset = folders[f'{split}_dataloader'].dataset
+        cfg[f'{split}_dataloader'].dataset.data_root = str(tmp_path / split)
+    cfg.train_cfg.update(max_epochs=1, val_interval=1)
+    words = (
+        r"train_dataloader has the classes \['a', 'b', 'c'\] and val_dataloader has the classes "
+        r"\['a', 'c'\].*set metainfo=dict\(classes="
+    )
+    with pytest.raises(LaunchError, match=words):
+        launch.train(cfg)
+    for split in ('train', 'val'):
+        cfg[f'{split}_dataloader'].dataset.metainfo = dict(classes=('a', 'b', 'c'))
+    cfg.experiment_name += '-named'
+    labels = [
+        sample['data_samples'].gt_label for sample in launch.train(cfg).val_dataloader.dataset
+    ]
+    assert labels == [0, 0, 0, 2, 2, 2]
+
+
+def pretrained(path, **kwargs):
+    init_cfg = dict(type='Pretrained', checkpoint=str(path), **kwargs)
+    return build(backbone=dict(BACKBONE, init_cfg=init_cfg))
+
+
+def test_a_checkpoint_has_to_fill_the_backbone(tmp_path):
+    path = tmp_path / 'backbone.pth'
+    given = build().backbone.state_dict()
+    given['conv1.weight'] += 1
+    part = dict(prefix='backbone')
+    for kwargs, prefix in ((dict(), ''), (dict(), 'module.'), (part, 'backbone.')):
+        weights = {prefix + key: value for key, value in given.items()}
+        weights['fc.weight'] = torch.zeros(2, 2)
+        # left out by what was written before batches were counted
+        weights.pop(prefix + 'bn1.num_batches_tracked')
+        torch.save(dict(state_dict=weights), path)
+        model = pretrained(path, **kwargs)
+        model.init_weights()
+        assert torch.equal(model.backbone.conv1.weight, given['conv1.weight'])
+        # what is loaded later, to test or resume, is not looked at
+        assert not model.backbone._load_state_dict_pre_hooks
+        model.load_state_dict({}, strict=False)
+    torch.save({key: value for key, value in given.items() if key != 'bn1.running_mean'}, path)
+    with pytest.raises(LaunchError, match=r'backbone.pth.*: bn1.running_mean is not in it: give'):
+        pretrained(path).init_weights()
+    torch.save({f'backbone.{key}': value for key, value in given.items()}, path)
+    with pytest.raises(LaunchError, match=r"more such.*begin with 'backbone.'.*export_backbone.py"):
+        pretrained(path).init_weights()
+    wide = MODELS.build(dict(BACKBONE, base_channels=8))
+    torch.save(wide.state_dict(), path)
+    with pytest.raises(LaunchError, match=r'conv1.weight is \(8, 3.*\(4, 3.*checkpoint of this'):
+        pretrained(path).init_weights()
+
+
+def test_backbones_that_read_the_checkpoint_themselves(tmp_path):
+    path = str(tmp_path / 'swin.pth')
+    swin = dict(type='mmdet.SwinTransformer', embed_dims=8, depths=(1, 1), num_heads=(1, 1))
+    swin.update(strides=(4, 2), out_indices=(0, 1))
+    given = MODELS.build(swin).state_dict()
+    # official ones have no norms of the outputs, and Swin takes the prefix off
+    weights = {f'backbone.{k}': v for k, v in given.items() if not k.startswith('norm')}
+    swin['init_cfg'] = ConfigDict(type='Pretrained', checkpoint=path)
+    torch.save(dict(state_dict=weights), path)
+    model = build(backbone=swin)
+    model.init_weights()
+    loaded = model.backbone.state_dict()
+    assert len(weights) < len(given) and all(torch.equal(loaded[k], given[k]) for k in given)
+    del weights['backbone.stages.0.blocks.0.attn.w_msa.qkv.weight']
+    torch.save(dict(state_dict=weights), path)
+    with pytest.raises(LaunchError, match='qkv.weight is not in it: give'):
+        build(backbone=swin).init_weights()
 
 
 def crops(labels=(0, 2)):
