@@ -15,6 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from mmdet_contrast.compat import without_cuda_device
 
 from .launch_checks import LaunchError
+from .type_name import type_name
 
 __all__ = ['LAUNCHERS', 'set_up_distributed', 'shut_down']
 
@@ -47,7 +48,7 @@ _LOCAL_RANK_ENV = {
     'mpi': 'OMPI_COMM_WORLD_LOCAL_RANK',
 }
 
-_SYNC_BN_TYPES = ('SyncBN', 'MMSyncBN')
+_SYNC_BN_TYPES = ('SyncBN', 'MMSyncBN', 'SyncBatchNorm')
 
 
 def shut_down() -> None:
@@ -136,8 +137,7 @@ def _plain_batch_norm(cfg: Config) -> None:
     def visit(node: Any) -> None:
         nonlocal found
         if isinstance(node, dict):
-            kind = node.get('type')
-            if isinstance(kind, str) and kind.split('.')[-1] in _SYNC_BN_TYPES:
+            if type_name(node.get('type')) in _SYNC_BN_TYPES:
                 node['type'] = 'BN'
                 found = True
             children = list(node.values())

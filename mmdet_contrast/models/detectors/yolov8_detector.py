@@ -6,6 +6,8 @@ from mmdet.models.detectors import SingleStageDetector
 from mmdet.registry import MODELS
 from mmdet.utils import ConfigType, OptConfigType, OptMultiConfig
 
+from mmdet_contrast.utils.type_name import type_name
+
 from ..layers.yolov8_scale import YOLOV8_SCALES
 
 
@@ -75,7 +77,7 @@ def _apply_scale(scale: str, backbone: dict, neck: dict, bbox_head: dict) -> tup
         raise ValueError(
             f'YOLOv8Detector got scale={scale!r}, one of {tuple(YOLOV8_SCALES)} expected.'
         )
-    if backbone.get('type') != 'YOLOv8CSPDarknet':
+    if type_name(backbone.get('type')) != 'YOLOv8CSPDarknet':
         raise ValueError(
             f'YOLOv8Detector got scale={scale!r} with the backbone {backbone.get("type")}, whose '
             'channels it does not know: set scale=None, and in_channels, deepen_factor and '

@@ -8,6 +8,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
 from mmdet_contrast import config_path
+from mmdet_contrast.models.backbones import YOLOv8CSPDarknet
 from mmdet_contrast.models.layers import YOLOV8_SCALES
 
 PARAMETERS = dict(n=3157200, s=11166560, m=25902640, l=43691520, x=68229648)
@@ -30,6 +31,15 @@ def test_number_of_parameters_is_the_published_one(shipped, scale):
 @pytest.mark.parametrize('scale', YOLOV8_SCALES)
 def test_config_of_each_size(scale):
     assert Config.fromfile(config_path(f'yolov8/yolov8_{scale}_coco.py')).model.scale == scale
+
+
+@pytest.mark.parametrize('kind', ['mmdet.YOLOv8CSPDarknet', YOLOv8CSPDarknet])
+def test_scale_knows_the_backbone_by_scope_and_by_class(shipped, kind):
+    cfg = copy.deepcopy(dict(shipped))
+    cfg['backbone']['type'] = kind
+    with torch.device('meta'):
+        model = MODELS.build(cfg)
+    assert sum(p.numel() for p in model.parameters()) + 16 == PARAMETERS['n']
 
 
 def test_factors_given_one_by_one_make_the_same_network(shipped):
