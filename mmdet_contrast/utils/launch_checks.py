@@ -231,9 +231,10 @@ def check_dataset(dataset: Any, where: str) -> None:
             f'{where}: metainfo has the classes {absent}, which annotation file {file!r} does not '
             f'name; it names {names}: set metainfo=dict(classes=...) to names among these.'
         )
-    own = classes and tuple(classes) != tuple(
-        getattr(type(dataset), 'METAINFO', {}).get('classes') or ()
-    )
+    # the names that MMDetection's own types have in the order of their files
+    given = getattr(type(dataset), 'METAINFO', {}).get('classes') or ()
+    stock = type(dataset).__module__.startswith('mmdet.') and tuple(classes or ()) == tuple(given)
+    own = classes and not stock
     if own and file and found is not None and len(found) == len(classes):
         content = load(file, backend_args=getattr(dataset, 'backend_args', None))
         names = {category['id']: category['name'] for category in content['categories']}
@@ -355,9 +356,10 @@ def _check_order(dataset: Any, where: str) -> None:
     early = [name for name in names[: reads[-1]] if 'Load' not in name] if reads else []
     if early:
         raise LaunchError(
-            f'{where}: its pipeline has {", ".join(early)} before {names[reads[-1]]}, which leaves '
-            'the boxes in pixels of the original image while LinearClassifier pools them from the '
-            'features of the changed one: put LoadAnnotations directly after the image is loaded.'
+            f'{where}: its pipeline has {", ".join(early)} before {names[reads[-1]]}, which '
+            'can leave the boxes in pixels of the original image while LinearClassifier pools them '
+            'from the features of the changed one: put LoadAnnotations directly after the image is '
+            'loaded.'
         )
 
 

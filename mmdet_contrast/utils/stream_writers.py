@@ -86,10 +86,14 @@ class ResultWriter:
 class _ImageWriter(ResultWriter):
     """A picture and a JSON file for each image."""
 
+    def __init__(self, source: FrameSource, out_dir: str, *args: Any, **kwargs: Any) -> None:
+        super().__init__(source, out_dir, *args, **kwargs)
+        for file in source.files if self.draw else ():
+            self._refuse_source('picture', self._picture_path(osp.relpath(file, source.path)))
+
     def write(self, frame: Frame, detections: Detections, picture: Optional[np.ndarray]) -> None:
         if self.draw:
-            path = osp.join(self.out_dir, 'pictures', frame.name)
-            self._refuse_source('picture', path)
+            path = self._picture_path(frame.name)
             unfinished = _unfinished(path)
             if not mmcv.imwrite(picture, unfinished):
                 raise OSError(f'picture {path!r} cannot be written.')
@@ -98,6 +102,9 @@ class _ImageWriter(ResultWriter):
             height, width = frame.image.shape[:2]
             content = dict(image=frame.path, width=width, height=height, detections=detections)
             write_json(osp.join(self.out_dir, 'results', f'{frame.name}.json'), content, indent=1)
+
+    def _picture_path(self, name: str) -> str:
+        return osp.join(self.out_dir, 'pictures', name)
 
 
 class _StreamWriter(ResultWriter):

@@ -91,6 +91,13 @@ def test_classes_are_compared_with_the_annotation_file(tmp_path):
     swapped = ToyDataset([1, 2], ('dog', 'cat'), str(file))
     with pytest.raises(LaunchError, match=r"lists them as \('cat', 'dog'\)"):
         check_dataset(swapped, 'train_dataloader')
+
+    class OwnType(ToyDataset):
+        METAINFO = dict(classes=('dog', 'cat'))
+
+    # names of one's own type are no promise about one's files
+    with pytest.raises(LaunchError, match=r"lists them as \('cat', 'dog'\)"):
+        check_dataset(OwnType([1, 2], ('dog', 'cat'), str(file)), 'train_dataloader')
     with pytest.raises(LaunchError, match='val_dataloader: no image is left in the data set of'):
         check_dataset(ToyDataset([1], ('cat',), str(file), length=0), 'val_dataloader')
 

@@ -431,12 +431,13 @@ def test_what_does_not_fit_is_refused(detectors, images, tmp_path, monkeypatch):
     assert not (tmp_path / 'out' / 'results').exists()
 
 
-def test_source_pictures_are_never_overwritten(detectors, images, tmp_path):
+def test_source_pictures_are_never_overwritten(detectors, images, tmp_path, monkeypatch):
     config, checkpoint, _ = detectors['yolov8']
     folder = tmp_path / 'pictures'
     folder.mkdir()
     content = (images / 'one.png').read_bytes()
     (folder / 'one.png').write_bytes(content)
+    monkeypatch.setattr(stream_inference, '_build', lambda *_: pytest.fail('built too early'))
     with pytest.raises(OSError, match='would take the place of'):
         infer(config, checkpoint, str(folder), str(tmp_path), progress=False)
     assert (folder / 'one.png').read_bytes() == content

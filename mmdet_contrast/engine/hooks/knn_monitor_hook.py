@@ -273,7 +273,7 @@ class KNNMonitorHook(Hook):
                 else:
                     runner.logger.info(f'KNNMonitorHook leaves knn/{name} out: one query.')
         if self._views is not None:
-            # the same views at every look, or the figure would be of other pairs each time
+            # where iterations are counted, looks within one epoch are at the same views
             _forget_visits(self._views)
             pairs = self.embedder.embed_dataset(model, self._views, pairs=True, **self.loading)
             if len(pairs.labels):

@@ -46,9 +46,8 @@ class ContrastiveDetector(SingleStageDetector):
         **kwargs: As in ``SingleStageDetector``.
 
     Raises:
-        ValueError: If ``view_norm`` is unknown, does not go with ``view_grad`` or with modules that
-            repeat their pass backwards, or if the head's detection losses would see views that have
-            no gradient.
+        ValueError: If ``view_norm`` is unknown or does not go with ``view_grad``, or if the head's
+            detection losses would see views that have no gradient.
 
     Examples:
         >>> _base_ = './retina_contrast_coco.py'
@@ -69,13 +68,6 @@ class ContrastiveDetector(SingleStageDetector):
                 f"{name} got view_norm='joint' and view_grad=False: one pass for all has a "
                 f'gradient for all; set view_norm to one of {_NORMS[1:]}.'
             )
-        if view_grad and view_norm in ('batch', 'eval') and _recomputes(self):
-            raise ValueError(
-                f'{name} got view_norm={view_norm!r}, view_grad=True and a module with '
-                'with_cp=True, whose pass is repeated backwards, when batch normalisation no '
-                "longer treats the views apart: set with_cp=False, or view_norm to 'joint' or "
-                "'train'."
-            )
         train_views = getattr(self.bbox_head, 'train_views', None)
         if not view_grad and train_views != 'originals':
             # a head without the contrastive loss takes views for images
@@ -89,6 +81,8 @@ class ContrastiveDetector(SingleStageDetector):
             )
         self.view_grad = view_grad
         self.view_norm = view_norm
+        # what is repeated, and which norms learn, is known when training has begun
+        self._may_repeat = view_grad and view_norm in ('batch', 'eval')
 
     def loss(
         self, batch_inputs: Tensor, batch_data_samples: SampleList
@@ -101,9 +95,16 @@ class ContrastiveDetector(SingleStageDetector):
 
         Returns:
             dict[str, Tensor]: The losses of the head.
+
+        Raises:
+            ValueError: If modules repeat their pass backwards (``with_cp=True``) whose batch
+                normalisation is to treat the views apart.
         """
         if self.view_norm == 'joint':
             return super().loss(batch_inputs, batch_data_samples)
+        if self._may_repeat:
+            self._refuse_repetition()
+            self._may_repeat = False
         number = sum(not s.metainfo.get('view', 0) for s in batch_data_samples)
         # the originals first: autocast keeps the casts of weights, and those made without
         # gradient would have none for the originals either
@@ -127,16 +128,22 @@ class ContrastiveDetector(SingleStageDetector):
                 stack.enter_context(_running_statistics(self))
             return self.extract_feat(inputs)
 
+    def _refuse_repetition(self) -> None:
+        norms = set(_training_norms(self))
+        for name, module in self.named_modules():
+            if getattr(module, 'with_cp', False) and norms & set(module.modules()):
+                raise ValueError(
+                    f'{type(self).__name__} got view_norm={self.view_norm!r}, view_grad=True and '
+                    f'{name}.with_cp=True: that pass is repeated backwards, when its batch '
+                    'normalisation no longer treats the views apart; set with_cp=False, or '
+                    "view_norm to 'joint' or 'train'."
+                )
+
     def _synchronises(self) -> bool:
         """Tell whether a pass of the views waits for other ranks."""
         if get_world_size() == 1 or self.view_norm == 'eval':
             return False
         return any(isinstance(layer, nn.SyncBatchNorm) for layer in _training_norms(self))
-
-
-def _recomputes(model: nn.Module) -> bool:
-    """Tell whether a module saves memory by doing its forward pass twice."""
-    return any(getattr(module, 'with_cp', False) for module in model.modules())
 
 
 def _training_norms(model: nn.Module) -> List[_BatchNorm]:

@@ -124,7 +124,7 @@ def test_iterations_samples_and_views(plain, tiny_shapes, tmp_path):
     text = '\n'.join(path.read_text() for path in (tmp_path / 'b').glob('*/*.log'))
     assert 'bank is 6 of 12 samples (max_samples)' in text
     assert 'set of queries is' not in text
-    # the pair of views by hand, the same ones as at every look
+    # the pair of views by hand, those of the last look
     monitor = next(h for h in runner.hooks if isinstance(h, KNNMonitorHook))
     knn_monitor_hook._forget_visits(monitor._views)
     runner.model.eval()

@@ -254,14 +254,18 @@ def test_bad_options(options, message):
 
 @pytest.mark.parametrize('norm', ['batch', 'eval'])
 def test_a_pass_that_is_repeated_backwards_cannot_tell_the_views(norm):
-    cfg = load('retina_contrast_shapes.py')
-    cfg.model.update(type='ContrastiveDetector', view_norm=norm)
-    cfg.model.backbone.with_cp = True
-    with pytest.raises(ValueError, match='with_cp=True, whose pass is repeated'):
-        build(cfg)
-    # without gradient nothing is repeated
-    cfg.model.view_grad = False
-    build(cfg)
+    def first_losses(view_grad, norm_eval):
+        cfg = load('retina_contrast_shapes.py')
+        cfg.model.update(type='ContrastiveDetector', view_norm=norm, view_grad=view_grad)
+        cfg.model.backbone.update(with_cp=True, norm_eval=norm_eval)
+        model = build(cfg).train()
+        return losses_of(model, one_batch(model))
+
+    with pytest.raises(ValueError, match='backbone.with_cp=True: that pass is repeated'):
+        first_losses(view_grad=True, norm_eval=False)
+    # nothing is repeated, or no norm learns
+    first_losses(view_grad=False, norm_eval=False)
+    first_losses(view_grad=True, norm_eval=True)
 
 
 def test_detection_losses_on_views_need_their_gradient():
