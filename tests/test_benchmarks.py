@@ -25,13 +25,14 @@ SCRIPTS = {
         'canvas, no gradient: ',
     ],
 }
-# Half a minute or more each, as they start a process for every row.
+# A quarter of a minute or more each, as they start a process for every row.
 SLOW = (
     'channel_wise_divergence.py',
     'contrastive_losses.py',
     'distillation_step.py',
     'frozen_step.py',
     'nt_xent_loss.py',
+    'yolov8.py',
 )
 RUNS = [pytest.param(s, marks=[pytest.mark.slow] if s in SLOW else []) for s in sorted(SCRIPTS)]
 
