@@ -17,12 +17,12 @@ from .launch_checks import (
     check_checkpoint,
     check_dataset,
     check_heads,
-    check_linear,
     explained,
     merge_options,
     refuse_misfits,
 )
 from .launch_distributed import LAUNCHERS, set_up_distributed, shut_down
+from .linear_checks import check_linear
 
 __all__ = [
     'LAUNCHERS',

@@ -27,10 +27,10 @@ __all__ = [
     'check_checkpoint',
     'check_dataset',
     'check_heads',
-    'check_linear',
     'explained',
     'merge_options',
     'refuse_misfits',
+    'unwrap_model',
 ]
 
 # Top-level keys that MMEngine, MMDetection or this module read although ``Runner`` has no
@@ -122,6 +122,15 @@ def explained(cfg: Config) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
+        weights = _find(r"no checkpoint at '([^']*)'", error) or _find(
+            r'(\S+) can not be found\.', error
+        )
+        if weights is not None:
+            raise LaunchError(
+                f'checkpoint {weights!r}, which config {config!r} starts from, does not exist '
+                f'(looked in {os.getcwd()}): make it (tools/model_converters/export_backbone.py '
+                'writes pre-trained backbones), or set init_cfg or load_from.'
+            ) from error
         path = _find(r"No such file or directory: '([^']*)'", error)
         if path is None:
             raise
@@ -302,67 +311,6 @@ def check_heads(model: torch.nn.Module, dataset: Any, where: str) -> None:
             )
 
 
-def check_linear(model: nn.Module, datasets: Dict[str, Any]) -> None:
-    """Refuse data that a linear evaluation would silently get wrong; other models pass.
-
-    ``LoadAnnotations`` gives boxes in pixels of the file, and only the transforms after it change
-    them with the image: MMDetection's test pipelines have it after ``Resize``, because their
-    metrics read the annotation file. Labels are positions in a data set's own list of classes.
-
-    Args:
-        model (nn.Module): The model, maybe in wrappers of MMEngine.
-        datasets (dict): The data sets of one run, by where the config describes them; None where
-            there is none.
-
-    Raises:
-        LaunchError: If a transform comes before ``LoadAnnotations``, or the lists of classes
-            differ.
-    """
-    from mmdet_contrast.models.selfsup import LinearClassifier
-
-    if not isinstance(_unwrapped(model), LinearClassifier):
-        return
-    classes = {}
-    for where, dataset in datasets.items():
-        if dataset is not None:
-            _check_order(dataset, where)
-            names = (getattr(dataset, 'metainfo', None) or {}).get('classes')
-            if names:
-                classes[where] = list(names)
-    if len(set(map(tuple, classes.values()))) > 1:
-        lists = ' and '.join(f'{where} has the classes {own}' for where, own in classes.items())
-        raise LaunchError(
-            f'{lists}, but labels are positions in these lists, which have to be the same in the '
-            'same order: set metainfo=dict(classes=(...)) in both data sets.'
-        )
-
-
-def _check_order(dataset: Any, where: str) -> None:
-    """Refuse boxes that are read after the image has been changed."""
-    from mmcv.transforms import LoadAnnotations
-
-    # images with a label have no boxes, and what is within BoxCrops does not use its pipeline
-    if getattr(dataset, 'whole_images', False):
-        return
-    for inner in [*getattr(dataset, 'datasets', ()), getattr(dataset, 'dataset', None)]:
-        if inner is not None:
-            _check_order(inner, where)
-    pipeline = getattr(dataset, 'pipeline', None)
-    steps = getattr(pipeline, 'transforms', pipeline)
-    if not isinstance(steps, (list, tuple)):
-        return
-    reads = [i for i, step in enumerate(steps) if isinstance(step, LoadAnnotations)]
-    names = [type(step).__name__ for step in steps]
-    early = [name for name in names[: reads[-1]] if 'Load' not in name] if reads else []
-    if early:
-        raise LaunchError(
-            f'{where}: its pipeline has {", ".join(early)} before {names[reads[-1]]}, which '
-            'can leave the boxes in pixels of the original image while LinearClassifier pools them '
-            'from the features of the changed one: put LoadAnnotations directly after the image is '
-            'loaded.'
-        )
-
-
 def check_weights(model: nn.Module, checkpoint: Dict[str, Any]) -> None:
     """Load a checkpoint into a model, or refuse one that would leave parts of it at random.
 
@@ -374,7 +322,7 @@ def check_weights(model: nn.Module, checkpoint: Dict[str, Any]) -> None:
         LaunchError: If a parameter is missing or has another shape. What only training uses may be
             absent: a plain checkpoint tests a contrastive config.
     """
-    model = _unwrapped(model)
+    model = unwrap_model(model)
     given = checkpoint.get('state_dict', checkpoint)
     weights = OrderedDict((re.sub(r'^module\.', '', name), v) for name, v in given.items())
     # The versions of the modules, by which some of them translate older names.
@@ -398,7 +346,15 @@ def check_weights(model: nn.Module, checkpoint: Dict[str, Any]) -> None:
         )
 
 
-def _unwrapped(model: nn.Module) -> nn.Module:
+def unwrap_model(model: nn.Module) -> nn.Module:
+    """Take MMEngine's wrappers, of several processes and of test-time augmentation, off a model.
+
+    Args:
+        model (nn.Module): The model.
+
+    Returns:
+        nn.Module: The model within.
+    """
     while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
         model = model.module
     return model

@@ -201,7 +201,7 @@ def open_writer(
         ResultWriter: A context manager; nothing is written before its first frame.
 
     Raises:
-        OSError: If the drawn video would take the place of a source.
+        OSError: If a drawn picture or video would take the place of a source.
     """
     writer = _StreamWriter if source.is_stream else _ImageWriter
     return writer(source, out_dir, draw, save_json, kept)

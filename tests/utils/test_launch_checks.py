@@ -12,7 +12,6 @@ from mmdet_contrast.utils.launch_checks import (
     check_batches,
     check_checkpoint,
     check_dataset,
-    check_linear,
     explained,
 )
 
@@ -33,6 +32,11 @@ def test_addresses_are_left_to_mmengine():
             FileNotFoundError("Caught.\n  File x\nError: No such file or directory: 'c.jpg'"),
             "file 'c.jpg', which config '.no file.' leads to",
         ),
+        (
+            FileNotFoundError("no checkpoint at 'a/b.pth': the"),
+            "checkpoint 'a/b.pth', which .*export",
+        ),
+        (FileNotFoundError('a/b.pth can not be found.'), "checkpoint 'a/b.pth', which config"),
         (
             AssertionError("assert f'failed to load image: {name}'\nfailed to load image: a b.jpg"),
             "image 'a b.jpg' is damaged",
@@ -100,47 +104,6 @@ def test_classes_are_compared_with_the_annotation_file(tmp_path):
         check_dataset(OwnType([1, 2], ('dog', 'cat'), str(file)), 'train_dataloader')
     with pytest.raises(LaunchError, match='val_dataloader: no image is left in the data set of'):
         check_dataset(ToyDataset([1], ('cat',), str(file), length=0), 'val_dataloader')
-
-
-def test_linear_evaluation_reads_boxes_right_after_the_image():
-    from mmcv.transforms import Compose, LoadImageFromFile
-    from mmdet.datasets.transforms import LoadAnnotations, PackDetInputs, Resize
-
-    from mmdet_contrast.models.selfsup import LinearClassifier
-
-    backbone = dict(type='mmdet.ResNet', depth=18, base_channels=4)
-    model = LinearClassifier(backbone, num_classes=2, in_channels=32)
-    read, resize = LoadAnnotations(with_bbox=True), Resize(scale=(8, 8))
-
-    def data(*steps, **kwargs):
-        return Wrapper(pipeline=Compose([LoadImageFromFile(), *steps, PackDetInputs()]), **kwargs)
-
-    good, bad = data(read, resize), data(resize, read)
-    mixed = Wrapper(pipeline=[resize], dataset=good)
-    crops = Wrapper(whole_images=True, dataset=bad)
-    empty = Wrapper(pipeline=Compose([]))
-    for dataset in (good, mixed, crops, empty, data(resize), Wrapper(datasets=[good, good]), None):
-        check_linear(model, dict(val_dataloader=dataset))
-    wrapped = Wrapper(dataset=Wrapper(datasets=[good, bad]))
-    for dataset in (bad, wrapped, data(read, resize, read)):
-        with pytest.raises(LaunchError, match='val_dataloader: .* has Resize before LoadAnnot'):
-            check_linear(ToyTTA(model), dict(train_dataloader=good, val_dataloader=dataset))
-    check_linear(ToyModel(), dict(val_dataloader=bad))
-
-
-def test_linear_evaluation_has_one_list_of_classes():
-    from mmdet_contrast.models.selfsup import LinearClassifier
-
-    backbone = dict(type='mmdet.ResNet', depth=18, base_channels=4)
-    model = LinearClassifier(backbone, num_classes=2, in_channels=32)
-    first, second = (Wrapper(metainfo=dict(classes=names)) for names in (('a', 'b'), ('b', 'a')))
-    check_linear(model, dict(train_dataloader=first, val_dataloader=first))
-    # of a subset no classes are known
-    check_linear(model, dict(train_dataloader=first, val_dataloader=Wrapper()))
-    both = dict(train_dataloader=first, val_dataloader=second)
-    with pytest.raises(LaunchError, match=r"classes \['a', 'b'\] and val_data.*\['b', 'a'\].*set"):
-        check_linear(model, both)
-    check_linear(ToyModel(), both)
 
 
 def test_epochs_without_a_batch_are_refused():
