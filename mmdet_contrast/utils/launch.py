@@ -185,14 +185,16 @@ def train(
         cfg.load_from = os.fspath(resume)
     with explained(cfg):
         runner = build_runner(cfg)
-        if cfg.get('resume'):
-            refuse_misfits(runner)
+        dataset, is_linear = None, False
         if isinstance(runner, Runner):
             # The loops are built here, as ``train`` would, to see the data before the first epoch.
             dataset = _check_loop(runner.train_loop, 'train_dataloader')
             check_heads(runner.model, dataset, 'train_dataloader')
             val = _check_loop(runner.val_loop, 'val_dataloader')
-            check_linear(runner.model, dict(train_dataloader=dataset, val_dataloader=val))
+            data = dict(train_dataloader=dataset, val_dataloader=val)
+            is_linear = check_linear(runner.model, data)
+        if cfg.get('resume'):
+            refuse_misfits(runner, dataset, 'train_dataloader', exact=is_linear)
         runner.train()
     return runner
 
@@ -257,10 +259,11 @@ def test(
         _enable_tta(cfg)
     with explained(cfg):
         runner = build_runner(cfg)
-        refuse_misfits(runner)
+        dataset, is_linear = None, False
         if isinstance(runner, Runner):
             dataset = _check_loop(runner.test_loop, 'test_dataloader')
-            check_linear(runner.model, dict(test_dataloader=dataset))
+            is_linear = check_linear(runner.model, dict(test_dataloader=dataset))
+        refuse_misfits(runner, dataset, 'test_dataloader', exact=is_linear)
         if out is not None:
             from mmdet.evaluation import DumpDetResults
 

@@ -25,6 +25,7 @@ __all__ = [
     'LaunchError',
     'check_batches',
     'check_checkpoint',
+    'check_class_order',
     'check_dataset',
     'check_heads',
     'explained',
@@ -360,21 +361,63 @@ def unwrap_model(model: nn.Module) -> nn.Module:
     return model
 
 
+def check_class_order(
+    checkpoint: Dict[str, Any], dataset: Any, where: str, exact: bool = False
+) -> None:
+    """Refuse a data set that numbers the classes of a checkpoint in another order.
+
+    Labels are positions in a list of classes, and nothing else would notice. Lists of different
+    names pass: a data set may name some of the classes, or name them otherwise.
+
+    Args:
+        checkpoint (dict): Of MMEngine, whose ``meta`` may name the classes.
+        dataset (Dataset): What the model is tested on, or goes on training on.
+        where (str): Where the config describes the data set, for the message.
+        exact (bool): Whether lists of different names are refused, too: where names follow from
+            the data (folders), a class that is absent moves those after it.
+
+    Raises:
+        LaunchError: If both name the same classes in different orders.
+    """
+    meta = checkpoint.get('meta') or {}
+    named = {str(k).lower(): v for k, v in (meta.get('dataset_meta') or {}).items()}
+    trained = list(named.get('classes') or ())
+    given = list((getattr(dataset, 'metainfo', None) or {}).get('classes') or ())
+    same = sorted(map(str, trained)) == sorted(map(str, given))
+    if trained and given and trained != given and (exact or same):
+        raise LaunchError(
+            f'{where} has the classes {given}, but the checkpoint was trained with {trained}, and '
+            'labels are positions in that list: set metainfo=dict(classes=(...)) of the data set '
+            'to the order of the checkpoint.'
+        )
+
+
 class _CheckpointFitHook(Hook):
-    """Stops before a checkpoint is loaded that would leave parts of the model at random."""
+    """Stops before a checkpoint is loaded that does not fit the model or the data."""
 
     priority = 'HIGHEST'
 
+    def __init__(self, dataset: Any = None, where: str = '', exact: bool = False) -> None:
+        self.dataset = dataset
+        self.where = where
+        self.exact = exact
+
     def after_load_checkpoint(self, runner: Runner, checkpoint: Dict[str, Any]) -> None:
         check_weights(runner.model, checkpoint)
+        check_class_order(checkpoint, self.dataset, self.where, self.exact)
 
 
-def refuse_misfits(runner: Runner) -> None:
-    """Make a runner stop with a LaunchError where its checkpoint does not fit its model.
+def refuse_misfits(
+    runner: Runner, dataset: Any = None, where: str = '', exact: bool = False
+) -> None:
+    """Make a runner stop with a LaunchError where its checkpoint does not fit.
 
     MMEngine only warns then, and the numbers of a test would be those of random weights.
 
     Args:
         runner (Runner): A runner that has not loaded its checkpoint yet.
+        dataset (Dataset, optional): Its data, whose classes are compared with the checkpoint's.
+        where (str): Where the config describes the data set.
+        exact (bool): See :func:`check_class_order`.
     """
-    runner.register_hook(_CheckpointFitHook())
+    runner.register_hook(_CheckpointFitHook(dataset, where, exact))

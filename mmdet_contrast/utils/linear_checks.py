@@ -10,7 +10,7 @@ from .launch_checks import LaunchError, unwrap_model
 __all__ = ['check_linear']
 
 
-def check_linear(model: nn.Module, datasets: Dict[str, Any]) -> None:
+def check_linear(model: nn.Module, datasets: Dict[str, Any]) -> bool:
     """Refuse data that a linear evaluation would silently get wrong; other models pass.
 
     ``LoadAnnotations`` gives boxes in pixels of the file, and only the transforms after it change
@@ -22,6 +22,9 @@ def check_linear(model: nn.Module, datasets: Dict[str, Any]) -> None:
         datasets (dict): The data sets of one run, by where the config describes them; None where
             there is none.
 
+    Returns:
+        bool: Whether the model is a ``LinearClassifier``.
+
     Raises:
         LaunchError: If a transform comes before ``LoadAnnotations``, or the lists of classes
             differ.
@@ -29,7 +32,7 @@ def check_linear(model: nn.Module, datasets: Dict[str, Any]) -> None:
     from mmdet_contrast.models.selfsup import LinearClassifier
 
     if not isinstance(unwrap_model(model), LinearClassifier):
-        return
+        return False
     classes = {}
     for where, dataset in datasets.items():
         if dataset is not None:
@@ -43,6 +46,7 @@ def check_linear(model: nn.Module, datasets: Dict[str, Any]) -> None:
             f'{lists}, but labels are positions in these lists, which have to be the same in the '
             'same order: set metainfo=dict(classes=(...)) in both data sets.'
         )
+    return True
 
 
 def _check_order(dataset: Any, where: str) -> None:

@@ -11,6 +11,7 @@ from mmdet_contrast.utils.launch_checks import (
     _CheckpointFitHook,
     check_batches,
     check_checkpoint,
+    check_class_order,
     check_dataset,
     explained,
 )
@@ -151,3 +152,20 @@ def test_a_checkpoint_must_fill_the_model():
         load(ToyModel(), {n: v for n, v in whole.items() if n != 'body.bias'})
     with pytest.raises(LaunchError, match='size mismatch for body.weight.*and 2 more such'):
         load(ToyModel(4), whole)
+
+
+def test_classes_of_a_checkpoint_in_another_order_are_refused():
+    checkpoint = dict(meta=dict(dataset_meta=dict(classes=('cat', 'dog'))))
+    older = dict(meta=dict(dataset_meta=dict(CLASSES=['cat', 'dog'])))
+    data = {names: ToyDataset([1], names, 'x.json') for names in [('cat', 'dog'), ('dog', 'cat')]}
+    for given in (checkpoint, older):
+        check_class_order(given, data['cat', 'dog'], 'test_dataloader', exact=True)
+        with pytest.raises(LaunchError, match=r"test_dataloader has the classes \['dog', 'cat'\]"):
+            check_class_order(given, data['dog', 'cat'], 'test_dataloader')
+    fewer = ToyDataset([1], ('dog',), 'x.json')
+    check_class_order(checkpoint, fewer, 'test_dataloader')
+    with pytest.raises(LaunchError, match=r"trained with \['cat', 'dog'\]"):
+        check_class_order(checkpoint, fewer, 'test_dataloader', exact=True)
+    for unnamed in (dict(), dict(meta=None), dict(meta=dict(dataset_meta=None))):
+        check_class_order(unnamed, fewer, 'test_dataloader', exact=True)
+    check_class_order(checkpoint, None, 'test_dataloader', exact=True)
