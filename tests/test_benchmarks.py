@@ -23,6 +23,7 @@ SCRIPTS = {
         "assign='all'",
         "assign='scale'",
         'canvas, no gradient: ',
+        'no view: ',
     ],
 }
 # A quarter of a minute or more each, as they start a process for every row.

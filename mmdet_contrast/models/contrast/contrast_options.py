@@ -5,6 +5,7 @@ from typing import Optional
 from ..losses import PairCriterion
 
 CHOICES = dict(
+    key_source=('view', 'image'),
     assign=('all', 'scale'),
     scope=('image', 'batch', 'all_ranks'),
     background=('never', 'when_needed', 'always'),
@@ -13,6 +14,7 @@ CHOICES = dict(
 
 
 def check_options(
+    key_source: str,
     sampler: Optional[dict],
     assign: str,
     scope: str,
@@ -24,7 +26,9 @@ def check_options(
     """Make sure that the options of :class:`RegionContrast` have a meaning together.
 
     Args:
-        sampler (dict, optional): See :class:`RegionContrast`, as the others.
+        key_source (str): Where the second embedding of an object comes from, see
+            :class:`RegionContrast`, as for the others.
+        sampler (dict, optional): What is compared in place of boxes.
         assign (str): Levels of a box.
         scope (str): Where negatives come from.
         background (str): When background regions are negatives.
@@ -36,6 +40,7 @@ def check_options(
         ValueError: If one has an unknown value, or no effect beside the others.
     """
     for name, value in (
+        ('key_source', key_source),
         ('assign', assign),
         ('scope', scope),
         ('background', background),
@@ -60,9 +65,15 @@ def check_options(
             "RegionContrast got pair_weights='iou' without box_jitter: the boxes are the ground "
             'truth and all weights 1. Set contrast.box_jitter, e.g. to 0.1.'
         )
+    if key_source == 'image' and box_jitter == 0 and sampler is None:
+        raise ValueError(
+            "RegionContrast got key_source='image' without box_jitter: an object's two regions "
+            'would be one and the same. Set contrast.box_jitter, e.g. to 0.1.'
+        )
     if sampler is None:
         return
     wrong = {
+        f'key_source={key_source!r}': key_source != 'view',
         f'assign={assign!r}': assign != 'all',
         f'background={background!r}': background == 'always',
         f'box_jitter={box_jitter}': box_jitter > 0,

@@ -70,6 +70,29 @@ def collect_pairs(batch_data_samples: Sequence[DetDataSample], device: torch.dev
     return Pairs(torch.cat(first), torch.cat(second), torch.cat(labels))
 
 
+def collect_own_pairs(batch_data_samples: Sequence[DetDataSample], device: torch.device) -> Pairs:
+    """Pair every box with itself, in the same image.
+
+    Boxes without an area, or with coordinates that are no numbers, take no part.
+
+    Args:
+        batch_data_samples (Sequence[DetDataSample]): The samples of the batch, images alone.
+        device (torch.device): Of the result where there is no sample.
+
+    Returns:
+        Pairs: M pairs, whose ``query_rois`` and ``key_rois`` are the same; M may be 0.
+    """
+    rois = [torch.zeros((0, 5), device=device)]
+    labels = [torch.zeros(0, dtype=torch.long, device=device)]
+    for position, sample in enumerate(batch_data_samples):
+        own = _rois(sample.gt_instances, position)
+        shown = (own[:, 3:] > own[:, 1:3]).all(dim=1)
+        rois.append(own[shown])
+        labels.append(sample.gt_instances.labels[shown])
+    joined = torch.cat(rois)
+    return Pairs(joined, joined, torch.cat(labels))
+
+
 def _with_position(boxes: Tensor, position: int) -> Tensor:
     boxes = boxes.float()
     return torch.cat((boxes.new_full((len(boxes), 1), position), boxes), dim=1)

@@ -16,7 +16,7 @@ from .background import occupied_boxes, sample_background_boxes
 from .contrast_options import check_negatives, check_options
 from .gather import gather_pairs, gather_rows
 from .pair_weights import area_weights, iou_weights, jitter_rois
-from .pairs import Pairs, collect_pairs
+from .pairs import Pairs, collect_own_pairs, collect_pairs
 from .region_embedder import RegionEmbedder
 
 
@@ -82,6 +82,9 @@ class RegionContrast(RegionEmbedder):
         pair_weights (str, optional): How much a pair counts: ``'iou'``: the product of the IoU of
             its two jittered boxes with the ground truth; ``'area'``: its area in the original
             relative to the mean, from 0.1 to 10; None: each the same.
+        key_source (str): Where an object's second embedding comes from: the second ``'view'``, or
+            the same ``'image'``: its box is moved by ``box_jitter`` twice, each time by itself, and
+            pooled from the same features. That needs no view, and costs no second pass.
         init_cfg (dict, optional): Initialisation.
 
     Examples:
@@ -111,9 +114,12 @@ class RegionContrast(RegionEmbedder):
         num_classes: Optional[int] = None,
         box_jitter: float = 0.0,
         pair_weights: Optional[str] = None,
+        key_source: str = 'view',
         init_cfg: Optional[Union[dict, List[dict]]] = None,
     ) -> None:
-        check_options(sampler, assign, scope, background, num_background, box_jitter, pair_weights)
+        check_options(
+            key_source, sampler, assign, scope, background, num_background, box_jitter, pair_weights
+        )
         super().__init__(
             in_channels=in_channels,
             strides=strides,
@@ -136,6 +142,7 @@ class RegionContrast(RegionEmbedder):
         if len(set(self.names)) < len(self.names):
             # strides such as SSD's 64 and 100 are of one power of two
             self.names = [f'loss_contrast_level{i}' for i in self.levels]
+        self.key_source = key_source
         self.scope = scope
         self.num_background = num_background
         self.detach_keys = detach_keys
@@ -191,7 +198,7 @@ class RegionContrast(RegionEmbedder):
             feats (Sequence[Tensor]): Features (B, C, H_l, W_l) of every level for the whole
                 batch of originals and views.
             batch_data_samples (list[DetDataSample]): B samples as ``ContrastiveDataPreprocessor``
-                lays them out, see :func:`collect_pairs`.
+                lays them out, see :func:`collect_pairs`; with ``key_source='image'`` images alone.
 
         Returns:
             dict[str, Tensor]: ``loss_contrast_p3`` … by level (``loss_contrast_level0`` … where
@@ -235,7 +242,8 @@ class RegionContrast(RegionEmbedder):
         self, feats: Sequence[Tensor], batch_data_samples: List[DetDataSample]
     ) -> List[_Rows]:
         """Embed the boxes; return what each level compares."""
-        pairs = collect_pairs(batch_data_samples, feats[0].device)
+        collect = collect_pairs if self.key_source == 'view' else collect_own_pairs
+        pairs = collect(batch_data_samples, feats[0].device)
         level = self.assign_levels(pairs.query_rois)
         pooled = [
             jitter_rois(rois, self.box_jitter, batch_data_samples)

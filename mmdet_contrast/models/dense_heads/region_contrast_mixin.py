@@ -58,14 +58,16 @@ class RegionContrastMixin:
             x (tuple[Tensor]): Features (B, C, H_l, W_l) of each level; the N originals first,
                 then the views.
             batch_data_samples (list[DetDataSample]): B samples as laid out by
-                ``ContrastiveDataPreprocessor``: views, or canvases of the views' objects.
+                ``ContrastiveDataPreprocessor``: views, canvases of the views' objects, or, with
+                ``contrast.key_source='image'``, neither.
 
         Returns:
             dict[str, Tensor]: The head's losses and ``loss_contrast_p3`` ….
 
         Raises:
-            RuntimeError: If the batch holds no view though the contrastive loss has a weight, or
-                holds canvases though the detection losses are to see both views.
+            RuntimeError: If the batch holds no view though the contrastive loss needs one, holds
+                views though ``contrast.key_source='image'`` needs none, or holds canvases though
+                the detection losses are to see both views.
         """
         number = sum(not s.metainfo.get('view', 0) for s in batch_data_samples)
         # a batch without objects needs no canvas
@@ -76,12 +78,21 @@ class RegionContrastMixin:
                 "on canvases, which are no images to detect in: set train_views='originals', or "
                 'remove model.data_preprocessor.canvas.'
             )
-        no_view = number == len(batch_data_samples) and not canvas
-        if no_view and self.contrast.criterion.loss_weight != 0:
+        has_view = number < len(batch_data_samples) or canvas
+        wants_view = self.contrast.key_source == 'view'
+        if has_view and not wants_view:
+            raise RuntimeError(
+                f"{type(self).__name__} got contrast.key_source='image' and second views, which "
+                'nothing would be compared with: remove ContrastiveView from the train_pipeline '
+                'and put PackDetInputs in place of PackContrastiveInputs, or set '
+                "contrast.key_source='view'."
+            )
+        if not has_view and wants_view and self.contrast.criterion.loss_weight != 0:
             raise RuntimeError(
                 f'{type(self).__name__} got {number} images and no second view: put '
                 'ContrastiveView and PackContrastiveInputs at the end of the train_pipeline and '
                 "set model.data_preprocessor.type='ContrastiveDataPreprocessor' (or set "
+                "bbox_head.contrast.key_source='image' and box_jitter=0.1 to do without a view, or "
                 'bbox_head.contrast.criterion.loss_weight=0 to train without the contrastive loss).'
             )
         detected: Sequence[Tensor] = x

@@ -4,7 +4,7 @@ from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
 
 from mmdet_contrast.models.contrast import RegionContrast
-from mmdet_contrast.models.contrast.pairs import collect_pairs
+from mmdet_contrast.models.contrast.pairs import collect_own_pairs, collect_pairs
 
 SIZE = (128, 160)
 
@@ -100,3 +100,20 @@ def test_canvas_that_does_not_tell_its_sources():
     canvas.gt_instances.pop('source_box')
     with pytest.raises(ValueError, match='gt_instances lack source_box'):
         collect_pairs([make_original(1, 0), canvas], torch.device('cpu'))
+
+
+def test_boxes_paired_with_themselves():
+    batch = [make_original(2, 0), make_original(0, 1), make_original(3, 2)]
+    pairs = collect_own_pairs(batch, torch.device('cpu'))
+    assert pairs.query_rois[:, 0].tolist() == [0, 0, 2, 2, 2]
+    boxes = torch.cat([sample.gt_instances.bboxes for sample in batch])
+    assert torch.equal(pairs.query_rois[:, 1:], boxes)
+    assert torch.equal(pairs.key_rois, pairs.query_rois)
+    assert torch.equal(pairs.labels, torch.cat([s.gt_instances.labels for s in batch]))
+    # no area, upside down, no number
+    batch[2].gt_instances.bboxes[:, 2] = torch.tensor([batch[2].gt_instances.bboxes[0, 0], 0, 90])
+    batch[0].gt_instances.bboxes[1, 3] = float('nan')
+    pairs = collect_own_pairs(batch, torch.device('cpu'))
+    assert pairs.query_rois[:, 0].tolist() == [0, 2]
+    assert pairs.labels[1] == batch[2].gt_instances.labels[2]
+    assert collect_own_pairs([], torch.device('cpu')).query_rois.shape == (0, 5)

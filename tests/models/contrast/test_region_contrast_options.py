@@ -395,3 +395,60 @@ def test_what_has_negatives_needs_a_criterion_that_uses_them(kwargs, message):
     criterion = dict(type='SimSiamLoss', in_channels=4)
     with pytest.raises(ValueError, match=message):
         RegionContrast(8, criterion=criterion, **kwargs)
+
+
+class TestKeysOfTheSameImage:
+    """Both regions of an object from one image."""
+
+    @pytest.mark.parametrize(
+        'kwargs',
+        [
+            dict(),
+            dict(assign='scale', projector=MLP),
+            dict(pair_weights='iou', detach_keys=True),
+            dict(queue=dict(type='FeatureQueue', num_classes=3, size=4)),
+            dict(criterion=dict(type='SupConLoss')),
+        ],
+    )
+    @pytest.mark.parametrize('counts', [(3, 2), (0, 4), (0,)])
+    def test_is_that_of_a_view_which_is_the_image(self, kwargs, counts):
+        kwargs = dict(kwargs, box_jitter=0.2)
+        batch, number = make_samples(counts), len(counts)
+        results = []
+        for source in ('image', 'view'):
+            module, feats = build(key_source=source, **kwargs), make_feats(number)
+            shown = feats if source == 'image' else [torch.cat((f, f)) for f in feats]
+            # the second time with a filled queue
+            for _ in range(2):
+                losses = values(module, shown, batch[:number] if source == 'image' else batch)
+            gradients = torch.autograd.grad(
+                sum(losses.values()), [*feats, *module.parameters()], allow_unused=True
+            )
+            results.append((losses, gradients))
+        for name, value in results[1][0].items():
+            torch.testing.assert_close(results[0][0][name], value)
+        assert sum(counts) == 0 or sum(losses.values()) > 0
+        for mine, theirs in zip(results[0][1], results[1][1]):
+            if theirs is not None:
+                torch.testing.assert_close(mine, theirs)
+
+    def test_the_two_regions_differ(self):
+        criterion = dict(type='SimSiamLoss', in_channels=5, hidden_channels=4)
+        module = build(key_source='image', box_jitter=0.2, projector=MLP, criterion=criterion)
+        pooled = []
+        module.embed = lambda feats, rois, level: (
+            pooled.append(rois) or rois.new_zeros(len(rois), 2, 5)
+        )
+        values(module, make_feats(1), make_samples((3,))[:1])
+        query, key = pooled[0].chunk(2)
+        assert (query[:, 1:] != key[:, 1:]).all()
+
+    def test_wrong_settings(self):
+        with pytest.raises(
+            ValueError, match="key_source='image' without box_jitter: .* e.g. to 0.1"
+        ):
+            build(key_source='image')
+        with pytest.raises(ValueError, match="key_source='self', one of"):
+            build(key_source='self')
+        with pytest.raises(ValueError, match="sampler together with key_source='image'"):
+            build(key_source='image', sampler=PATCHES, criterion=dict(type='PatchNCELoss'))

@@ -131,6 +131,21 @@ def test_no_view_is_an_error_that_says_what_to_set():
 
 
 @pytest.mark.parametrize('head', HEADS)
+def test_without_a_view_from_keys_of_the_same_image(head):
+    cfg = contrastive_config(head)
+    cfg.model.bbox_head.contrast.update(key_source='image', box_jitter=0.1)
+    model = build(cfg)
+    losses = losses_of(model, one_batch(model, views=False))
+    assert all(losses[f'loss_contrast_p{i}'] > 0 for i in range(3, 8))
+    total, _ = model.parse_losses(losses)
+    total.backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), name
+    with pytest.raises(RuntimeError, match='remove ContrastiveView from the train_pipeline'):
+        losses_of(model, one_batch(model))
+
+
+@pytest.mark.parametrize('head', HEADS)
 def test_prediction_is_that_of_the_plain_head(head):
     model = build(contrastive_config(head)).eval()
     data = one_batch(model, views=False)
