@@ -26,13 +26,14 @@ SCRIPTS = {
         'no view: ',
     ],
 }
-# A quarter of a minute or more each, as they start a process for every row.
+# Ten seconds to a minute each: a process for every row, or a network of full size.
 SLOW = (
     'channel_wise_divergence.py',
     'contrastive_losses.py',
     'distillation_step.py',
     'frozen_step.py',
     'nt_xent_loss.py',
+    'region_contrast_share.py',
     'yolov8.py',
 )
 RUNS = [pytest.param(s, marks=[pytest.mark.slow] if s in SLOW else []) for s in sorted(SCRIPTS)]
