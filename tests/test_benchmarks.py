@@ -26,14 +26,16 @@ SCRIPTS = {
         'no view: ',
     ],
 }
-# Ten seconds to a minute each: a process for every row, or a network of full size.
+# Ten seconds to a minute each: many variants, a process for each row, a network of full size.
 SLOW = (
     'channel_wise_divergence.py',
     'contrastive_losses.py',
     'distillation_step.py',
     'frozen_step.py',
     'nt_xent_loss.py',
+    'region_contrast.py',
     'region_contrast_share.py',
+    'training_step.py',
     'yolov8.py',
 )
 RUNS = [pytest.param(s, marks=[pytest.mark.slow] if s in SLOW else []) for s in sorted(SCRIPTS)]

@@ -60,7 +60,8 @@ def logged(work_dir):
     'name',
     [
         'yolov8/yolov8_n_coco.py',
-        'yolov8/yolov8_swin_t_coco.py',
+        # a quarter of a minute
+        pytest.param('yolov8/yolov8_swin_t_coco.py', marks=pytest.mark.slow),
         'yolov8/yolov8_contrast_n_shapes.py',
     ],
 )
