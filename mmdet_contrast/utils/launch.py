@@ -11,6 +11,7 @@ from mmengine.device import get_device
 from mmengine.registry import RUNNERS
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner
 
+from .checkpoint_checks import refuse_misfits
 from .launch_checks import (
     LaunchError,
     check_batches,
@@ -19,7 +20,6 @@ from .launch_checks import (
     check_heads,
     explained,
     merge_options,
-    refuse_misfits,
 )
 from .launch_distributed import LAUNCHERS, set_up_distributed, shut_down
 from .linear_checks import check_linear

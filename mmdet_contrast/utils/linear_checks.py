@@ -5,7 +5,8 @@ from typing import Any, Dict
 from mmcv.transforms import LoadAnnotations
 from torch import nn
 
-from .launch_checks import LaunchError, unwrap_model
+from .checkpoint_checks import unwrap_model
+from .launch_checks import LaunchError
 
 __all__ = ['check_linear']
 

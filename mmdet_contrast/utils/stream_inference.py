@@ -25,9 +25,10 @@ from torch import nn
 
 from mmdet_contrast.datasets.converters._coco import image_size
 
+from .checkpoint_checks import check_weights
 from .detector_checks import check_device, check_is_dict, name_classes
 from .launch import load_config
-from .launch_checks import LaunchError, check_checkpoint, check_weights, explained
+from .launch_checks import LaunchError, check_checkpoint, explained
 from .stream_sources import Frame, FrameSource, find_sources
 from .stream_writers import (
     Detections,

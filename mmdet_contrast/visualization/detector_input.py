@@ -18,9 +18,10 @@ from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 
 from mmdet_contrast.datasets.converters._coco import image_size
+from mmdet_contrast.utils.checkpoint_checks import check_weights
 from mmdet_contrast.utils.detector_checks import check_device, check_is_dict, name_classes
 from mmdet_contrast.utils.launch import load_config
-from mmdet_contrast.utils.launch_checks import LaunchError, check_weights, explained
+from mmdet_contrast.utils.launch_checks import LaunchError, explained
 from mmdet_contrast.utils.plain_forward import build_detector
 
 

@@ -1,17 +1,11 @@
-from collections import OrderedDict
-
 import pytest
-import torch
 from mmengine.config import Config
-from mmengine.model import BaseTTAModel
 from torch.utils.data import DataLoader
 
 from mmdet_contrast.utils.launch_checks import (
     LaunchError,
-    _CheckpointFitHook,
     check_batches,
     check_checkpoint,
-    check_class_order,
     check_dataset,
     explained,
 )
@@ -112,60 +106,3 @@ def test_epochs_without_a_batch_are_refused():
     check_batches(DataLoader([0] * 5, batch_size=8), 'train_dataloader')
     with pytest.raises(LaunchError, match=r'has 5 images.*train_dataloader.batch_size to 5 or'):
         check_batches(DataLoader([0] * 5, batch_size=8, drop_last=True), 'train_dataloader')
-
-
-class ToyModel(torch.nn.Module):
-    def __init__(self, width=2):
-        super().__init__()
-        self.body = torch.nn.Linear(3, width)
-        self.contrast = torch.nn.Linear(width, 2)
-
-    def test_step(self, data):
-        raise NotImplementedError
-
-    def _load_from_state_dict(self, state_dict, prefix, *args):
-        for name in ('weight', 'bias'):  # the name of an older version
-            if f'{prefix}trunk.{name}' in state_dict:
-                state_dict[f'{prefix}body.{name}'] = state_dict.pop(f'{prefix}trunk.{name}')
-        super()._load_from_state_dict(state_dict, prefix, *args)
-
-
-class ToyTTA(BaseTTAModel):
-    def merge_preds(self, data_samples_list):
-        raise NotImplementedError
-
-
-def load(model, weights):
-    runner = Wrapper(model=model)
-    _CheckpointFitHook().after_load_checkpoint(runner, dict(state_dict=weights))
-
-
-def test_a_checkpoint_must_fill_the_model():
-    whole = ToyModel().state_dict()
-    load(ToyModel(), whole)
-    load(ToyModel(), OrderedDict((f'module.{name}', value) for name, value in whole.items()))
-    load(ToyModel(), dict(whole, extra=torch.zeros(1)))
-    load(ToyModel(), {n: v for n, v in whole.items() if not n.startswith('contrast.')})
-    load(ToyModel(), {n.replace('body', 'trunk'): v for n, v in whole.items()})
-    load(ToyTTA(ToyModel()), whole)
-    with pytest.raises(LaunchError, match='body.bias is not in it: give a checkpoint of this con'):
-        load(ToyModel(), {n: v for n, v in whole.items() if n != 'body.bias'})
-    with pytest.raises(LaunchError, match='size mismatch for body.weight.*and 2 more such'):
-        load(ToyModel(4), whole)
-
-
-def test_classes_of_a_checkpoint_in_another_order_are_refused():
-    checkpoint = dict(meta=dict(dataset_meta=dict(classes=('cat', 'dog'))))
-    older = dict(meta=dict(dataset_meta=dict(CLASSES=['cat', 'dog'])))
-    data = {names: ToyDataset([1], names, 'x.json') for names in [('cat', 'dog'), ('dog', 'cat')]}
-    for given in (checkpoint, older):
-        check_class_order(given, data['cat', 'dog'], 'test_dataloader', exact=True)
-        with pytest.raises(LaunchError, match=r"test_dataloader has the classes \['dog', 'cat'\]"):
-            check_class_order(given, data['dog', 'cat'], 'test_dataloader')
-    fewer = ToyDataset([1], ('dog',), 'x.json')
-    check_class_order(checkpoint, fewer, 'test_dataloader')
-    with pytest.raises(LaunchError, match=r"trained with \['cat', 'dog'\]"):
-        check_class_order(checkpoint, fewer, 'test_dataloader', exact=True)
-    for unnamed in (dict(), dict(meta=None), dict(meta=dict(dataset_meta=None))):
-        check_class_order(unnamed, fewer, 'test_dataloader', exact=True)
-    check_class_order(checkpoint, None, 'test_dataloader', exact=True)
