@@ -18,7 +18,7 @@ def build(name='yolov8_contrast_n_shapes_nograd.py', **options):
     return model
 
 
-def one_batch(model, counts=(3, 2), size=96):
+def one_batch(model, counts=(3, 2), size=96, views=True):
     torch.manual_seed(3)
     data = demo_mm_inputs(
         len(counts),
@@ -27,7 +27,8 @@ def one_batch(model, counts=(3, 2), size=96):
         num_items=list(counts),
         use_box_type=True,
     )
-    data['inputs'] = [torch.stack((x, x.flip(0))) for x in data['inputs']]
+    if views:
+        data['inputs'] = [torch.stack((x, x.flip(0))) for x in data['inputs']]
     return model.data_preprocessor(data, training=True)
 
 
@@ -75,6 +76,21 @@ def test_steps_of_training(counts):
         optimizer.step()
         assert torch.isfinite(total)
     assert all(torch.isfinite(v).all() for v in model.state_dict().values())
+
+
+def test_a_head_without_views_from_keys_of_the_same_image():
+    cfg = Config.fromfile(config_path('yolov8_contrast_n_shapes.py')).model
+    cfg.bbox_head.contrast.update(key_source='image', box_jitter=0.1)
+    model = build('yolov8_contrast_n_shapes.py', bbox_head=cfg.bbox_head)
+    data = one_batch(model, views=False)
+    losses = model(data['inputs'], data['data_samples'], mode='loss')
+    assert all(losses[f'loss_contrast_p{i}'] > 0 for i in (3, 4, 5))
+    model.parse_losses(losses)[0].backward()
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), name
+    with pytest.raises(RuntimeError, match='remove ContrastiveView from the train_pipeline'):
+        total_of(model, one_batch(model))
 
 
 def test_it_knows_the_sizes_and_refuses_what_both_refuse():
