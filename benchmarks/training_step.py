@@ -5,8 +5,8 @@ small RetinaNets that the package ships: quarter width at 128 x 128, and half wi
 Variants: plain (no view); the second view forwarded with the contrastive loss switched off
 (weight 0); the contrastive loss with every box on every level, or each on the level of its size;
 and what is cheaper: the boxes packed on a canvas, views that pass without gradient, both, and both
-regions of an object from the image itself. All variants take turns in one process; the figures are
-medians.
+regions of an object from the image itself. Regions are pooled to 7 x 7 cells, or to 3 x 3 where the
+name says so. All variants take turns in one process; the figures are medians.
 """
 
 import tempfile
@@ -25,15 +25,17 @@ VARIANTS = {
     'plain': (None, {}),
     'view, weight 0': ('', dict(criterion=dict(loss_weight=0.0))),
     "contrast, assign='all'": ('', dict(assign='all')),
+    'contrast, 3 x 3': ('', dict(assign='all', pool_size=3)),
     "contrast, assign='scale'": ('', dict(assign='scale')),
     'canvas': ('_canvas', dict(assign='all')),
     'no gradient': ('_nograd', dict(assign='all')),
     'canvas, no gradient': ('_canvas_nograd', dict(assign='all')),
     "canvas, no gradient, assign='scale'": ('_canvas_nograd', dict(assign='scale')),
     'no view': ('_noview', dict(assign='all')),
+    'no view, 3 x 3': ('_noview', dict(assign='all', pool_size=3)),
     "no view, assign='scale'": ('_noview', dict(assign='scale')),
 }
-CHEAPER = tuple(VARIANTS)[4:]
+CHEAPER = tuple(VARIANTS)[5:]
 SETTINGS = (
     # name, configs, width and height, batch
     ('quarter width, 128 x 128', 'shapes', (128, 128), 8),
@@ -85,7 +87,7 @@ class Step:
         if variant != 'plain':
             # what differs is to be the view alone, and only some of the configs have a queue
             cfg.model.bbox_head.contrast.queue = None
-        if changes:
+            changes = dict(dict(pool_size=7), **changes)
             cfg.merge_from_dict(dict(model=dict(bbox_head=dict(contrast=changes))))
         dataset_cfg = cfg.train_dataloader.dataset
         # the shapes at this size, whatever data the config names

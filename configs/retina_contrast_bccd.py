@@ -7,13 +7,13 @@ model = dict(
         type='ContrastiveRetinaHead',
         contrast=dict(
             type='RegionContrast',
-            pool_size=7,
+            pool_size=3,
             projector=dict(type='MLPProjector', hidden_channels=256, out_channels=128),
             scope='batch',
             # earlier objects of rare classes are negatives, too
             queue=dict(type='FeatureQueue', size=64),
             criterion=dict(
-                type='NTXentLoss', temperature=0.5, negatives='other_class', loss_weight=0.5
+                type='NTXentLoss', temperature=0.5, negatives='other_class', loss_weight=1.0
             ),
         ),
     ),

@@ -21,6 +21,7 @@ SCRIPTS = {
         'plain',
         'view, weight 0',
         "assign='all'",
+        'contrast, 3 x 3',
         "assign='scale'",
         'canvas, no gradient: ',
         'no view: ',
