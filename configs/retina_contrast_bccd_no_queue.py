@@ -1,5 +1,5 @@
-# Negatives of the batch alone; regions of 7 x 7 cells and half of the weight, with which this config and
-# those that build on it were measured.
+# Negatives of the batch alone; regions of 7 x 7 cells and half of the weight, with which this
+# config and those that build on it were measured.
 _base_ = './retina_contrast_bccd.py'
 
 model = dict(
