@@ -83,6 +83,21 @@ def preprocessor_config(cfg: Config) -> Optional[dict]:
     return None
 
 
+def key_source(cfg: Config) -> str:
+    """Find what a config's contrastive loss compares an object with.
+
+    Args:
+        cfg (Config): The config.
+
+    Returns:
+        str: ``key_source`` of its ``RegionContrast``; the default where it has none.
+    """
+    model = cfg.get('model') or {}
+    head = (model.get('student') or model).get('bbox_head')
+    contrast = (head.get('contrast') if isinstance(head, dict) else None) or {}
+    return contrast.get('key_source', 'view')
+
+
 def find_view(node: Any) -> Optional[dict]:
     """Find the first ``ContrastiveView`` in a data set's config.
 

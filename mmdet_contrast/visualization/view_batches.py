@@ -16,6 +16,7 @@ from mmdet_contrast.visualization._view_samples import (
     box_colours,
     boxes_and_labels,
     boxes_panel,
+    key_source,
     left_out_reason,
     open_training_set,
     preprocessor_config,
@@ -35,6 +36,7 @@ def draw_view_batch(
     min_size: Optional[int] = None,
     min_panel: int = 480,
     columns: int = 4,
+    own_pairs: bool = False,
 ) -> np.ndarray:
     """Draw a batch of originals, views and canvases; one object has one number everywhere.
 
@@ -53,6 +55,8 @@ def draw_view_batch(
         min_panel (int): Smaller images are enlarged by a whole factor until their longer side
             reaches this many pixels. Defaults to 480.
         columns (int): Images per row. Defaults to 4.
+        own_pairs (bool): Whether objects of images without a view are compared with themselves, as
+            with ``RegionContrast(key_source='view_or_image')``. Defaults to False.
 
     Returns:
         ndarray: (H', W', 3) uint8 RGB picture.
@@ -66,6 +70,9 @@ def draw_view_batch(
         if not sample.get('view', 0)
     }
     shown = {source for rows, view in zip(sources, is_view) if view for source in rows}
+    if own_pairs:
+        viewed = {image for image, _ in shown}
+        shown |= {(image, row) for image, row in valid if image not in viewed}
     numbers = {source: number for number, source in enumerate(sorted(valid))}
     panels = []
     for position, (image, sample) in enumerate(zip(images, data_samples)):
@@ -149,6 +156,7 @@ def save_view_batches(
             dataset.metainfo.get('classes', ()),
             view_min_size(cfg.train_dataloader.dataset),
             min_panel,
+            own_pairs=key_source(cfg) == 'view_or_image',
         )
         path = osp.join(out_dir, f'batch_{number:03d}.png')
         save_picture(picture, path)

@@ -87,6 +87,24 @@ def test_canvas_boxes_carry_the_numbers_of_their_sources(names):
     ]
 
 
+@pytest.mark.parametrize('own_pairs', [True, False])
+def test_images_without_a_view_beside_one_with(own_pairs, names):
+    boxes = [[0, 0, 40, 40], [50, 0, 90, 40]]
+    batch = [
+        sample(boxes, [0, 1], view=0),
+        sample(boxes, [0, 1], [True, False], view=0),
+        sample(boxes, [0, 1], [True, False], view=1, view_of=1),
+    ]
+    images = np.zeros((3, 100, 100, 3), np.uint8)
+    draw_view_batch(images, batch, CLASSES, min_size=8, own_pairs=own_pairs)
+    note = '' if own_pairs else ': not in a view'
+    assert names == [
+        ([f'0 striped_disc{note}', f'1 checkered_square{note}'], [own_pairs] * 2),
+        (['2 striped_disc', '3 checkered_square: covered'], [True, False]),
+        (['2', '3'], [True, False]),
+    ]
+
+
 def test_a_batch_without_views_has_no_box_left_out(names):
     batch = [sample([[0, 0, 40, 40]], [0]), sample([], torch.zeros(0).long().tolist())]
     draw_view_batch(np.zeros((2, 100, 100, 3), np.uint8), batch, CLASSES)
@@ -162,19 +180,20 @@ def test_batches_are_what_the_model_gets(tiny_shapes, tmp_path, monkeypatch, bgr
     seen = []
     original = view_batches.draw_view_batch
 
-    def remember(images, *args):
-        seen.append(images)
-        return original(images, *args)
+    def remember(images, *args, **kwargs):
+        seen.append((images, kwargs['own_pairs']))
+        return original(images, *args, **kwargs)
 
     monkeypatch.setattr(view_batches, 'draw_view_batch', remember)
     view = dict(type='ContrastiveView')
     cfg = tiny_config(
         tiny_shapes, view, preprocessor='ContrastiveDataPreprocessor', bgr_to_rgb=bgr_to_rgb
     )
+    cfg.model.bbox_head = dict(contrast=dict(key_source='view_or_image' if bgr_to_rgb else 'view'))
     paths = save_view_batches(cfg, str(tmp_path), num=3, min_panel=96)
-    assert [len(images) for images in seen] == [4, 2]
+    assert [(len(images), own) for images, own in seen] == [(4, bgr_to_rgb), (2, bgr_to_rgb)]
     assert all(cv2.imread(path).std() > 1 for path in paths) and len(paths) == 2
-    assert equals_first_image(tiny_shapes, seen[0][0])
+    assert equals_first_image(tiny_shapes, seen[0][0][0])
 
 
 @pytest.mark.parametrize('bgr_to_rgb', [True, False])

@@ -62,7 +62,8 @@ class ContrastiveView(BaseTransform):
 
     Added keys:
 
-    - ``img_view`` (np.ndarray): the view, shape and dtype of ``img``.
+    - ``img_view`` (np.ndarray): the view, shape and dtype of ``img``; None, without the others,
+      where ``prob`` leaves the image without one.
     - ``gt_view_valid`` (np.ndarray): (M,) bool, True for boxes that may be contrasted.
     - ``gt_bboxes_view``: the boxes in the view, type of ``gt_bboxes``; only with ``transforms``.
     - ``gt_view_same_class`` (np.ndarray): (M,) bool, True for boxes filled with another object;
@@ -86,6 +87,8 @@ class ContrastiveView(BaseTransform):
         soft_edges (float): Width, inside the box, over which its new content fades into what lies
             beneath: below 1 a share of each side (at most 0.5), from 1 on pixels (at most half of
             the side). Defaults to 0, hard edges.
+        prob (float): The probability, above 0, that an image gets a view at all; what becomes of
+            the others is said by ``RegionContrast(key_source=...)``. The bank does not see them.
 
     Examples:
         >>> train_pipeline = [
@@ -114,6 +117,7 @@ class ContrastiveView(BaseTransform):
         bank: Optional[dict] = None,
         fit: str = 'stretch',
         soft_edges: float = 0.0,
+        prob: float = 1.0,
     ) -> None:
         if len(zoom_range) != 2 or not 1 <= zoom_range[0] <= zoom_range[1] < float('inf'):
             raise ValueError(
@@ -142,6 +146,12 @@ class ContrastiveView(BaseTransform):
                 f'soft_edges={soft_edges} given, a share of the side from 0 to 0.5 or a number of '
                 'pixels from 1 on expected.'
             )
+        if not 0 < prob <= 1:
+            raise ValueError(
+                f'prob={prob} given, a probability above 0 and up to 1 expected: to make no views '
+                'leave out ContrastiveView, and put PackDetInputs in place of '
+                'PackContrastiveInputs.'
+            )
         self.zoom_range = tuple(zoom_range)
         self.min_size = min_size
         self.max_overwritten = max_overwritten
@@ -157,6 +167,7 @@ class ContrastiveView(BaseTransform):
         self.bank = None if fill == 'zoom' else ObjectBank(**(bank or {}))
         self.fit = fit
         self.soft_edges = soft_edges
+        self.prob = prob
         self._visits: Dict[int, Tuple[int, int]] = {}
 
     @classmethod
@@ -194,6 +205,9 @@ class ContrastiveView(BaseTransform):
                     f'{sorted(results)}); put it after {source} in the pipeline.'
                 )
         rng = self._rng(results)
+        if self.prob < 1 and rng.random() >= self.prob:
+            results['img_view'] = None
+            return results
         img, boxes = results['img'], results['gt_bboxes']
         array = boxes.numpy() if isinstance(boxes, BaseBoxes) else np.asarray(boxes)
         array = array.reshape(-1, 4)
@@ -355,7 +369,7 @@ class ContrastiveView(BaseTransform):
             f'{self.__class__.__name__}(zoom_range={self.zoom_range}, min_size={self.min_size}, '
             f'max_overwritten={self.max_overwritten}, transforms={self.transforms}, '
             f'fill={self.fill!r}, same_class_prob={self.same_class_prob}, bank={self.bank}, '
-            f'fit={self.fit!r}, soft_edges={self.soft_edges})'
+            f'fit={self.fit!r}, soft_edges={self.soft_edges}, prob={self.prob})'
         )
 
 

@@ -11,8 +11,10 @@ from mmdet.structures.bbox import BaseBoxes
 class PackContrastiveInputs(PackDetInputs):
     """``PackDetInputs`` with both views of the image in ``inputs``.
 
-    ``inputs`` gets the shape (2, C, H, W): the image, then its view. ``data_samples`` is
-    MMDetection's :class:`DetDataSample`, whose ``gt_instances`` carry in addition
+    ``inputs`` gets the shape (2, C, H, W): the image, then its view; or (C, H, W) where
+    ``ContrastiveView(prob=...)`` made none. ``data_samples`` is MMDetection's
+    :class:`DetDataSample` with the metainfo ``view=0``, whose ``gt_instances`` carry in addition,
+    where there is a view,
 
     - ``view_valid`` (Tensor): (M,) bool, True for boxes that may be contrasted;
     - ``view_bboxes``: the boxes in the view, only where the view moved them.
@@ -29,7 +31,8 @@ class PackContrastiveInputs(PackDetInputs):
                 ``gt_view_valid``.
 
         Returns:
-            dict: ``inputs`` (2, C, H, W) of the image's dtype, and ``data_samples``.
+            dict: ``inputs`` (2, C, H, W) or (C, H, W) of the image's dtype, and
+            ``data_samples``.
 
         Raises:
             KeyError: If the results hold no view.
@@ -40,6 +43,10 @@ class PackContrastiveInputs(PackDetInputs):
                 "PackContrastiveInputs found no 'img_view' in the results; put ContrastiveView "
                 'before it, or use PackDetInputs.'
             )
+        if results['img_view'] is None:
+            packed = super().transform(results)
+            packed['data_samples'].set_metainfo(dict(view=0))
+            return packed
         if results['img_view'].shape != results['img'].shape:
             raise ValueError(
                 f'PackContrastiveInputs got an image of shape {results["img"].shape} and a view '
@@ -59,6 +66,7 @@ class PackContrastiveInputs(PackDetInputs):
         flags = results.get('gt_ignore_flags')
         ignored = np.zeros(len(valid), dtype=bool) if flags is None else np.asarray(flags) == 1
         sample = packed['data_samples']
+        sample.set_metainfo(dict(view=0))
         sample.gt_instances.view_valid = torch.from_numpy(valid[~ignored])
         if 'gt_bboxes_view' in results:
             for instances, chosen in (

@@ -3,9 +3,10 @@
 from typing import Optional
 
 from ..losses import PairCriterion
+from .pairs import COLLECTORS
 
 CHOICES = dict(
-    key_source=('view', 'image'),
+    key_source=tuple(COLLECTORS),
     assign=('all', 'scale'),
     scope=('image', 'batch', 'all_ranks'),
     background=('never', 'when_needed', 'always'),
@@ -65,10 +66,10 @@ def check_options(
             "RegionContrast got pair_weights='iou' without box_jitter: the boxes are the ground "
             'truth and all weights 1. Set contrast.box_jitter, e.g. to 0.1.'
         )
-    if key_source == 'image' and box_jitter == 0 and sampler is None:
+    if key_source != 'view' and box_jitter == 0 and sampler is None:
         raise ValueError(
-            "RegionContrast got key_source='image' without box_jitter: an object's two regions "
-            'would be one and the same. Set contrast.box_jitter, e.g. to 0.1.'
+            f'RegionContrast got key_source={key_source!r} without box_jitter: in one image an '
+            "object's two regions would be one and the same. Set contrast.box_jitter, e.g. to 0.1."
         )
     if sampler is None:
         return

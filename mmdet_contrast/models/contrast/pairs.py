@@ -1,6 +1,6 @@
 """Which boxes are compared with which."""
 
-from typing import List, NamedTuple, Sequence, Tuple
+from typing import Callable, Dict, List, NamedTuple, Sequence, Tuple
 
 import torch
 from mmdet.structures import DetDataSample
@@ -91,6 +91,43 @@ def collect_own_pairs(batch_data_samples: Sequence[DetDataSample], device: torch
         labels.append(sample.gt_instances.labels[shown])
     joined = torch.cat(rois)
     return Pairs(joined, joined, torch.cat(labels))
+
+
+def collect_pairs_or_own(
+    batch_data_samples: Sequence[DetDataSample], device: torch.device
+) -> Pairs:
+    """Pair boxes with those of the view where their image has one, else with themselves.
+
+    Args:
+        batch_data_samples (Sequence[DetDataSample]): The B samples of the batch, originals first;
+            see :func:`collect_pairs` for the views. An image has one if a view names it in
+            ``view_of``, or a canvas holds one of its boxes.
+        device (torch.device): Of the result where there is no sample.
+
+    Returns:
+        Pairs: M pairs, those of views first, as of :func:`collect_pairs`, then those of
+        :func:`collect_own_pairs` for the images without; M may be 0.
+    """
+    seen = set()
+    for sample in batch_data_samples:
+        if sample.metainfo.get('canvas', False):
+            seen.update(sample.gt_instances.source_image.tolist())
+        elif sample.metainfo.get('view', 0):
+            seen.add(sample.view_of)
+    originals = [s for s in batch_data_samples if not s.metainfo.get('view', 0)]
+    own = collect_own_pairs(originals, device)
+    alone = [position not in seen for position in own.query_rois[:, 0].tolist()]
+    chosen = torch.tensor(alone, dtype=torch.bool, device=own.labels.device)
+    pairs = collect_pairs(batch_data_samples, device)
+    return Pairs(*(torch.cat((a, b[chosen])) for a, b in zip(pairs, own)))
+
+
+# How pairs are found for each ``RegionContrast(key_source=...)``.
+COLLECTORS: Dict[str, Callable[[Sequence[DetDataSample], torch.device], Pairs]] = {
+    'view': collect_pairs,
+    'image': collect_own_pairs,
+    'view_or_image': collect_pairs_or_own,
+}
 
 
 def _with_position(boxes: Tensor, position: int) -> Tensor:

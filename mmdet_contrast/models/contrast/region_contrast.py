@@ -16,7 +16,7 @@ from .background import occupied_boxes, sample_background_boxes
 from .contrast_options import check_negatives, check_options
 from .gather import gather_pairs, gather_rows
 from .pair_weights import area_weights, iou_weights, jitter_rois
-from .pairs import Pairs, collect_own_pairs, collect_pairs
+from .pairs import COLLECTORS, Pairs
 from .region_embedder import RegionEmbedder
 
 
@@ -84,7 +84,8 @@ class RegionContrast(RegionEmbedder):
             relative to the mean, from 0.1 to 10; None: each the same.
         key_source (str): Where an object's second embedding comes from: the second ``'view'``, or
             the same ``'image'``: its box is moved by ``box_jitter`` twice, each time by itself, and
-            pooled from the same features. That needs no view, and costs no second pass.
+            pooled from the same features, at no second pass; or, with ``'view_or_image'``, the view
+            where its image has one (``ContrastiveView(prob=...)``), the image where it has none.
         init_cfg (dict, optional): Initialisation.
 
     Examples:
@@ -242,8 +243,7 @@ class RegionContrast(RegionEmbedder):
         self, feats: Sequence[Tensor], batch_data_samples: List[DetDataSample]
     ) -> List[_Rows]:
         """Embed the boxes; return what each level compares."""
-        collect = collect_pairs if self.key_source == 'view' else collect_own_pairs
-        pairs = collect(batch_data_samples, feats[0].device)
+        pairs = COLLECTORS[self.key_source](batch_data_samples, feats[0].device)
         level = self.assign_levels(pairs.query_rois)
         pooled = [
             jitter_rois(rois, self.box_jitter, batch_data_samples)

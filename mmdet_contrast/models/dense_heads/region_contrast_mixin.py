@@ -79,15 +79,17 @@ class RegionContrastMixin:
                 'remove model.data_preprocessor.canvas.'
             )
         has_view = number < len(batch_data_samples) or canvas
-        wants_view = self.contrast.key_source == 'view'
-        if has_view and not wants_view:
+        if has_view and self.contrast.key_source == 'image':
             raise RuntimeError(
                 f"{type(self).__name__} got contrast.key_source='image' and second views, which "
                 'nothing would be compared with: remove ContrastiveView from the train_pipeline '
                 'and put PackDetInputs in place of PackContrastiveInputs, or set '
                 "contrast.key_source='view'."
             )
-        if not has_view and wants_view and self.contrast.criterion.loss_weight != 0:
+        wants_view = self.contrast.key_source == 'view' and self.contrast.criterion.loss_weight != 0
+        # with ContrastiveView(prob) a batch may by chance have none; PackContrastiveInputs says so
+        may_have_view = any('view' in s.metainfo for s in batch_data_samples)
+        if wants_view and not may_have_view:
             raise RuntimeError(
                 f'{type(self).__name__} got {number} images and no second view: put '
                 'ContrastiveView and PackContrastiveInputs at the end of the train_pipeline and '

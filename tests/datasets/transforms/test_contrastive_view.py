@@ -231,6 +231,27 @@ def test_seed_outside_a_data_set():
     assert not np.array_equal(views[0], views[2])
 
 
+def test_probability_of_a_view():
+    made = []
+    for epoch in range(5):
+        ContrastiveView.set_epoch(epoch)
+        transform = ContrastiveView(prob=0.3)
+        for index in range(80):
+            results = dict(make_results([[10.0, 10, 60, 70]]), sample_idx=index)
+            made.append(transform(results)['img_view'] is not None)
+            # nothing else is said of a view that is not there
+            assert ('gt_view_valid' in results) is made[-1]
+    ContrastiveView.set_epoch(0)
+    # five standard deviations of 400 draws
+    assert abs(np.mean(made) - 0.3) < 5 * (0.3 * 0.7 / 400) ** 0.5
+    by_epoch = np.reshape(made, (5, 80))
+    assert by_epoch.any(axis=0).mean() > 0.5 and not (by_epoch == by_epoch[0]).all()
+    again = ContrastiveView(prob=0.3)
+    for index in range(80):
+        results = dict(make_results([[10.0, 10, 60, 70]]), sample_idx=index)
+        assert (again(results)['img_view'] is not None) == by_epoch[0, index]
+
+
 def test_view_transforms_leave_the_global_state_alone():
     results = make_results([[10, 20, 50, 60]])
     results['sample_idx'] = 0
@@ -267,6 +288,8 @@ def test_nothing_outside_of_the_boxes_ever_changes(boxes):
         (dict(zoom_range=(3, 2)), 'zoom_range'),
         (dict(min_size=0), 'min_size'),
         (dict(max_overwritten=1.5), 'max_overwritten'),
+        (dict(prob=0), 'prob=0 given, .* leave out ContrastiveView'),
+        (dict(prob=1.1), 'prob=1.1 given'),
     ],
 )
 def test_wrong_settings(kwargs, message):

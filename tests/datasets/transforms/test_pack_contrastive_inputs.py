@@ -62,3 +62,14 @@ def test_refuses_results_without_a_fitting_view():
     results['gt_bboxes'] = results['gt_bboxes'][:2]
     with pytest.raises(ValueError, match='drops boxes'):
         PackContrastiveInputs()(results)
+
+
+def test_an_image_without_a_view_is_packed_alone():
+    results = make_results(ignored=(True, False, False))
+    results['img_view'] = None
+    packed = PackContrastiveInputs()(results)
+    assert packed['inputs'].shape == (3, 80, 100) and packed['inputs'].dtype == torch.uint8
+    sample = packed['data_samples']
+    assert sample.gt_instances.labels.tolist() == [0, 1] and 'view_valid' not in sample.gt_instances
+    # tells that the pipeline makes views, even where a whole batch has none
+    assert sample.metainfo['view'] == 0

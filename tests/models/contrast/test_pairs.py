@@ -4,7 +4,11 @@ from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
 
 from mmdet_contrast.models.contrast import RegionContrast
-from mmdet_contrast.models.contrast.pairs import collect_own_pairs, collect_pairs
+from mmdet_contrast.models.contrast.pairs import (
+    collect_own_pairs,
+    collect_pairs,
+    collect_pairs_or_own,
+)
 
 SIZE = (128, 160)
 
@@ -117,3 +121,37 @@ def test_boxes_paired_with_themselves():
     assert pairs.query_rois[:, 0].tolist() == [0, 2]
     assert pairs.labels[1] == batch[2].gt_instances.labels[2]
     assert collect_own_pairs([], torch.device('cpu')).query_rois.shape == (0, 5)
+
+
+def test_boxes_paired_with_the_view_or_themselves():
+    batch = [make_original(2, 0), make_original(3, 1), make_original(0, 2), make_original(1, 3)]
+    batch[1].gt_instances.view_valid = torch.tensor([True, False, True])
+    batch += [make_view(batch[1], 1), make_view(batch[2], 2)]
+    batch[4].gt_instances.bboxes = batch[4].gt_instances.bboxes + 5
+    pairs = collect_pairs_or_own(batch, torch.device('cpu'))
+    # what the view leaves out is left out, though its image is there
+    assert pairs.query_rois[:, 0].tolist() == [1, 1, 0, 0, 3]
+    assert pairs.key_rois[:, 0].tolist() == [4, 4, 0, 0, 3]
+    moved = (pairs.key_rois - pairs.query_rois)[:, 1:]
+    assert torch.equal(moved.round(), torch.tensor([5.0, 5, 0, 0, 0])[:, None].expand(5, 4))
+    labels = [batch[1].gt_instances.labels[[0, 2]], *(batch[i].gt_instances.labels for i in (0, 3))]
+    assert torch.equal(pairs.labels, torch.cat(labels))
+
+
+def test_boxes_paired_with_a_canvas_or_themselves():
+    batch = [make_original(2, 0), make_original(2, 1)]
+    batch.append(make_canvas([[0, 0, 8, 8]], batch[1].gt_instances.labels[1:], [1], [1]))
+    pairs = collect_pairs_or_own(batch, torch.device('cpu'))
+    assert pairs.query_rois[:, 0].tolist() == [1, 0, 0]
+    assert pairs.key_rois[:, 0].tolist() == [2, 0, 0]
+
+
+@pytest.mark.parametrize('views', [True, False])
+def test_with_views_of_all_or_of_none_it_is_one_of_the_two(views):
+    batch = [make_original(2, 0), make_original(0, 1), make_original(3, 2)]
+    batch += [make_view(sample, i) for i, sample in enumerate(batch)] * views
+    pairs = collect_pairs_or_own(batch, torch.device('cpu'))
+    expected = (collect_pairs if views else collect_own_pairs)(batch, torch.device('cpu'))
+    assert len(pairs.labels) == 5
+    assert all(torch.equal(a, b) for a, b in zip(pairs, expected))
+    assert collect_pairs_or_own([], torch.device('cpu')).query_rois.shape == (0, 5)

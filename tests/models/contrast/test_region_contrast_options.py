@@ -432,6 +432,19 @@ class TestKeysOfTheSameImage:
             if theirs is not None:
                 torch.testing.assert_close(mine, theirs)
 
+    @pytest.mark.parametrize('seen', [0, 1, 2, 3])
+    def test_or_of_the_view_where_there_is_one(self, seen):
+        counts, kwargs = (3, 2, 4), dict(box_jitter=0.2, projector=MLP)
+        batch = make_samples(counts)
+        module, feats = build(key_source='image', **kwargs), make_feats(3)
+        expected = values(module, feats, batch[:3])
+        # views that are their images, of the first so many
+        shown = [torch.cat((f, f[:seen])) for f in feats]
+        losses = values(build(key_source='view_or_image', **kwargs), shown, batch[: 3 + seen])
+        for name, value in expected.items():
+            assert value > 0
+            torch.testing.assert_close(losses[name], value)
+
     def test_the_two_regions_differ(self):
         criterion = dict(type='SimSiamLoss', in_channels=5, hidden_channels=4)
         module = build(key_source='image', box_jitter=0.2, projector=MLP, criterion=criterion)
@@ -448,6 +461,8 @@ class TestKeysOfTheSameImage:
             ValueError, match="key_source='image' without box_jitter: .* e.g. to 0.1"
         ):
             build(key_source='image')
+        with pytest.raises(ValueError, match="key_source='view_or_image' without box_jitter"):
+            build(key_source='view_or_image')
         with pytest.raises(ValueError, match="key_source='self', one of"):
             build(key_source='self')
         with pytest.raises(ValueError, match="sampler together with key_source='image'"):

@@ -46,7 +46,7 @@ def build(cfg):
     return model
 
 
-def one_batch(model, counts=(2, 3), views=True, size=96):
+def one_batch(model, counts=(2, 3), views=True, size=96, viewed=None):
     torch.manual_seed(3)
     data = demo_mm_inputs(
         len(counts),
@@ -55,8 +55,8 @@ def one_batch(model, counts=(2, 3), views=True, size=96):
         num_items=list(counts),
         use_box_type=True,
     )
-    if views:
-        data['inputs'] = [torch.stack((x, x.flip(0))) for x in data['inputs']]
+    for i in (range(len(counts)) if viewed is None else viewed) if views else ():
+        data['inputs'][i] = torch.stack((data['inputs'][i], data['inputs'][i].flip(0)))
     return model.data_preprocessor(data, training=True)
 
 
@@ -143,6 +143,24 @@ def test_without_a_view_from_keys_of_the_same_image(head):
         assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), name
     with pytest.raises(RuntimeError, match='remove ContrastiveView from the train_pipeline'):
         losses_of(model, one_batch(model))
+
+
+@pytest.mark.parametrize('source', ['view', 'view_or_image'])
+@pytest.mark.parametrize('viewed', [(0,), ()])
+def test_views_for_some_images_or_by_chance_for_none(source, viewed):
+    cfg = load('retina_contrast_shapes.py')
+    cfg.model.bbox_head.contrast.update(key_source=source, box_jitter=0.1)
+    model = build(cfg)
+    data = one_batch(model, viewed=viewed)
+    assert len(data['inputs']) == 2 + len(viewed)
+    for sample in data['data_samples'][:2]:
+        sample.set_metainfo(dict(view=0))  # as PackContrastiveInputs does
+    losses = losses_of(model, data)
+    contrasted = source == 'view_or_image' or len(viewed) > 0
+    assert all((losses[f'loss_contrast_p{i}'] > 0) == contrasted for i in range(3, 8))
+    model.parse_losses(losses)[0].backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), name
 
 
 @pytest.mark.parametrize('head', HEADS)
