@@ -206,9 +206,13 @@ def tiny_run(cfg, root, work_dir, epochs=1):
     return runner
 
 
-@pytest.mark.parametrize('head', ['retina', 'gfl'])
-def test_training_logs_every_level(head, tiny_shapes, tmp_path):
-    runner = tiny_run(contrastive_config(head), tiny_shapes, tmp_path)
+@pytest.mark.parametrize('head, prob', [('retina', 1.0), ('gfl', 0.3)])
+def test_training_logs_every_level(head, prob, tiny_shapes, tmp_path):
+    cfg = contrastive_config(head)
+    if prob < 1:
+        cfg.model.bbox_head.contrast.update(key_source='view_or_image', box_jitter=0.1)
+        cfg.train_dataloader.dataset.pipeline[4].prob = prob
+    runner = tiny_run(cfg, tiny_shapes, tmp_path)
     lines = [json.loads(line) for line in open(next(tmp_path.glob('*/vis_data/scalars.json')))]
     logged = [line for line in lines if 'loss' in line]
     names = ['loss_cls', 'loss_bbox', *(f'loss_contrast_p{i}' for i in range(3, 8))]
