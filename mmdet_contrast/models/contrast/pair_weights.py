@@ -8,8 +8,6 @@ from mmdet.structures.bbox import bbox_overlaps
 from mmdet.utils import reduce_mean
 from torch import Tensor
 
-from .pairs import Pairs
-
 # An object counts no less and no more than this, however far from the mean its area is.
 AREA_RANGE = (0.1, 10.0)
 
@@ -43,29 +41,6 @@ def jitter_rois(rois: Tensor, share: float, batch_data_samples: List[DetDataSamp
     limits = rois.new_tensor(shapes).flip(1)[rois[:, 0].long()].repeat(1, 2)
     moved = torch.minimum(moved.clamp(min=0), limits)
     return torch.cat((rois[:, :1], moved), dim=1)
-
-
-def jitter_pairs(
-    pairs: Pairs, share: float, batch_data_samples: List[DetDataSample], own_only: bool = False
-) -> List[Tensor]:
-    """Move the boxes of pairs at random, the two of a pair each by itself.
-
-    Args:
-        pairs (Pairs): M pairs.
-        share (float): See :func:`jitter_rois`.
-        batch_data_samples (list[DetDataSample]): The samples of the batch.
-        own_only (bool): Whether only pairs within one image are moved, whose regions would be the
-            same otherwise; those of an image and its view differ as they are.
-
-    Returns:
-        list[Tensor]: (M, 5) regions of the queries and of the keys.
-    """
-    rois = (pairs.query_rois, pairs.key_rois)
-    moved = [jitter_rois(side, share, batch_data_samples) for side in rois]
-    if own_only:
-        own = pairs.query_rois[:, :1] == pairs.key_rois[:, :1]
-        moved = [torch.where(own, new, old) for new, old in zip(moved, rois)]
-    return moved
 
 
 def iou_weights(boxes: Tensor, jittered_query: Tensor, key_boxes: Tensor, jittered_key: Tensor):

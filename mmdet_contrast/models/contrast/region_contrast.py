@@ -15,7 +15,7 @@ from ..losses import PairCriterion
 from .background import occupied_boxes, sample_background_boxes
 from .contrast_options import check_negatives, check_options
 from .gather import gather_pairs, gather_rows
-from .pair_weights import area_weights, iou_weights, jitter_pairs
+from .pair_weights import area_weights, iou_weights, jitter_rois
 from .pairs import COLLECTORS, Pairs
 from .region_embedder import RegionEmbedder
 
@@ -78,8 +78,7 @@ class RegionContrast(RegionEmbedder):
             channels are filled in. It is filled after the loss, in training mode only.
         num_classes (int, optional): Classes, for the queue; the heads fill it in.
         box_jitter (float): Share of the side, below 0.5, by which the corners of boxes are moved
-            at random before pooling, in each view by itself, see :func:`jitter_rois`; with
-            ``key_source='view_or_image'`` only those of objects compared in one image.
+            at random before pooling, in each view by itself, see :func:`jitter_rois`.
         pair_weights (str, optional): How much a pair counts: ``'iou'``: the product of the IoU of
             its two jittered boxes with the ground truth; ``'area'``: its area in the original
             relative to the mean, from 0.1 to 10; None: each the same.
@@ -246,8 +245,10 @@ class RegionContrast(RegionEmbedder):
         """Embed the boxes; return what each level compares."""
         pairs = COLLECTORS[self.key_source](batch_data_samples, feats[0].device)
         level = self.assign_levels(pairs.query_rois)
-        own_only = self.key_source == 'view_or_image'
-        pooled = jitter_pairs(pairs, self.box_jitter, batch_data_samples, own_only)
+        pooled = [
+            jitter_rois(rois, self.box_jitter, batch_data_samples)
+            for rois in (pairs.query_rois, pairs.key_rois)
+        ]
         weights = self._weigh(pairs, *pooled)
         count = len(level)
         embeddings = self.embed(feats, torch.cat(pooled), level.repeat(2))
