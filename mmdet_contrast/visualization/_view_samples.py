@@ -93,9 +93,12 @@ def key_source(cfg: Config) -> str:
         str: ``key_source`` of its ``RegionContrast``; the default where it has none.
     """
     model = cfg.get('model') or {}
-    head = (model.get('student') or model).get('bbox_head')
-    contrast = (head.get('contrast') if isinstance(head, dict) else None) or {}
-    return contrast.get('key_source', 'view')
+    for part in (model, model.get('student'), model.get('detector')):
+        # either may be given by its path
+        head = part.get('bbox_head') if isinstance(part, dict) else None
+        if isinstance(head, dict) and head.get('contrast'):
+            return head['contrast'].get('key_source', 'view')
+    return 'view'
 
 
 def find_view(node: Any) -> Optional[dict]:

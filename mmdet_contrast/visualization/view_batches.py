@@ -72,6 +72,7 @@ def draw_view_batch(
     shown = {source for rows, view in zip(sources, is_view) if view for source in rows}
     if own_pairs:
         viewed = {image for image, _ in shown}
+        viewed |= {i for i, sample in enumerate(data_samples) if sample.get('has_view', False)}
         shown |= {(image, row) for image, row in valid if image not in viewed}
     numbers = {source: number for number, source in enumerate(sorted(valid))}
     panels = []

@@ -82,15 +82,7 @@ def collect_own_pairs(batch_data_samples: Sequence[DetDataSample], device: torch
     Returns:
         Pairs: M pairs, whose ``query_rois`` and ``key_rois`` are the same; M may be 0.
     """
-    rois = [torch.zeros((0, 5), device=device)]
-    labels = [torch.zeros(0, dtype=torch.long, device=device)]
-    for position, sample in enumerate(batch_data_samples):
-        own = _rois(sample.gt_instances, position)
-        shown = (own[:, 3:] > own[:, 1:3]).all(dim=1)
-        rois.append(own[shown])
-        labels.append(sample.gt_instances.labels[shown])
-    joined = torch.cat(rois)
-    return Pairs(joined, joined, torch.cat(labels))
+    return _own_pairs(batch_data_samples, range(len(batch_data_samples)), device)
 
 
 def collect_pairs_or_own(
@@ -98,28 +90,45 @@ def collect_pairs_or_own(
 ) -> Pairs:
     """Pair boxes with those of the view where their image has one, else with themselves.
 
+    An image has a view where its metainfo ``has_view`` says so, as that of
+    ``ContrastiveDataPreprocessor`` does, or where the ``view_of`` of a view names it. What its view
+    leaves out (``view_valid``, no room on a canvas) takes no part.
+
     Args:
         batch_data_samples (Sequence[DetDataSample]): The B samples of the batch, originals first;
-            see :func:`collect_pairs` for the views. An image has one if a view names it in
-            ``view_of``, or a canvas holds one of its boxes.
+            see :func:`collect_pairs` for the views.
         device (torch.device): Of the result where there is no sample.
 
     Returns:
         Pairs: M pairs, those of views first, as of :func:`collect_pairs`, then those of
         :func:`collect_own_pairs` for the images without; M may be 0.
     """
-    seen = set()
-    for sample in batch_data_samples:
-        if sample.metainfo.get('canvas', False):
-            seen.update(sample.gt_instances.source_image.tolist())
-        elif sample.metainfo.get('view', 0):
-            seen.add(sample.view_of)
-    originals = [s for s in batch_data_samples if not s.metainfo.get('view', 0)]
-    own = collect_own_pairs(originals, device)
-    alone = [position not in seen for position in own.query_rois[:, 0].tolist()]
-    chosen = torch.tensor(alone, dtype=torch.bool, device=own.labels.device)
+    named = {s.view_of for s in batch_data_samples if 'view_of' in s.metainfo}
+    alone = [
+        position
+        for position, sample in enumerate(batch_data_samples)
+        if not (
+            sample.metainfo.get('view', 0) or sample.metainfo.get('has_view', position in named)
+        )
+    ]
     pairs = collect_pairs(batch_data_samples, device)
-    return Pairs(*(torch.cat((a, b[chosen])) for a, b in zip(pairs, own)))
+    own = _own_pairs(batch_data_samples, alone, device)
+    return Pairs(*(torch.cat(both) for both in zip(pairs, own)))
+
+
+def _own_pairs(
+    samples: Sequence[DetDataSample], positions: Sequence[int], device: torch.device
+) -> Pairs:
+    """Return the pairs of :func:`collect_own_pairs` for the samples at these positions."""
+    rois = [torch.zeros((0, 5), device=device)]
+    labels = [torch.zeros(0, dtype=torch.long, device=device)]
+    for position in positions:
+        own = _rois(samples[position].gt_instances, position)
+        shown = (own[:, 3:] > own[:, 1:3]).all(dim=1)
+        rois.append(own[shown])
+        labels.append(samples[position].gt_instances.labels[shown])
+    joined = torch.cat(rois)
+    return Pairs(joined, joined, torch.cat(labels))
 
 
 # How pairs are found for each ``RegionContrast(key_source=...)``.

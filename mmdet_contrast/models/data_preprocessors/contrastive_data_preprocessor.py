@@ -18,10 +18,10 @@ class ContrastiveDataPreprocessor(DetDataPreprocessor):
 
     N inputs of shape (2, C, H, W) become a batch of 2N: the N originals, then their N views, with
     one padding and one normalisation for all. Every data sample is told what it is through its
-    metainfo: ``view`` (0 for an original, 1 for a view) and, for a view, ``view_of``, the
-    position of its original in the batch. The boxes of a view sample are those of the view. An
-    input of shape (C, H, W) has no view; batches may mix both kinds, and a batch without any view
-    (validation, test) is handled exactly as by ``DetDataPreprocessor``.
+    metainfo: ``view`` (0 for an original, 1 for a view); for an original ``has_view`` (bool); for a
+    view ``view_of``, the position of its original in the batch. The boxes of a view sample are
+    those of the view. An input of shape (C, H, W) has no view; batches may mix both kinds, and a
+    batch without any view (validation, test) is handled exactly as by ``DetDataPreprocessor``.
 
     With ``canvas`` the batch is one of N + K: instead of whole views, the objects alone are cut
     out of them and packed into K pictures of the batch's size, see :class:`ViewCanvas`. A box is
@@ -83,7 +83,7 @@ class ContrastiveDataPreprocessor(DetDataPreprocessor):
         """Return the originals and the view of each."""
         originals, views = [], []
         for image, sample in zip(inputs, data_samples):
-            sample.set_metainfo(dict(view=0))
+            sample.set_metainfo(dict(view=0, has_view=image.dim() == 4))
             if image.dim() == 4 and len(image) != 2:
                 raise ValueError(
                     f'ContrastiveDataPreprocessor got an input of shape {tuple(image.shape)}; '

@@ -58,16 +58,16 @@ class RegionContrastMixin:
             x (tuple[Tensor]): Features (B, C, H_l, W_l) of each level; the N originals first,
                 then the views.
             batch_data_samples (list[DetDataSample]): B samples as laid out by
-                ``ContrastiveDataPreprocessor``: views, canvases of the views' objects, or, with
-                ``contrast.key_source='image'``, neither.
+                ``ContrastiveDataPreprocessor``: views of all or of some images, canvases of the
+                views' objects, or, with ``contrast.key_source='image'``, neither.
 
         Returns:
             dict[str, Tensor]: The head's losses and ``loss_contrast_p3`` ….
 
         Raises:
-            RuntimeError: If the batch holds no view though the contrastive loss needs one, holds
-                views though ``contrast.key_source='image'`` needs none, or holds canvases though
-                the detection losses are to see both views.
+            RuntimeError: If the pipeline makes no views though the contrastive loss needs them,
+                or makes some though ``contrast.key_source='image'`` needs none, or if the batch
+                holds canvases though the detection losses are to see both views.
         """
         number = sum(not s.metainfo.get('view', 0) for s in batch_data_samples)
         # a batch without objects needs no canvas
@@ -78,17 +78,18 @@ class RegionContrastMixin:
                 "on canvases, which are no images to detect in: set train_views='originals', or "
                 'remove model.data_preprocessor.canvas.'
             )
-        has_view = number < len(batch_data_samples) or canvas
-        if has_view and self.contrast.key_source == 'image':
+        # PackContrastiveInputs says so even where, with ContrastiveView(prob), a batch has none
+        may_have_view = canvas or any('view' in s.metainfo for s in batch_data_samples)
+        if may_have_view and self.contrast.key_source == 'image':
             raise RuntimeError(
                 f"{type(self).__name__} got contrast.key_source='image' and second views, which "
                 'nothing would be compared with: remove ContrastiveView from the train_pipeline '
                 'and put PackDetInputs in place of PackContrastiveInputs, or set '
-                "contrast.key_source='view'."
+                "contrast.key_source='view' (or 'view_or_image' where only some have a view)."
             )
-        wants_view = self.contrast.key_source == 'view' and self.contrast.criterion.loss_weight != 0
-        # with ContrastiveView(prob) a batch may by chance have none; PackContrastiveInputs says so
-        may_have_view = any('view' in s.metainfo for s in batch_data_samples)
+        wants_view = (
+            self.contrast.key_source != 'image' and self.contrast.criterion.loss_weight != 0
+        )
         if wants_view and not may_have_view:
             raise RuntimeError(
                 f'{type(self).__name__} got {number} images and no second view: put '

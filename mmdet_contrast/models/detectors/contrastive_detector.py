@@ -24,10 +24,10 @@ class ContrastiveDetector(SingleStageDetector):
     ``ContrastiveYOLOv8Detector``. The views are those of ``ContrastiveDataPreprocessor``, whole or
     on canvases.
 
-    Without gradient a view costs one forward pass, about a third of what it costs with gradient;
-    its embeddings are then fixed targets for backbone and neck, as the keys of MoCo (arXiv
-    1911.05722) and BYOL (arXiv 2006.07733) are. The projector still learns from both sides;
-    ``contrast.detach_keys`` ends that, too.
+    Without gradient a view costs one forward pass and no backward pass; its embeddings are then
+    fixed targets for backbone and neck, as the keys of MoCo (arXiv 1911.05722) and BYOL (arXiv
+    2006.07733) are. The projector still learns from both sides; ``contrast.detach_keys`` ends that,
+    too.
 
     Args:
         *args: As in ``SingleStageDetector``.

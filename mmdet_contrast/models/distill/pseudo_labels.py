@@ -52,11 +52,13 @@ class PseudoLabels:
                 'pseudo_labels need a teacher with a dense bbox_head, which '
                 f'{type(teacher).__name__} has not: set pseudo_labels=None.'
             )
-        if hasattr(getattr(student, 'bbox_head', None), 'contrast'):
+        contrast = getattr(getattr(student, 'bbox_head', None), 'contrast', None)
+        if contrast is not None and contrast.key_source != 'image':
             raise ValueError(
                 f'pseudo_labels got a student with {type(student.bbox_head).__name__}, which pairs '
                 'the boxes of two views by their rows, and labels that are added to each would '
-                'move them: set pseudo_labels=None, or take the head without contrast.'
+                "move them: set pseudo_labels=None, or contrast.key_source='image' and no view, or "
+                'take the head without contrast.'
             )
 
     def detect(

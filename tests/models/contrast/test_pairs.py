@@ -139,11 +139,14 @@ def test_boxes_paired_with_the_view_or_themselves():
 
 
 def test_boxes_paired_with_a_canvas_or_themselves():
-    batch = [make_original(2, 0), make_original(2, 1)]
+    batch = [make_original(2, 0), make_original(2, 1), make_original(3, 2)]
+    for sample, has_view in zip(batch, (True, True, False)):
+        sample.set_metainfo(dict(has_view=has_view))
     batch.append(make_canvas([[0, 0, 8, 8]], batch[1].gt_instances.labels[1:], [1], [1]))
     pairs = collect_pairs_or_own(batch, torch.device('cpu'))
-    assert pairs.query_rois[:, 0].tolist() == [1, 0, 0]
-    assert pairs.key_rois[:, 0].tolist() == [2, 0, 0]
+    # the first has a view, none of whose boxes found room
+    assert pairs.query_rois[:, 0].tolist() == [1, 2, 2, 2]
+    assert pairs.key_rois[:, 0].tolist() == [3, 2, 2, 2]
 
 
 @pytest.mark.parametrize('views', [True, False])

@@ -33,7 +33,7 @@ def detector(base='retina_contrast_shapes.py', **options):
     return build(cfg)
 
 
-def one_batch(model, counts=(3, 2, 4, 3), views=True, size=96):
+def one_batch(model, counts=(3, 2, 4, 3), views=True, size=96, viewed=None):
     torch.manual_seed(3)
     data = demo_mm_inputs(
         len(counts),
@@ -42,8 +42,8 @@ def one_batch(model, counts=(3, 2, 4, 3), views=True, size=96):
         num_items=list(counts),
         use_box_type=True,
     )
-    if views:
-        data['inputs'] = [torch.stack((x, x.flip(0))) for x in data['inputs']]
+    for i in (range(len(counts)) if viewed is None else viewed) if views else ():
+        data['inputs'][i] = torch.stack((data['inputs'][i], data['inputs'][i].flip(0)))
     return model.data_preprocessor(data, training=True)
 
 
@@ -124,10 +124,15 @@ def test_by_default_it_is_the_stock_detector_in_training_too():
     assert is_equal(statistics(model), statistics(stock))
 
 
+@pytest.mark.parametrize('viewed', [None, (0, 3)])
 @pytest.mark.parametrize('base', ['retina_contrast_shapes.py', 'retina_contrast_shapes_canvas.py'])
-def test_without_gradient_the_views_side_has_none(base):
+def test_without_gradient_the_views_side_has_none(base, viewed):
     model = detector(base, view_grad=False).eval()
-    data = one_batch(model)
+    if viewed is not None:
+        model.bbox_head.contrast.key_source = 'view_or_image'
+    data = one_batch(model, viewed=viewed)
+    has_view = [sample.has_view for sample in data['data_samples'][:4]]
+    assert has_view == [viewed is None or i in viewed for i in range(4)]
     seen = []
     extract = model.extract_feat
 
@@ -143,6 +148,7 @@ def test_without_gradient_the_views_side_has_none(base):
     # the value is that with gradient
     twin = detector(base).eval()
     twin.load_state_dict(model.state_dict())
+    twin.bbox_head.contrast.key_source = model.bbox_head.contrast.key_source
     torch.testing.assert_close(total, total_of(twin, data))
     # and the gradient is that of features of the views that are cut off
     total.backward()
