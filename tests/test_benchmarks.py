@@ -25,6 +25,7 @@ SCRIPTS = {
         "assign='scale'",
         'canvas, no gradient: ',
         'no view: ',
+        'some views, 3 x 3: ',
     ],
 }
 # Ten seconds to a minute each: many variants, a process for each row, a network of full size.
