@@ -9,6 +9,7 @@ from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple, Union
 
 import cv2
 import numpy as np
+from mmcv.transforms import BaseTransform
 from mmdet.apis import DetInferencer
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
@@ -39,6 +40,8 @@ from .stream_writers import (
 )
 
 __all__ = ['InferenceReport', 'infer']
+
+_Source = Union[str, int, 'os.PathLike[str]']
 
 
 @dataclass
@@ -79,9 +82,8 @@ class _Inferencer(DetInferencer):
     def load(self, path: str) -> np.ndarray:
         """Read an image as the test pipeline does; what is cut off is damaged, too."""
         image_size(path, verify=True)
-        loader = next(t for t in self.pipeline.transforms if hasattr(t, 'from_file'))
         try:
-            loaded = loader.from_file(dict(img_path=path))
+            loaded = self._file_loader()(dict(img_path=path))
         except (AssertionError, ValueError, cv2.error) as error:
             raise OSError((str(error).splitlines() or [type(error).__name__])[0]) from error
         if loaded is None:
@@ -93,11 +95,14 @@ class _Inferencer(DetInferencer):
     ) -> Iterator[Tuple[List[Frame], List[DetDataSample]]]:
         """Yield the frames of a source in batches, each with what the model finds."""
         waiting: deque = deque()
+        # the pipeline takes an array as it is: what its loader does to a file is missing
+        color_type = getattr(self._file_loader(), 'color_type', 'color')
+        grey = source.is_stream and color_type.startswith('grayscale')
 
         def images() -> Iterator[np.ndarray]:
             for frame in frames:
                 waiting.append(frame)
-                yield frame.image
+                yield cv2.cvtColor(frame.image, cv2.COLOR_BGR2GRAY) if grey else frame.image
 
         with closing(source.frames(self.load)) as frames:
             for _, data in self.preprocess(images(), batch_size=batch_size):
@@ -109,15 +114,20 @@ class _Inferencer(DetInferencer):
     ) -> List[np.ndarray]:
         """Draw detections: (H, W, 3) uint8 BGR pictures of the frames' sizes."""
         # an array that comes from the caller is taken for RGB
-        images = [f.image[..., ::-1].clip(0, 255).astype(np.uint8) for f in frames]
+        images = [_as_rgb(frame.image) for frame in frames]
         drawn = self.visualize(images, samples, return_vis=True, pred_score_thr=score_thr)
         return [np.ascontiguousarray(picture[..., ::-1]) for picture in drawn]
 
     def describe(self, samples: List[DetDataSample], score_thr: float) -> List[Detections]:
-        """Describe what was found as plain values, for each frame."""
+        """Describe the objects that were found as plain values, for each frame."""
         names = self.model.dataset_meta['classes']
         found = []
-        for result in self.postprocess(samples)['predictions']:
+        for sample in samples:
+            if 'pred_instances' not in sample:
+                # a panoptic model's segments have no scores: they are only drawn
+                found.append([])
+                continue
+            result = self.pred2dict(DetDataSample(pred_instances=sample.pred_instances))
             masks = result.get('masks')
             entries = []
             for i, score in enumerate(result['scores']):
@@ -129,6 +139,9 @@ class _Inferencer(DetInferencer):
                 entries.append(entry)
             found.append(entries)
         return found
+
+    def _file_loader(self) -> BaseTransform:
+        return next(t.from_file for t in self.pipeline.transforms if hasattr(t, 'from_file'))
 
     def _load_weights_to_model(
         self, model: nn.Module, checkpoint: Optional[dict], cfg: Config
@@ -151,7 +164,7 @@ class _Inferencer(DetInferencer):
 def infer(
     config: Union[str, 'os.PathLike[str]', Config],
     checkpoint: str,
-    source: Union[str, int, Sequence[Union[str, int]]],
+    source: Union[_Source, Sequence[_Source]],
     out_dir: str,
     score_thr: float = 0.3,
     batch_size: int = 1,
@@ -178,7 +191,7 @@ def infer(
         config (str | PathLike | Config): Config of a detector; a contrastive one and one of
             distillation (its student) are detectors like any other.
         checkpoint (str): Checkpoint file or URL.
-        source (str | int | Sequence): See :func:`find_sources`.
+        source (str | int | PathLike | Sequence): See :func:`find_sources`.
         out_dir (str): Folder to write to; made if absent.
         score_thr (float): Least score of what is drawn and written. Defaults to 0.3.
         batch_size (int): Pictures in a forward pass. Defaults to 1.
@@ -215,7 +228,7 @@ def infer(
         raise ValueError('neither drawing, JSON nor a window is wanted: nothing would be left.')
     if show and sys.platform == 'linux' and not {'DISPLAY', 'WAYLAND_DISPLAY'} & set(os.environ):
         raise ValueError('there is no display to show pictures on: leave out --show.')
-    given = [source] if isinstance(source, (str, int)) else list(source)
+    given = [source] if isinstance(source, (str, int, os.PathLike)) else list(source)
     check_checkpoint(checkpoint, 'checkpoint')
     cfg = load_config(config, cfg_options=cfg_options)
     sources = find_sources(given, recursive, every, max_frames)
@@ -238,6 +251,15 @@ def infer(
             with suppress(cv2.error):
                 cv2.destroyAllWindows()
     return report
+
+
+def _as_rgb(image: np.ndarray) -> np.ndarray:
+    """What was loaded, whatever its channels, as the (H, W, 3) uint8 that is drawn on."""
+    if image.ndim == 2:
+        image = image[..., None]
+    # grey levels become grey; beyond the three colours there may be an alpha channel
+    rgb = image[..., 2::-1] if image.shape[2] >= 3 else image[..., :1].repeat(3, axis=2)
+    return rgb.clip(0, 255).astype(np.uint8)
 
 
 def _build(cfg: Config, checkpoint: str, device: Optional[str]) -> _Inferencer:

@@ -5,7 +5,7 @@ import math
 import os
 import os.path as osp
 import time
-from typing import Callable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Callable, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 import cv2
 import mmcv
@@ -26,6 +26,9 @@ VIDEO_EXTENSIONS = (
     '.webm',
     '.wmv',
 )
+# These have a table of their frames. In the others FFmpeg knows no number of frames, and OpenCV
+# announces duration times rate, which is too much where the rate varies.
+_COUNTED = ('.avi', '.m4v', '.mov', '.mp4')
 _FRAME_RATE = 30.0  # of a camera or a video that names none
 # Some containers round the number of frames that they announce.
 _ANNOUNCED = 0.99
@@ -35,7 +38,8 @@ class Frame(NamedTuple):
     """A picture of a source.
 
     Attributes:
-        image (ndarray): (H, W, 3) BGR.
+        image (ndarray): (H, W, 3) BGR; of an image, what the test pipeline's loader gives, which
+            is (H, W) where it reads grey levels.
         name (str): Path below the folder that was given, or the stream's name.
         path (str): File, or ``'camera 0'``.
         index (int): Number in the stream, from 0; of an image 0.
@@ -124,6 +128,7 @@ class _Capture(FrameSource):
         self._every = every
         self._most = max_frames
         self._announced = 0
+        self._reached = self._longest = 0.0  # seconds: the last frame's time, the widest gap
         self._capture = None
 
     def open(self) -> None:
@@ -148,9 +153,13 @@ class _Capture(FrameSource):
                 'damaged.'
             )
         self._capture = capture
+        self._reached = self._longest = 0.0
         rate = capture.get(cv2.CAP_PROP_FPS)
-        self.rate = (rate if 0 < rate < 1000 else _FRAME_RATE) / self._every
-        announced = 0 if self.paced else capture.get(cv2.CAP_PROP_FRAME_COUNT)
+        believable = 0 < rate < 1000
+        self.rate = (rate if believable else _FRAME_RATE) / self._every
+        # a number of frames that comes from the rate is no better than the rate
+        counts = believable and not self.paced
+        announced = capture.get(cv2.CAP_PROP_FRAME_COUNT) if counts else 0
         if announced > 0:
             self._announced = int(announced)
             self.total = math.ceil(self._announced / self._every)
@@ -166,6 +175,7 @@ class _Capture(FrameSource):
                     self._note_end(index + 1)
                     return
                 index += 1
+                self._note_time()
                 if index % self._every:
                     continue
                 readable, image = self._capture.retrieve()
@@ -181,18 +191,34 @@ class _Capture(FrameSource):
             self._capture.release()
             self._capture = None
 
+    def _note_time(self) -> None:
+        if self.paced:
+            return
+        # 0 where a frame has no time of its own, as the last one of an MPEG
+        seconds = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+        if seconds > self._reached:
+            self._longest = max(self._longest, seconds - self._reached)
+            self._reached = seconds
+
     def _note_end(self, count: int) -> None:
         if count == 0:
             self.failures.append(f'{self.path}: it opens, but gives no picture')
-        elif count < int(_ANNOUNCED * self._announced):
-            self.failures.append(
-                f'{self.path}: it ends after {count} of {self._announced} frames, so it is damaged '
-                'or cut off'
-            )
+            return
+        if count >= int(_ANNOUNCED * self._announced):
+            return
+        reached = f'{count} of {self._announced} frames'
+        if self._reached and not _is(self.path, _COUNTED):
+            rate = self.rate * self._every
+            end = self._announced / rate
+            # The last frame may stay as long as any before it, and the sound goes on a moment.
+            if self._reached + max(self._longest, 1 / rate) + min(1.0, 0.1 * end) >= end:
+                return
+            reached = f'{self._reached:.1f} of {end:.1f} seconds'
+        self.failures.append(f'{self.path}: it ends after {reached}, so it is damaged or cut off')
 
 
 def find_sources(
-    given: Sequence[str],
+    given: Sequence[Union[str, int, 'os.PathLike[str]']],
     recursive: bool = False,
     every: int = 1,
     max_frames: Optional[int] = None,
@@ -200,8 +226,8 @@ def find_sources(
     """Find what is meant by paths, patterns and numbers.
 
     Args:
-        given (Sequence[str]): Image files, video files, folders (their images and videos), patterns
-            such as ``'run*/**/*.jpg'``, or numbers of cameras.
+        given (Sequence[str | int | PathLike]): Image files, video files, folders (their images and
+            videos), patterns such as ``'run*/**/*.jpg'``, or numbers of cameras.
         recursive (bool): Whether folders include those below them. Defaults to False.
         every (int): Of videos and cameras, take every n-th frame. Defaults to 1.
         max_frames (int, optional): Most frames to take of a video or camera.
@@ -224,7 +250,8 @@ def find_sources(
     if not given:
         raise ValueError('no source given: name an image, a folder, a video or a camera.')
     cameras, named, roots, found = [], [], [], []
-    for text in map(str, given):
+    for item in given:
+        text = os.fspath(item) if isinstance(item, os.PathLike) else str(item)
         if text.isdigit() and not osp.exists(text):
             cameras.append(int(text))
             continue

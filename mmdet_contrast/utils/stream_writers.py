@@ -3,7 +3,7 @@
 import json
 import os
 import os.path as osp
-from typing import Any, Collection, Dict, List, Optional, TextIO
+from typing import Any, Collection, Dict, List, Optional, Sequence, TextIO
 
 import cv2
 import mmcv
@@ -25,10 +25,11 @@ class FrameSizeError(OSError):
 class ResultWriter:
     """Writes the results of a source; :func:`open_writer` chooses which one.
 
-    An image gets ``<out_dir>/pictures/<name>`` and ``<out_dir>/results/<name>.json``, a video or
-    camera ``<out_dir>/videos/<name>.mp4`` and ``<out_dir>/results/<name>.jsonl``, a line for each
-    frame. Pictures, JSON files and videos are written beside their place and moved there when they
-    are whole; the lines of a stream are whole after each frame.
+    An image gets ``<out_dir>/pictures/<name>`` (``<name>.png`` of a ``.pgm``, which holds no
+    colours) and ``<out_dir>/results/<name>.json``, a video or camera
+    ``<out_dir>/videos/<name>.mp4`` and ``<out_dir>/results/<name>.jsonl``, a line for each frame.
+    Pictures, JSON files and videos are written beside their place and moved there when they are
+    whole; the lines of a stream are whole after each frame.
 
     Args:
         source (FrameSource): What is looked at.
@@ -88,23 +89,20 @@ class _ImageWriter(ResultWriter):
 
     def __init__(self, source: FrameSource, out_dir: str, *args: Any, **kwargs: Any) -> None:
         super().__init__(source, out_dir, *args, **kwargs)
-        for file in source.files if self.draw else ():
-            self._refuse_source('picture', self._picture_path(osp.relpath(file, source.path)))
+        self._pictures = _picture_names([osp.relpath(file, source.path) for file in source.files])
+        for name in self._pictures if self.draw else ():
+            self._refuse_source('picture', self._picture_path(name))
 
     def write(self, frame: Frame, detections: Detections, picture: Optional[np.ndarray]) -> None:
         if self.draw:
-            path = self._picture_path(frame.name)
-            unfinished = _unfinished(path)
-            if not mmcv.imwrite(picture, unfinished):
-                raise OSError(f'picture {path!r} cannot be written.')
-            os.replace(unfinished, path)
+            _write_picture(self._picture_path(frame.name), picture)
         if self.save_json:
             height, width = frame.image.shape[:2]
             content = dict(image=frame.path, width=width, height=height, detections=detections)
             write_json(osp.join(self.out_dir, 'results', f'{frame.name}.json'), content, indent=1)
 
     def _picture_path(self, name: str) -> str:
-        return osp.join(self.out_dir, 'pictures', name)
+        return osp.join(self.out_dir, 'pictures', self._pictures[name])
 
 
 class _StreamWriter(ResultWriter):
@@ -226,6 +224,32 @@ def prepare_folder(path: str) -> None:
         raise OSError(
             f'results cannot be written to {path!r} ({error.strerror}): give another folder.'
         ) from error
+
+
+def _picture_names(names: Sequence[str]) -> Dict[str, str]:
+    """The drawn pictures' names by the images' names."""
+    taken = set(names)
+    pictures = {}
+    for name in names:
+        picture = name
+        # OpenCV writes nothing but grey levels there, and boxes have colours
+        if name.lower().endswith('.pgm'):
+            picture = f'{name}.png'
+            while picture in taken:
+                picture += '.png'
+        pictures[name] = picture
+    return pictures
+
+
+def _write_picture(path: str, picture: np.ndarray) -> None:
+    unfinished = _unfinished(path)
+    try:
+        if not mmcv.imwrite(picture, unfinished):
+            raise OSError(f'picture {path!r} cannot be written.')
+    except cv2.error as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise OSError(f'picture {path!r} cannot be written ({reason}).') from error
+    os.replace(unfinished, path)
 
 
 def _unfinished(path: str) -> str:
