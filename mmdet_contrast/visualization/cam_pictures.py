@@ -167,10 +167,11 @@ def _targets(
         found = detector.predict(entry.inputs, [entry.sample], rescale=True)[0].pred_instances
         found = found[found.scores.argsort(descending=True)]
         kept = found[found.scores >= options.score_thr]
-        if method == 'eigen-cam':
-            yield f'{method}.png', _Explained(None, kept)
-            return
-        outputs = head_outputs(detector, entry.inputs)
+        outputs = None if method == 'eigen-cam' else head_outputs(detector, entry.inputs)
+    # not within no_grad: what a generator has switched off is off for its caller, too
+    if outputs is None:
+        yield f'{method}.png', _Explained(None, kept)
+        return
     if options.class_name is not None:
         target = class_target(
             detector, outputs, entry.sample, kept, options.class_name, options.reduce

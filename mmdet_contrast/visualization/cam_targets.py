@@ -4,6 +4,8 @@ from copy import deepcopy
 from typing import Any, List, NamedTuple, Optional, Sequence, Tuple
 
 import torch
+from mmdet.models.dense_heads import DETRHead
+from mmdet.models.detectors import DetectionTransformer
 from mmdet.structures import DetDataSample
 from mmdet.structures.bbox import bbox_overlaps, get_box_tensor
 from mmengine.config import ConfigDict
@@ -60,7 +62,10 @@ def head_outputs(detector: nn.Module, inputs: Tensor) -> Tuple[Any, ...]:
     """
     head = getattr(detector, 'bbox_head', None)
     outputs = None
-    if hasattr(head, 'cls_out_channels') and hasattr(head, 'predict_by_feat'):
+    # heads of transformers have the same attributes, but take queries instead of feature maps
+    queries = isinstance(detector, DetectionTransformer) or isinstance(head, DETRHead)
+    named = hasattr(head, 'cls_out_channels') and hasattr(head, 'predict_by_feat')
+    if named and not queries:
         outputs = head(detector.extract_feat(inputs))
     if not _is_dense(outputs, getattr(head, 'cls_out_channels', 1)):
         raise ValueError(

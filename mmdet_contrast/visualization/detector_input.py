@@ -2,6 +2,7 @@
 
 import os
 import os.path as osp
+from collections import Counter
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Union
 
 import cv2
@@ -122,7 +123,8 @@ def list_images(path: str) -> List[str]:
         path (str): An image, or a folder with images.
 
     Returns:
-        list[str]: The image, or those of the folder in the order of their names.
+        list[str]: The image, or those of the folder in the order of their names, hidden files left
+        out.
 
     Raises:
         FileNotFoundError: If there is no such path, or the folder has no image.
@@ -131,7 +133,14 @@ def list_images(path: str) -> List[str]:
         return [path]
     if not osp.isdir(path):
         raise FileNotFoundError(f'{path!r} does not exist: give an image or a folder of images.')
-    names = sorted(name for name in os.listdir(path) if name.lower().endswith(IMG_EXTENSIONS))
+    names = sorted(
+        entry.name
+        for entry in os.scandir(path)
+        if entry.is_file()
+        and entry.name.lower().endswith(IMG_EXTENSIONS)
+        # macOS leaves '._a.jpg' beside 'a.jpg' on foreign disks
+        and not entry.name.startswith('.')
+    )
     if not names:
         raise FileNotFoundError(
             f'folder {path!r} has no image ({", ".join(IMG_EXTENSIONS)}): give a folder that has.'
@@ -176,11 +185,19 @@ def picture_stems(paths: Sequence[str]) -> List[str]:
         paths (Sequence[str]): Image files of one folder.
 
     Returns:
-        list[str]: The file names without their ending, or with it where two would be the same.
+        list[str]: The file names without their ending, or with it where two would be the same;
+        each of its own.
     """
     names = [osp.basename(path) for path in paths]
     stems = [osp.splitext(name)[0] for name in names]
-    return [
-        stem if stems.count(stem) == 1 else name.replace('.', '_')
-        for stem, name in zip(stems, names)
-    ]
+    counts = Counter(stems)
+    taken = {stem for stem, count in counts.items() if count == 1}
+    out = []
+    for stem, name in zip(stems, names):
+        if counts[stem] > 1:
+            stem = name.replace('.', '_')
+            while stem in taken:
+                stem += '_'
+            taken.add(stem)
+        out.append(stem)
+    return out

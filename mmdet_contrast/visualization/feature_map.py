@@ -8,6 +8,7 @@ import torch
 from mmdet.structures import DetDataSample
 from torch import Tensor, nn
 
+from mmdet_contrast.utils.picture_extent import picture_extent
 from mmdet_contrast.visualization.canvas import enlarge, grid, save_picture, stack_panels
 from mmdet_contrast.visualization.detector_input import (
     SavedPicture,
@@ -98,7 +99,8 @@ def draw_feature_map(
     else:
         maps, titles = features[chosen], [f'channel {channel}' for channel in chosen]
     mode = 'bilinear' if style.overlay else 'nearest'
-    panels = [stack_panels([picture], [f'image, {sample.img_shape[1]} x {sample.img_shape[0]}'])]
+    height, width = picture_extent(sample)
+    panels = [stack_panels([picture], [f'image, {width} x {height}'])]
     # One at a time: 256 channels in the size of a picture are gigabytes.
     for values, title in zip(maps, titles):
         heat = align_to_image(values[None], sample, picture.shape[:2], mode)[0]

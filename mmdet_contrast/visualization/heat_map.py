@@ -10,6 +10,7 @@ from mmengine.visualization import Visualizer
 from torch import Tensor
 from torch.nn import functional as F
 
+from mmdet_contrast.utils.picture_extent import picture_extent
 from mmdet_contrast.visualization.canvas import draw_text, text_size
 
 _BAR = 16
@@ -26,7 +27,9 @@ def align_to_image(
 
     Args:
         maps (Tensor): (K, h, w) feature maps of the padded input.
-        sample (DetDataSample): Its ``batch_input_shape`` and ``img_shape``, heights first.
+        sample (DetDataSample): As the test pipeline and the data preprocessor give it; what of the
+            input is picture is found by :func:`~mmdet_contrast.utils.picture_extent\
+.picture_extent`.
         shape (tuple[int, int]): Height and width of the picture of the image.
         mode (str): 'bilinear', or 'nearest' to show the cells. Defaults to 'bilinear'.
 
@@ -44,7 +47,7 @@ def align_to_image(
         )
     smooth = dict(mode=mode, align_corners=False) if mode == 'bilinear' else dict(mode=mode)
     padded = tuple(sample.metainfo.get('batch_input_shape', sample.img_shape)[:2])
-    height, width = sample.img_shape[:2]
+    height, width = picture_extent(sample)
     whole = F.interpolate(maps[None], size=padded, **smooth)[..., :height, :width]
     return F.interpolate(whole, size=tuple(shape), **smooth)[0]
 

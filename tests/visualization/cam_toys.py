@@ -4,7 +4,7 @@ import torch
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
 from mmdet.utils import register_all_modules
-from mmengine.config import ConfigDict
+from mmengine.config import Config, ConfigDict
 from torch import nn
 from torch.nn import functional as F
 
@@ -60,6 +60,47 @@ def colour_detector():
         head.conv_centerness.bias.fill_(20.0)
     detector.dataset_meta = dict(classes=('red', 'blue'))
     return detector.eval()
+
+
+def tiny_transformer():
+    """A DETR on the colours; its answers mean nothing."""
+    register_all_modules()
+    attention = dict(embed_dims=4, num_heads=1, batch_first=True)
+    ffn = dict(embed_dims=4, feedforward_channels=4, num_fcs=2)
+    layer = dict(self_attn_cfg=attention, ffn_cfg=ffn)
+    detector = MODELS.build(
+        dict(
+            type='DETR',
+            num_queries=5,
+            backbone=dict(type=ColourBackbone),
+            neck=dict(type='ChannelMapper', in_channels=[3], kernel_size=1, out_channels=4),
+            encoder=dict(num_layers=1, layer_cfg=layer),
+            decoder=dict(
+                num_layers=1,
+                layer_cfg=dict(layer, cross_attn_cfg=attention),
+                return_intermediate=True,
+            ),
+            positional_encoding=dict(num_feats=2, normalize=True),
+            bbox_head=dict(
+                type='DETRHead',
+                num_classes=2,
+                embed_dims=4,
+                # not the default, which the head changes, so that a second one cannot be built
+                loss_cls=dict(type='CrossEntropyLoss', bg_cls_weight=0.1, class_weight=1.0),
+            ),
+            test_cfg=dict(max_per_img=5),
+        )
+    )
+    return detector.eval()
+
+
+def reading_files(detector, pipeline):
+    """The detector as `load_detector` gives it: it reads images with a test pipeline."""
+    detector.data_preprocessor = MODELS.build(
+        dict(type='DetDataPreprocessor', mean=[0] * 3, std=[255] * 3, bgr_to_rgb=True)
+    )
+    detector.cfg = Config(dict(test_dataloader=dict(dataset=dict(pipeline=pipeline))))
+    return detector
 
 
 def colour_image(*squares, size=(64, 96)):

@@ -20,7 +20,7 @@ from mmdet_contrast.visualization.cam_targets import (
 )
 
 sys.path.insert(0, str(Path(__file__).parent))
-from cam_toys import colour_detector, colour_image, colour_sample  # noqa: E402
+from cam_toys import colour_detector, colour_image, colour_sample, tiny_transformer  # noqa: E402
 
 TEST_CFG = ConfigDict(
     nms_pre=1000,
@@ -197,3 +197,17 @@ def test_other_detectors_are_named():
 
     with pytest.raises(ValueError, match="TwoStage has no dense head .* 'eigen-cam'"):
         head_outputs(TwoStage(), torch.zeros(1, 3, 8, 8))
+
+
+def test_transformers_are_named():
+    transformer = tiny_transformer()
+    # their heads look like dense ones
+    assert hasattr(transformer.bbox_head, 'cls_out_channels')
+    assert hasattr(transformer.bbox_head, 'predict_by_feat')
+    with pytest.raises(ValueError, match="^DETR has no dense head .* 'eigen-cam'"):
+        head_outputs(transformer, torch.zeros(1, 3, 64, 96))
+    # a detector of another make with such a head
+    detector = colour_detector()
+    detector.bbox_head = transformer.bbox_head
+    with pytest.raises(ValueError, match='^SingleStageDetector has no dense head'):
+        head_outputs(detector, torch.zeros(1, 3, 64, 96))

@@ -11,7 +11,7 @@ from mmdet_contrast.utils.launch import load_config
 from mmdet_contrast.utils.launch_checks import LaunchError
 from mmdet_contrast.utils.plain_forward import build_detector
 from mmdet_contrast.visualization import load_detector
-from mmdet_contrast.visualization.detector_input import read_images
+from mmdet_contrast.visualization.detector_input import list_images, picture_stems, read_images
 
 NAMES = ['striped_disc', 'checkered_square', 'dotted_triangle']
 
@@ -86,3 +86,22 @@ def test_images_that_are_cut_off_are_named(config, weights, tiny_shapes, tmp_pat
     first, second = read_images(detector, [str(whole), str(tmp_path / 'cut.jpg')])
     assert first.picture.shape == cv2.imread(str(source)).shape
     assert not second.readable and second.out_file is None
+
+
+def test_only_visible_files_of_a_folder(tmp_path):
+    for name in ('b.PNG', 'a.jpg', '._a.jpg', '.hidden.png', 'notes.txt'):
+        (tmp_path / name).touch()
+    (tmp_path / 'folder.jpg').mkdir()
+    assert list_images(str(tmp_path)) == [str(tmp_path / 'a.jpg'), str(tmp_path / 'b.PNG')]
+    # what is named itself is taken
+    assert list_images(str(tmp_path / '.hidden.png')) == [str(tmp_path / '.hidden.png')]
+    with pytest.raises(FileNotFoundError, match='has no image'):
+        (tmp_path / 'folder.jpg' / '.a.png').touch()
+        list_images(str(tmp_path / 'folder.jpg'))
+
+
+def test_names_of_pictures():
+    assert picture_stems(['d/a.jpg', 'd/b.c.png', 'd/a.png']) == ['a_jpg', 'b.c', 'a_png']
+    # one whose own name is what another is given
+    files = ['d/a.jpg', 'd/a.png', 'd/a_jpg.bmp']
+    assert picture_stems(files) == ['a_jpg_', 'a_png', 'a_jpg']

@@ -59,6 +59,15 @@ def test_mean_on_the_picture(sample, picture):
     assert np.abs(difference).max() <= 1
 
 
+def test_padding_of_the_pipeline_is_cut_off(sample, picture):
+    # the size in the title is in the pixels, too
+    meta = dict(img_shape=(32, 64), ori_shape=(64, 96), scale_factor=(0.5, 0.5))
+    padded = DetDataSample(metainfo=dict(meta, batch_input_shape=(32, 64)))
+    features = torch.randn(5, 4, 8)
+    drawn = draw_feature_map(features, picture, padded)
+    assert np.array_equal(drawn, draw_feature_map(features, picture, sample))
+
+
 def test_chosen_and_strongest_channels(sample, picture):
     features = torch.randn(6, 4, 8) * torch.tensor([1.0, 9, 2, 7, 3, 8])[:, None, None]
     features[1] = -features[1].abs()

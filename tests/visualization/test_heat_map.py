@@ -1,9 +1,19 @@
+import sys
+from pathlib import Path
+
+import cv2
 import numpy as np
 import pytest
 import torch
 from mmdet.structures import DetDataSample
 
+from mmdet_contrast.utils.launch import load_config
+from mmdet_contrast.visualization.detector_input import read_images
 from mmdet_contrast.visualization.heat_map import add_colour_bar, align_to_image, paint_heat
+from mmdet_contrast.visualization.module_capture import ModuleCapture
+
+sys.path.insert(0, str(Path(__file__).parent))
+from cam_toys import colour_detector, reading_files  # noqa: E402
 
 
 def sample_of(img_shape, batch_input_shape):
@@ -30,6 +40,31 @@ def test_padding_is_cut_and_resizing_undone():
     padding = torch.zeros(1, 8, 12)
     padding[0, 6:] = padding[0, :, 10:] = 1
     assert float(align_to_image(padding, sample, (96, 160), mode='nearest').max()) == 0
+
+
+@pytest.mark.parametrize('shape', [(160, 320), (320, 160)])
+def test_an_object_is_hot_where_it_is_behind_pad(repo_root, tmp_path, shape):
+    config = load_config(str(repo_root / 'configs' / 'yolov8' / 'yolov8_n_coco.py'))
+    pipeline = config.test_dataloader.dataset.pipeline
+    assert any(step['type'] == 'Pad' for step in pipeline)
+    detector = reading_files(colour_detector(), pipeline)
+    x1, y1, x2, y2 = box = (shape[1] - 60, shape[0] - 60, shape[1] - 20, shape[0] - 20)
+    picture = np.zeros((*shape, 3), np.uint8)
+    picture[y1:y2, x1:x2] = (0, 0, 255)
+    cv2.imwrite(str(tmp_path / 'a.png'), picture)
+    (entry,) = read_images(detector, [str(tmp_path / 'a.png')])
+    # the shape in the metadata is that of the padded image
+    assert entry.sample.img_shape == entry.inputs.shape[-2:] == (640, 640)
+    with ModuleCapture(detector, ['backbone']) as capture, torch.no_grad():
+        detector.extract_feat(entry.inputs)
+    for mode in ('nearest', 'bilinear'):
+        red = align_to_image(capture.maps[0].features[0, :1], entry.sample, shape, mode)[0]
+        rows, columns = (red > 0.5).nonzero().unbind(1)
+        extent = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
+        # cells are 4 pixels wide here
+        assert np.abs(np.subtract(extent, box)).max() <= 2
+        row, column = divmod(int(red.argmax()), shape[1])
+        assert x1 <= column < x2 and y1 <= row < y2
 
 
 def test_without_padding_and_in_half_precision():

@@ -9,6 +9,8 @@ from mmdet.structures import DetDataSample
 from mmdet.structures.bbox import bbox2roi, get_box_tensor
 from torch import Tensor
 
+from mmdet_contrast.utils.picture_extent import picture_extent
+
 from .region_pool import pool_regions
 
 # samples to a side of a box, whatever the number of its cells
@@ -42,7 +44,7 @@ def embed_samples(
         samples.
 
     Raises:
-        ValueError: If the level is not there.
+        ValueError: If the level is not there, or a sample has neither boxes nor ``gt_label``.
     """
     device = feats[0].device
     if data_samples and 'gt_label' in data_samples[0].metainfo:
@@ -51,6 +53,12 @@ def embed_samples(
         parts = [_average(feats[i], data_samples, strides[i]) for i in chosen]
         labels = torch.tensor([s.metainfo['gt_label'] for s in data_samples], device=device)
         return _join(parts), labels
+    if any('bboxes' not in s.get('gt_instances', ()) for s in data_samples):
+        raise ValueError(
+            'a sample has neither a gt_label nor boxes, so it has nothing to classify: for images '
+            "with a class end the pipeline with PackDetInputs(meta_keys=(..., 'gt_label')), for "
+            'boxes put LoadAnnotations(with_bbox=True) directly after the image is loaded.'
+        )
     boxes = [get_box_tensor(s.gt_instances.bboxes).float().to(device) for s in data_samples]
     labels = torch.cat([s.gt_instances.labels.to(device) for s in data_samples])
     vectors = embed_regions(feats, bbox2roi(boxes), input_shape, level, pool_size, strides)
@@ -157,7 +165,7 @@ def _join(parts: List[Tensor]) -> Tensor:
 def _average(feat: Tensor, data_samples: Sequence[DetDataSample], stride: float) -> Tensor:
     """Return the mean (B, C) of the features over the cells that see the image."""
     feat = feat.float()
-    shapes = torch.tensor([s.metainfo['img_shape'][:2] for s in data_samples], device=feat.device)
+    shapes = torch.tensor([picture_extent(s) for s in data_samples], device=feat.device)
     cells = (shapes / stride).ceil().clamp(min=1)
     rows = torch.arange(feat.shape[2], device=feat.device) < cells[:, :1]
     columns = torch.arange(feat.shape[3], device=feat.device) < cells[:, 1:]

@@ -1,10 +1,13 @@
 """Embeddings of boxes and of images."""
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from mmcv.ops import roi_align
+from mmcv.transforms import Compose
 from mmdet.structures import DetDataSample
+from mmdet.utils import register_all_modules
 from mmengine.structures import InstanceData
 
 from mmdet_contrast.models.contrast.sample_embeddings import (
@@ -89,6 +92,25 @@ def test_images_are_averaged_without_their_padding():
     torch.testing.assert_close(last[0], feats[2][0].mean(dim=(1, 2)))
 
 
+def test_the_padding_of_a_pipeline_is_left_out():
+    register_all_modules()
+    picture = np.random.RandomState(0).randint(0, 255, (64, 128, 3), np.uint8)
+    load = dict(type='mmdet.LoadImageFromNDArray')
+    resize = dict(type='mmdet.Resize', scale=(96, 96), keep_ratio=True)
+    pad = dict(type='mmdet.Pad', size=(96, 96), pad_val=dict(img=(114, 114, 114)))
+    keys = ('ori_shape', 'img_shape', 'scale_factor', 'gt_label')
+    pack = dict(type='mmdet.PackDetInputs', meta_keys=keys)
+    vectors = []
+    for steps in ([load, resize, pack], [load, resize, pad, pack]):
+        data = Compose(steps)(dict(img=picture, gt_label=2))
+        inputs = data['inputs'][None].float()
+        feats = [F.avg_pool2d(inputs, 8), F.avg_pool2d(inputs, 16)]
+        shape = inputs.shape[-2:]
+        vectors.append(embed_samples(feats, [data['data_samples']], shape, level=1)[0])
+    assert shape == (96, 96)
+    torch.testing.assert_close(*vectors)
+
+
 @pytest.mark.parametrize(
     'shape, sizes, expected',
     [
@@ -113,6 +135,16 @@ def test_levels_of_different_widths_have_columns_of_their_own():
         torch.testing.assert_close(ours[row, columns], expected)
     # boxes of two levels are strangers
     assert ours[0] @ ours[1] == 0 and ours[0] @ ours[3] != 0
+
+
+@pytest.mark.parametrize('instances', [InstanceData(), None])
+def test_samples_without_label_and_boxes(instances):
+    bare = DetDataSample(metainfo=dict(img_shape=SHAPE))
+    if instances is not None:
+        bare.gt_instances = instances
+    for samples in ([bare, bare], [sample([], []), bare]):
+        with pytest.raises(ValueError, match=r"meta_keys=\(..., 'gt_label'\).*LoadAnnotations"):
+            embed_samples(pyramid(), samples, SHAPE)
 
 
 def test_a_level_that_is_not_there():
