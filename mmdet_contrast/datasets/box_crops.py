@@ -1,6 +1,6 @@
 """The objects of a detection data set, cut out, as images with a class."""
 
-from typing import Any, Dict, List, Union
+from typing import Any, Dict, List, Sequence, Union
 
 import numpy as np
 from mmdet.registry import DATASETS
@@ -18,13 +18,15 @@ class BoxCrops(BaseDataset):
     ``PackDetInputs(meta_keys=(..., 'gt_label'))``: samples carry their class as metainfo.
 
     Args:
-        dataset (dict | BaseDataset): The detection data set; its pipeline is not used.
+        dataset (dict | BaseDataset): The detection data set, also in wrappers (``RepeatDataset``,
+            ``ConcatDataset`` …); its pipeline is not used.
         context (float): Part of the box's width and height that is added on each side, clipped to
             the image. Defaults to 0.
         **kwargs: As in MMEngine's ``BaseDataset``: ``pipeline``, ``indices``, ``lazy_init`` …
 
     Raises:
-        ValueError: If ``context`` is negative, or the data set has no box.
+        ValueError: If ``context`` is negative, the data set has no box, or concatenated data sets
+            have different classes.
 
     Examples:
         >>> crops = BoxCrops(
@@ -47,7 +49,7 @@ class BoxCrops(BaseDataset):
                 f'BoxCrops got context={context}, 0 or a positive part of the box expected.'
             )
         if isinstance(dataset, dict):
-            dataset = DATASETS.build(dict(dataset, pipeline=[]))
+            dataset = DATASETS.build(_without_pipeline(dataset))
         self.dataset = dataset
         self.context = context
         self._load = LoadUnlabelledImage()
@@ -61,10 +63,10 @@ class BoxCrops(BaseDataset):
             and ``gt_label`` of each box.
 
         Raises:
-            ValueError: If there is no box.
+            ValueError: If there is no box, or concatenated data sets have different classes.
         """
         self.dataset.full_init()
-        self._metainfo['classes'] = self.dataset.metainfo['classes']
+        self._metainfo['classes'] = self._find_classes()
         crops = []
         for index in range(len(self.dataset)):
             info = self.dataset.get_data_info(index)
@@ -84,6 +86,19 @@ class BoxCrops(BaseDataset):
                 'count): check ann_file and metainfo.classes of its dataset.'
             )
         return crops
+
+    def _find_classes(self) -> Sequence[str]:
+        metainfo = self.dataset.metainfo
+        # MMDetection's ConcatDataset gives a list where anything in it differs
+        parts = metainfo if isinstance(metainfo, list) else [metainfo]
+        classes = [part['classes'] for part in parts]
+        if len(set(map(tuple, classes))) > 1:
+            lists = ' and '.join(str(list(own)) for own in classes)
+            raise ValueError(
+                f'BoxCrops got data sets with the classes {lists}, one list of names expected: '
+                'labels are positions in it; set metainfo=dict(classes=(...)) in all of them.'
+            )
+        return classes[0]
 
     def prepare_data(self, idx: int) -> Any:
         """Cut a box out and run the pipeline.
@@ -105,3 +120,14 @@ class BoxCrops(BaseDataset):
         right = int(np.clip(np.ceil(x2 + x_more), left + 1, width))
         bottom = int(np.clip(np.ceil(y2 + y_more), top + 1, height))
         return self.pipeline(dict(info, img=image[top:bottom, left:right].copy()))
+
+
+def _without_pipeline(cfg: Any) -> Any:
+    """Return the config of a data set that only lists its images; wrappers have no pipeline."""
+    if not isinstance(cfg, dict):
+        return cfg
+    if 'datasets' in cfg:
+        return dict(cfg, datasets=[_without_pipeline(part) for part in cfg['datasets']])
+    if 'dataset' in cfg:
+        return dict(cfg, dataset=_without_pipeline(cfg['dataset']))
+    return dict(cfg, pipeline=[])

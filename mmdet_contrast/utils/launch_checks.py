@@ -203,6 +203,21 @@ def _last_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[-1]
 
 
+def class_lists(dataset: Any) -> List[List[str]]:
+    """Return the classes that a data set names.
+
+    Args:
+        dataset (Dataset): A data set.
+
+    Returns:
+        list[list[str]]: One list, or one for each part of concatenated data sets whose ``metainfo``
+        differ, or none.
+    """
+    metainfo = getattr(dataset, 'metainfo', None) or {}
+    parts = metainfo if isinstance(metainfo, list) else [metainfo]
+    return [list(part['classes']) for part in parts if part.get('classes')]
+
+
 def check_dataset(dataset: Any, where: str) -> None:
     """Refuse a data set without images, or whose classes are not those of its annotation file.
 
@@ -221,7 +236,7 @@ def check_dataset(dataset: Any, where: str) -> None:
     for inner in [*getattr(dataset, 'datasets', ()), getattr(dataset, 'dataset', None)]:
         if inner is not None:
             check_dataset(inner, where)
-    classes = (getattr(dataset, 'metainfo', None) or {}).get('classes')
+    classes = next(iter(class_lists(dataset)), None)
     found, file = getattr(dataset, 'cat_ids', None), getattr(dataset, 'ann_file', None)
     if classes and file and found is not None and len(found) < len(classes):
         content = load(file, backend_args=getattr(dataset, 'backend_args', None))
@@ -289,7 +304,7 @@ def check_heads(model: torch.nn.Module, dataset: Any, where: str) -> None:
     from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
     from mmdet.models.roi_heads.bbox_heads import BBoxHead
 
-    classes = (getattr(dataset, 'metainfo', None) or {}).get('classes') or ()
+    classes = max(class_lists(dataset), key=len, default=[])
     for name, module in model.named_modules():
         if not isinstance(module, (BaseDenseHead, BBoxHead)) or isinstance(module, RPNHead):
             continue

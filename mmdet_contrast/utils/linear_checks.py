@@ -6,7 +6,7 @@ from mmcv.transforms import LoadAnnotations
 from torch import nn
 
 from .checkpoint_checks import unwrap_model
-from .launch_checks import LaunchError
+from .launch_checks import LaunchError, class_lists
 
 __all__ = ['check_linear']
 
@@ -38,14 +38,15 @@ def check_linear(model: nn.Module, datasets: Dict[str, Any]) -> bool:
     for where, dataset in datasets.items():
         if dataset is not None:
             _check_order(dataset, where)
-            names = (getattr(dataset, 'metainfo', None) or {}).get('classes')
-            if names:
-                classes[where] = list(names)
+            lists = class_lists(dataset)
+            for number, own in enumerate(lists):
+                name = where if len(lists) == 1 else f'{where}.dataset.datasets[{number}]'
+                classes[name] = own
     if len(set(map(tuple, classes.values()))) > 1:
         lists = ' and '.join(f'{where} has the classes {own}' for where, own in classes.items())
         raise LaunchError(
             f'{lists}, but labels are positions in these lists, which have to be the same in the '
-            'same order: set metainfo=dict(classes=(...)) in both data sets.'
+            'same order: set metainfo=dict(classes=(...)) in all data sets.'
         )
     return True
 

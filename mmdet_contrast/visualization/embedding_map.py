@@ -191,6 +191,7 @@ def save_embedding_map(
     Raises:
         ValueError: If the config, the method, the module or the ending of ``out_file`` cannot be
             used, the classes of the two sets differ, or there is no box.
+        LaunchError: If a file of the data is not there, or cannot be decoded.
         FileNotFoundError: If there is no such checkpoint.
         OSError: If the folder of ``out_file`` cannot be made or written to.
         ImportError: If t-SNE is asked for and scikit-learn is not installed.
@@ -201,7 +202,7 @@ def save_embedding_map(
     # Imported here because the evaluation takes hooks of this package to capture feature maps.
     from mmdet_contrast.evaluation.box_embedder import BoxEmbedder
     from mmdet_contrast.evaluation.functional import embedding_std, knn_accuracy
-    from mmdet_contrast.evaluation.labelled_samples import labelled_samples, pipeline_of
+    from mmdet_contrast.utils.launch_checks import explained
     from mmdet_contrast.utils.stream_writers import prepare_folder
     from mmdet_contrast.visualization.detector_input import load_detector
 
@@ -218,26 +219,12 @@ def save_embedding_map(
     if absent:
         raise ValueError(f'the config has no {absent[0]}: give the one of a detector.')
     embedder = BoxEmbedder(module, level, pool_size)
-    # the validation set first: without a pipeline of its own the training set has none to go by
-    query_samples = labelled_samples(
-        cfg.val_dataloader.dataset, max_samples=max_samples, name='val set'
-    )
-    bank_samples = labelled_samples(
-        cfg.train_dataloader.dataset,
-        pipeline_of(cfg.val_dataloader.dataset),
-        max_samples,
-        'train set',
-    )
-    if bank_samples.classes != query_samples.classes:
-        raise ValueError(
-            f'the train set has the classes {list(bank_samples.classes)} and the val set '
-            f'{list(query_samples.classes)}; the same in the same order expected: set '
-            'metainfo=dict(classes=...) of both.'
+    with explained(cfg):
+        bank_samples, query_samples = _open_sets(cfg, max_samples)
+        bank, queries = (
+            embedder.embed_dataset(model, samples.dataset, batch_size, progress=progress)
+            for samples in (bank_samples, query_samples)
         )
-    bank, queries = (
-        embedder.embed_dataset(model, samples.dataset, batch_size, progress=progress)
-        for samples in (bank_samples, query_samples)
-    )
     for name, found in (('training', bank), ('validation', queries)):
         if len(found.labels) < 2:
             raise ValueError(
@@ -270,6 +257,29 @@ def save_embedding_map(
         note,
     )
     return values
+
+
+def _open_sets(cfg: Config, max_samples: Optional[int]) -> Tuple[Any, Any]:
+    """Open the training and the validation set, both with the pipeline of the validation."""
+    from mmdet_contrast.evaluation.labelled_samples import labelled_samples, pipeline_of
+
+    # the validation set first: without a pipeline of its own the training set has none to go by
+    query_samples = labelled_samples(
+        cfg.val_dataloader.dataset, max_samples=max_samples, name='val set'
+    )
+    bank_samples = labelled_samples(
+        cfg.train_dataloader.dataset,
+        pipeline_of(cfg.val_dataloader.dataset),
+        max_samples,
+        'train set',
+    )
+    if bank_samples.classes != query_samples.classes:
+        raise ValueError(
+            f'the train set has the classes {list(bank_samples.classes)} and the val set '
+            f'{list(query_samples.classes)}; the same in the same order expected: set '
+            'metainfo=dict(classes=...) of both.'
+        )
+    return bank_samples, query_samples
 
 
 def _check_out_file(out_file: str) -> None:

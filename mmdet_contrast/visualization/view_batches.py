@@ -9,6 +9,7 @@ import torch
 from mmdet.registry import MODELS
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
+from mmengine.logging import MessageHub
 
 from mmdet_contrast.utils.launch_checks import explained
 from mmdet_contrast.utils.stream_writers import prepare_folder
@@ -144,7 +145,9 @@ def save_view_batches(
     paths = []
     for number, start in enumerate(range(0, len(indices), size)):
         with explained(cfg):
-            batch = pseudo_collate([dataset[index] for index in indices[start : start + size]])
+            batch = _collate([dataset[index] for index in indices[start : start + size]])
+        # BatchSyncRandomResize counts by it, and there is no runner that would set it
+        MessageHub.get_current_instance().update_info('iter', number)
         batch = preprocessor(batch, training=True)
         if not torch.is_tensor(batch['inputs']):
             raise ValueError(
@@ -163,6 +166,17 @@ def save_view_batches(
         save_picture(picture, path)
         paths.append(path)
     return paths
+
+
+def _collate(samples: Sequence[dict]) -> dict:
+    """Put samples together, without the branches that none of them has."""
+    batch = pseudo_collate(samples)
+    for key, parts in batch.items():
+        # the data preprocessor of branches fails at one without images
+        if isinstance(parts, dict):
+            present = {name: x for name, x in parts.items() if any(y is not None for y in x)}
+            batch[key] = present
+    return batch
 
 
 def _sources(sample: Any, position: int) -> List[Source]:

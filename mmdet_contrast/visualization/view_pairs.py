@@ -135,7 +135,8 @@ def save_view_pairs(
     """Draw samples of a config's training set, exactly as training would see them.
 
     Samples of a pipeline that makes no contrastive view are drawn with their boxes alone, those of
-    a pipeline with branches (two random views, teacher and student) branch by branch.
+    a pipeline with branches (two random views, teacher and student) branch by branch, those that
+    the sample has.
 
     Args:
         config (str | PathLike | Config): Config with a training set.
@@ -188,10 +189,12 @@ def _draw_sample(
     """Draw one item of the data set; returns the picture and the image's name."""
     inputs, data_sample = sample['inputs'], sample['data_samples']
     if isinstance(inputs, dict):
-        # of MultiBranch: its samples have the same keys
-        branches = [(name, inputs[name], data_sample[name]) for name in inputs]
-        name = _stem(next(iter(data_sample.values())))
-        return _draw_images(branches, classes, to_rgb, min_panel), name
+        # of MultiBranch: its samples have the same keys, and None where a pipeline has no such
+        # branch, as those of labelled images have none for teacher and student
+        branches = [
+            (name, image, data_sample[name]) for name, image in inputs.items() if image is not None
+        ]
+        return _draw_images(branches, classes, to_rgb, min_panel), _stem(branches[0][2])
     shape = tuple(getattr(inputs, 'shape', ()))
     if len(shape) not in (3, 4) or (len(shape) == 4 and shape[0] != 2):
         raise ValueError(
@@ -244,7 +247,8 @@ def _ignored(data_sample: Any) -> Optional[np.ndarray]:
 
 
 def _stem(data_sample: Any) -> str:
-    return osp.splitext(osp.basename(data_sample.get('img_path', 'image')))[0]
+    # LoadImageFromNDArray sets the path to None
+    return osp.splitext(osp.basename(data_sample.get('img_path') or 'image'))[0]
 
 
 def _count(boxes: int) -> str:

@@ -1,5 +1,10 @@
+from types import SimpleNamespace
+
 import pytest
+import torch
+from mmdet.registry import MODELS
 from mmengine.config import Config
+from mmengine.registry import init_default_scope
 from torch.utils.data import DataLoader
 
 from mmdet_contrast.utils.launch_checks import (
@@ -7,6 +12,8 @@ from mmdet_contrast.utils.launch_checks import (
     check_batches,
     check_checkpoint,
     check_dataset,
+    check_heads,
+    class_lists,
     explained,
 )
 
@@ -106,3 +113,14 @@ def test_epochs_without_a_batch_are_refused():
     check_batches(DataLoader([0] * 5, batch_size=8), 'train_dataloader')
     with pytest.raises(LaunchError, match=r'has 5 images.*train_dataloader.batch_size to 5 or'):
         check_batches(DataLoader([0] * 5, batch_size=8, drop_last=True), 'train_dataloader')
+
+
+def test_concatenated_data_with_different_metainfo():
+    init_default_scope('mmdet')
+    head = MODELS.build(dict(type='RetinaHead', num_classes=2, in_channels=8))
+    metainfo = [dict(classes=('cat',)), dict(classes=('cat', 'dog', 'bird')), dict()]
+    data = SimpleNamespace(metainfo=metainfo, datasets=[])
+    assert class_lists(data) == [['cat'], ['cat', 'dog', 'bird']]
+    check_dataset(data, 'train_dataloader')
+    with pytest.raises(LaunchError, match='num_classes=2, but train_dataloader has the 3 classes'):
+        check_heads(torch.nn.Sequential(head), data, 'train_dataloader')

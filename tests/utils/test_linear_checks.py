@@ -61,3 +61,13 @@ def test_linear_evaluation_has_one_list_of_classes():
     with pytest.raises(LaunchError, match=r"classes \['a', 'b'\] and val_data.*\['b', 'a'\].*set"):
         check_linear(model, both)
     check_linear(nn.Identity(), both)
+
+
+def test_concatenated_data_sets_give_a_list_of_metainfo():
+    model = classifier()
+    names = [dict(classes=('a', 'b'), source=1), dict(classes=('a', 'b'), source=2)]
+    data = dict(train_dataloader=Part(metainfo=names), val_dataloader=Part(metainfo=names[0]))
+    check_linear(model, data)
+    names[1]['classes'] = ('b', 'a')
+    with pytest.raises(LaunchError, match=r"datasets\[1\] has the classes \['b', 'a'\] and val"):
+        check_linear(model, data)

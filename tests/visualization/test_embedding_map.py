@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import cv2
+import mmengine
 import numpy as np
 import pytest
 import torch
@@ -196,8 +197,24 @@ def test_figures_do_not_depend_on_what_is_drawn(detector, tmp_path):
     assert first['bank'] > first['queries'] > 3
 
 
-def test_tool_errors_are_one_line(detector, tmp_path, monkeypatch):
-    arguments = [detector[0], 'absent.pth', '--out', str(tmp_path / 'a.png')]
-    monkeypatch.setattr(sys, 'argv', ['embedding_map.py', *arguments])
-    with pytest.raises(SystemExit, match="embedding_map.py: error: checkpoint 'absent.pth'"):
-        runpy.run_path(str(TOOL), run_name='__main__')
+def test_tool_errors_are_one_line(detector, tiny_shapes, tmp_path, monkeypatch):
+    damaged = str(tmp_path / 'damaged.jpg')
+    Path(damaged).write_bytes(b'no image')
+    annotations = mmengine.load(tiny_shapes / 'annotations' / 'instances_val.json')
+    for image in annotations['images']:
+        image['file_name'] = damaged
+    mmengine.dump(annotations, tmp_path / 'damaged.json')
+    val, trained = 'val_dataloader.dataset', detector[1]
+    for checkpoint, options, message in (
+        ('absent.pth', [], "checkpoint 'absent.pth'"),
+        (trained, [f'{val}.ann_file={tmp_path}/damaged.json'], f"image '{damaged}' is damaged"),
+        (trained, [f'{val}.data_prefix.img=no/'], "jpg', which config .* does not exist"),
+        (trained, ['train_dataloader.dataset.type=CocoDatset'], 'CocoDatset is not in the'),
+        (trained, [f'{val}.pipeline.0.type=LoadImageFromFlie'], 'LoadImageFromFlie is not in'),
+    ):
+        arguments = [detector[0], checkpoint, '--out', str(tmp_path / 'a.png'), '--device', 'cpu']
+        arguments += ['--cfg-options', *options] if options else []
+        monkeypatch.setattr(sys, 'argv', ['embedding_map.py', *arguments])
+        with pytest.raises(SystemExit, match=f'^embedding_map.py: error: .*{message}') as caught:
+            runpy.run_path(str(TOOL), run_name='__main__')
+        assert '\n' not in str(caught.value)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
+from mmengine.logging import MessageHub
 from mmengine.structures import InstanceData
 
 from mmdet_contrast.utils.launch_checks import LaunchError
@@ -270,7 +271,68 @@ def test_branches_are_drawn_side_by_side(tiny_shapes, tmp_path):
         save_view_batches(cfg, str(tmp_path))
 
 
-def test_images_with_a_class_and_no_boxes(tiny_shapes, tmp_path):
+def semi_supervised(root):
+    """A labelled and an unlabelled sample, as in MMDetection's semi_coco_detection.py."""
+    fields = ['sup', 'unsup_teacher', 'unsup_student']
+    pack = [dict(type='PackDetInputs', meta_keys=('img_path', 'img_shape'))]
+    load, read = [dict(type='LoadImageFromFile')], [dict(type='LoadAnnotations', with_bbox=True)]
+    labelled = [dict(type='MultiBranch', branch_field=fields, sup=pack)]
+    branches = dict(unsup_teacher=pack, unsup_student=[dict(type='RandomFlip', prob=1.0), *pack])
+    unlabelled = [
+        dict(type='LoadEmptyAnnotations'),
+        dict(type='MultiBranch', branch_field=fields, **branches),
+    ]
+    cfg = tiny_config(root)
+    parts = [
+        dict(cfg.train_dataloader.dataset, pipeline=pipeline, indices=[0])
+        for pipeline in (load + read + labelled, load + unlabelled)
+    ]
+    cfg.train_dataloader.dataset = dict(type='ConcatDataset', datasets=parts)
+    cfg.model.data_preprocessor = dict(
+        type='MultiBranchDataPreprocessor', data_preprocessor=cfg.model.data_preprocessor
+    )
+    return cfg
+
+
+def test_absent_branches_are_left_out(tiny_shapes, tmp_path):
+    cfg = semi_supervised(tiny_shapes)
+    paths = save_view_pairs(cfg, str(tmp_path), num=2)
+    stem = sorted((tiny_shapes / 'train').iterdir())[0].stem
+    assert [path[len(str(tmp_path)) + 1 :] for path in paths] == [
+        f'000_{stem}.png',
+        f'001_{stem}.png',
+    ]
+    labelled, unlabelled = map(cv2.imread, paths)
+    assert labelled.shape == (28 + 480, 480, 3)
+    assert any(count(labelled[28:, :, ::-1], colour) for colour in palette(len(CLASSES)))
+    assert unlabelled.shape == (28 + 480, 2 * 480 + 8, 3)
+    assert (unlabelled[28:, :480] == unlabelled[28:, 488:][:, ::-1]).all()
+    cfg.train_dataloader.batch_size = 1
+    with pytest.raises(ValueError, match='inputs of type dict, not one batch of images'):
+        save_view_batches(cfg, str(tmp_path))
+
+
+def test_batch_augmentations_that_count_iterations(tiny_shapes, tmp_path, monkeypatch):
+    shapes = []
+    original = view_batches.draw_view_batch
+
+    def remember(images, *args, **kwargs):
+        shapes.append(images.shape[1:3])
+        return original(images, *args, **kwargs)
+
+    monkeypatch.setattr(view_batches, 'draw_view_batch', remember)
+    cfg = tiny_config(tiny_shapes)
+    resize = dict(type='BatchSyncRandomResize', random_size_range=(64, 64), interval=2)
+    cfg.model.data_preprocessor.batch_augments = [resize]
+    # runners of other tests may have left theirs
+    MessageHub.get_current_instance().pop_info('iter')
+    assert len(save_view_batches(cfg, str(tmp_path), num=6, min_panel=96)) == 3
+    # the size is drawn after every second batch
+    assert shapes == [(96, 96), (96, 96), (64, 64)]
+
+
+@pytest.mark.parametrize('keys', [('gt_label',), ('img_path', 'gt_label')])
+def test_images_with_a_class_and_no_boxes(tiny_shapes, tmp_path, keys):
     cfg = tiny_config(tiny_shapes)
     cfg.train_dataloader.dataset = dict(
         type='BoxCrops',
@@ -278,10 +340,11 @@ def test_images_with_a_class_and_no_boxes(tiny_shapes, tmp_path):
         pipeline=[
             dict(type='LoadImageFromNDArray'),
             dict(type='Resize', scale=(32, 32), keep_ratio=False),
-            dict(type='PackDetInputs', meta_keys=('img_shape', 'gt_label')),
+            dict(type='PackDetInputs', meta_keys=(*keys, 'img_shape')),
         ],
     )
     (path,) = save_view_pairs(cfg, str(tmp_path), num=1)
+    assert path.endswith('000_image.png')
     assert cv2.imread(path).shape == (28 + 480, 480, 3)
     (path,) = save_view_batches(cfg, str(tmp_path), num=2)
     assert cv2.imread(path).std() > 1

@@ -5,6 +5,7 @@ from .constant_lr_hook import ConstantLRHook
 from .distillation_hook import DistillationHook
 from .freeze_backbone_hook import FreezeBackboneHook
 from .knn_monitor_hook import KNNMonitorHook
+from .linear_check_hook import LinearCheckHook
 from .view_epoch_hook import ViewEpochHook
 
 __all__ = [
@@ -13,5 +14,6 @@ __all__ = [
     'DistillationHook',
     'FreezeBackboneHook',
     'KNNMonitorHook',
+    'LinearCheckHook',
     'ViewEpochHook',
 ]

@@ -27,7 +27,7 @@ class LinearClassifier(BaseModel):
     the features of the whole image. Their pipelines, that of validation too, need
     ``LoadAnnotations`` directly after the image is loaded, so that boxes are resized and flipped
     with the image; MMDetection's test pipelines have it after ``Resize``, which
-    ``mmdet_contrast.utils.launch`` refuses.
+    ``mmdet_contrast.utils.launch`` and ``LinearCheckHook`` refuse.
 
     Args:
         backbone (dict): Config of any MMDetection backbone; what is evaluated comes from its
@@ -167,8 +167,8 @@ class LinearClassifier(BaseModel):
             in each. ``'tensor'``: (K, num_classes) logits.
 
         Raises:
-            ValueError: If the mode is unknown, there is no sample, ``in_channels`` does not fit the
-                backbone, or a label is no class.
+            ValueError: If the mode is unknown, there is no sample or one without label and boxes,
+                ``in_channels`` does not fit the backbone, or a label is no class.
         """
         if mode not in ('loss', 'predict', 'tensor'):
             raise ValueError(

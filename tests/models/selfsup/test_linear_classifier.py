@@ -5,12 +5,13 @@ import numpy as np
 import pytest
 import torch
 from mmcv.transforms import Compose
-from mmdet.registry import DATASETS, METRICS, MODELS, TRANSFORMS
+from mmdet.registry import DATASETS, HOOKS, METRICS, MODELS, TRANSFORMS
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
 from mmdet_contrast import config_path
+from mmdet_contrast.engine.hooks import LinearCheckHook
 from mmdet_contrast.models.selfsup import LinearClassifier
 from mmdet_contrast.utils import launch
 from mmdet_contrast.utils.launch import LaunchError
@@ -72,24 +73,44 @@ def test_only_the_classifier_moves(tiny_shapes, tmp_path, boxes):
     assert 0 <= metrics['accuracy/top1'] <= 1 and 0 <= metrics['accuracy/class_mean'] <= 1
 
 
-def test_boxes_of_the_original_image_are_refused(tiny_shapes, tmp_path):
+def mim_train(cfg):
+    runner = Runner.from_cfg(cfg)
+    runner.train()
+    return runner
+
+
+def mim_test(cfg, checkpoint):
+    return Runner.from_cfg(cfg).test()
+
+
+# what a user starts: the programs of this package, or those of MMDetection
+PROGRAMS = pytest.mark.parametrize(
+    'train, test', [(launch.train, launch.test), (mim_train, mim_test)], ids=['tools', 'mim']
+)
+
+
+@PROGRAMS
+def test_boxes_of_the_original_image_are_refused(tiny_shapes, tmp_path, train, test):
     cfg = tiny(tiny_shapes, tmp_path, boxes=True)
     good = cfg.val_dataloader.to_dict()
     load, boxes_of, resize, pack = cfg.val_dataloader.dataset.pipeline
     cfg.val_dataloader.dataset.pipeline = [load, resize, boxes_of, pack]
     words = '_dataloader: its pipeline has Resize before LoadAnnotations.*directly after the image'
     with pytest.raises(LaunchError, match='val' + words):
-        launch.train(cfg)
+        train(cfg)
     cfg.test_dataloader, cfg.test_evaluator = cfg.val_dataloader, cfg.val_evaluator
     cfg.test_cfg = dict(type='TestLoop')
     cfg.val_dataloader = good
     cfg.experiment_name += '-test'
     (tmp_path / 'x.pth').touch()
     with pytest.raises(LaunchError, match='test' + words):
-        launch.test(cfg, str(tmp_path / 'x.pth'))
+        test(cfg, str(tmp_path / 'x.pth'))
 
 
-def test_folders_that_number_their_classes_differently_are_refused(tiny_shapes, tmp_path):
+@PROGRAMS
+def test_folders_that_number_their_classes_differently_are_refused(
+    tiny_shapes, tmp_path, train, test
+):
     for split, names in (('train', 'abc'), ('val', 'ac')):
         for name in names:
             (tmp_path / split / name).mkdir(parents=True)
@@ -107,13 +128,11 @@ def test_folders_that_number_their_classes_differently_are_refused(tiny_shapes, 
         r"\['a', 'c'\].*set metainfo=dict\(classes="
     )
     with pytest.raises(LaunchError, match=words):
-        launch.train(cfg)
+        train(cfg)
     for split in ('train', 'val'):
         cfg[f'{split}_dataloader'].dataset.metainfo = dict(classes=('a', 'b', 'c'))
     cfg.experiment_name += '-named'
-    labels = [
-        sample['data_samples'].gt_label for sample in launch.train(cfg).val_dataloader.dataset
-    ]
+    labels = [sample['data_samples'].gt_label for sample in train(cfg).val_dataloader.dataset]
     assert labels == [0, 0, 0, 2, 2, 2]
 
 
@@ -246,6 +265,7 @@ def test_shipped_configs_fit_together(name):
         Compose([TRANSFORMS.build(step) for step in data.pipeline])
         assert 'gt_label' in data.pipeline[-1].meta_keys
     METRICS.build(cfg.val_evaluator)
+    assert [type(HOOKS.build(hook)) for hook in cfg.custom_hooks] == [LinearCheckHook]
 
 
 def test_bad_input_is_one_sentence():
@@ -257,3 +277,7 @@ def test_bad_input_is_one_sentence():
         build()(torch.rand(2, 3, 64, 64), crops([0, 5]), mode='loss')
     with pytest.raises(ValueError, match='LinearClassifier got no data_samples'):
         build()(torch.rand(1, 3, 64, 64))
+    (forgotten,) = crops([0])
+    forgotten.pop('gt_label')
+    with pytest.raises(ValueError, match=r'end the pipeline with PackDetInputs\(meta_keys='):
+        build()(torch.rand(1, 3, 64, 64), [forgotten])
