@@ -12,9 +12,8 @@ model = dict(
             projector=dict(type='MLPProjector', hidden_channels=256, out_channels=128),
             share_projector=False,
             scope='batch',
-            # the detection losses are multiplied by the batch size of 8
             criterion=dict(
-                type='NTXentLoss', temperature=0.5, negatives='other_class', loss_weight=4.0
+                type='NTXentLoss', temperature=0.5, negatives='other_class', loss_weight=0.5
             ),
         ),
     ),

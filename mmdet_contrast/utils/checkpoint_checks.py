@@ -9,7 +9,7 @@ from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
 
-from .launch_checks import LaunchError
+from .launch_checks import LaunchError, class_lists
 
 __all__ = ['check_class_order', 'check_weights', 'refuse_misfits', 'unwrap_model']
 
@@ -17,22 +17,28 @@ __all__ = ['check_class_order', 'check_weights', 'refuse_misfits', 'unwrap_model
 _TRAINING_ONLY = frozenset({'contrast'})
 
 
-def check_weights(model: nn.Module, checkpoint: Dict[str, Any]) -> None:
+def check_weights(model: nn.Module, checkpoint: Dict[str, Any], training: bool = False) -> None:
     """Load a checkpoint into a model, or refuse one that would leave parts of it at random.
 
     Args:
         model (nn.Module): The model, maybe in wrappers of MMEngine.
         checkpoint (dict): Of MMEngine, or a plain ``state_dict``.
+        training (bool): Whether the model goes on training.
 
     Raises:
         LaunchError: If a parameter is missing or has another shape. What only training uses may be
-            absent: a plain checkpoint tests a contrastive config.
+            absent: a plain checkpoint tests a contrastive config; to a test it may have another
+            shape, too.
     """
     model = unwrap_model(model)
     given = checkpoint.get('state_dict', checkpoint)
     weights = OrderedDict((re.sub(r'^module\.', '', name), v) for name, v in given.items())
     # The versions of the modules, by which some of them translate older names.
     weights._metadata = getattr(given, '_metadata', OrderedDict())  # type: ignore[attr-defined]
+    if not training:
+        for name, own in model.state_dict().items():
+            if _is_for_training(name) and name in weights and weights[name].shape != own.shape:
+                del weights[name]
     try:
         missing = model.load_state_dict(weights, strict=False).missing_keys
     except RuntimeError as error:
@@ -42,7 +48,7 @@ def check_weights(model: nn.Module, checkpoint: Dict[str, Any]) -> None:
         problems = [
             f'{name} is not in it'
             for name in missing
-            if name in parameters and not _TRAINING_ONLY.intersection(name.split('.'))
+            if name in parameters and not _is_for_training(name)
         ]
     if problems:
         others = f' (and {len(problems) - 1} more such)' if len(problems) > 1 else ''
@@ -50,6 +56,10 @@ def check_weights(model: nn.Module, checkpoint: Dict[str, Any]) -> None:
             f'the checkpoint does not fit the model of the config: {problems[0]}{others}: give '
             'a checkpoint of this config, or the config that the checkpoint was trained with.'
         )
+
+
+def _is_for_training(name: str) -> bool:
+    return not _TRAINING_ONLY.isdisjoint(name.split('.'))
 
 
 def unwrap_model(model: nn.Module) -> nn.Module:
@@ -87,14 +97,14 @@ def check_class_order(
     meta = checkpoint.get('meta') or {}
     named = {str(k).lower(): v for k, v in (meta.get('dataset_meta') or {}).items()}
     trained = list(named.get('classes') or ())
-    given = list((getattr(dataset, 'metainfo', None) or {}).get('classes') or ())
-    same = sorted(map(str, trained)) == sorted(map(str, given))
-    if trained and given and trained != given and (exact or same):
-        raise LaunchError(
-            f'{where} has the classes {given}, but the checkpoint was trained with {trained}, and '
-            'labels are positions in that list: set metainfo=dict(classes=(...)) of the data set '
-            'to the order of the checkpoint.'
-        )
+    for given in class_lists(dataset):
+        same = sorted(map(str, trained)) == sorted(map(str, given))
+        if trained and trained != given and (exact or same):
+            raise LaunchError(
+                f'{where} has the classes {given}, but the checkpoint was trained with {trained}, '
+                'and labels are positions in that list: set metainfo=dict(classes=(...)) of the '
+                'data set to the order of the checkpoint.'
+            )
 
 
 class _CheckpointFitHook(Hook):
@@ -102,18 +112,29 @@ class _CheckpointFitHook(Hook):
 
     priority = 'HIGHEST'
 
-    def __init__(self, dataset: Any = None, where: str = '', exact: bool = False) -> None:
+    def __init__(
+        self,
+        dataset: Any = None,
+        where: str = '',
+        exact: bool = False,
+        training: bool = False,
+    ) -> None:
         self.dataset = dataset
         self.where = where
         self.exact = exact
+        self.training = training
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: Dict[str, Any]) -> None:
-        check_weights(runner.model, checkpoint)
+        check_weights(runner.model, checkpoint, self.training)
         check_class_order(checkpoint, self.dataset, self.where, self.exact)
 
 
 def refuse_misfits(
-    runner: Runner, dataset: Any = None, where: str = '', exact: bool = False
+    runner: Runner,
+    dataset: Any = None,
+    where: str = '',
+    exact: bool = False,
+    training: bool = False,
 ) -> None:
     """Make a runner stop with a LaunchError where its checkpoint does not fit.
 
@@ -124,5 +145,6 @@ def refuse_misfits(
         dataset (Dataset, optional): Its data, whose classes are compared with the checkpoint's.
         where (str): Where the config describes the data set.
         exact (bool): See :func:`check_class_order`.
+        training (bool): Whether the runner goes on training, see :func:`check_weights`.
     """
-    runner.register_hook(_CheckpointFitHook(dataset, where, exact))
+    runner.register_hook(_CheckpointFitHook(dataset, where, exact, training))

@@ -194,7 +194,7 @@ def train(
             data = dict(train_dataloader=dataset, val_dataloader=val)
             is_linear = check_linear(runner.model, data)
         if cfg.get('resume'):
-            refuse_misfits(runner, dataset, 'train_dataloader', exact=is_linear)
+            refuse_misfits(runner, dataset, 'train_dataloader', exact=is_linear, training=True)
         runner.train()
     return runner
 

@@ -32,9 +32,9 @@ class ToyTTA(BaseTTAModel):
         raise NotImplementedError
 
 
-def load(model, weights):
+def load(model, weights, **kwargs):
     runner = SimpleNamespace(model=model)
-    _CheckpointFitHook().after_load_checkpoint(runner, dict(state_dict=weights))
+    _CheckpointFitHook(**kwargs).after_load_checkpoint(runner, dict(state_dict=weights))
 
 
 def test_a_checkpoint_must_fill_the_model():
@@ -47,8 +47,19 @@ def test_a_checkpoint_must_fill_the_model():
     load(ToyTTA(ToyModel()), whole)
     with pytest.raises(LaunchError, match='body.bias is not in it: give a checkpoint of this con'):
         load(ToyModel(), {n: v for n, v in whole.items() if n != 'body.bias'})
-    with pytest.raises(LaunchError, match='size mismatch for body.weight.*and 2 more such'):
+    with pytest.raises(LaunchError, match='size mismatch for body.weight.*and 1 more such'):
         load(ToyModel(4), whole)
+
+
+def test_what_only_training_uses_may_have_another_shape_in_a_test():
+    model, other = ToyModel(), ToyModel()
+    other.contrast = torch.nn.Linear(2, 5)
+    kept = model.contrast.weight.clone()
+    load(model, other.state_dict())
+    assert torch.equal(model.body.weight, other.body.weight)
+    assert torch.equal(model.contrast.weight, kept)
+    with pytest.raises(LaunchError, match='size mismatch for contrast.weight'):
+        load(ToyModel(), other.state_dict(), training=True)
 
 
 def test_classes_of_a_checkpoint_in_another_order_are_refused():
@@ -69,3 +80,14 @@ def test_classes_of_a_checkpoint_in_another_order_are_refused():
     for unnamed in (dict(), dict(meta=None), dict(meta=dict(dataset_meta=None))):
         check_class_order(unnamed, fewer, 'test_dataloader', exact=True)
     check_class_order(checkpoint, None, 'test_dataloader', exact=True)
+
+
+def test_every_part_of_concatenated_data_is_compared():
+    checkpoint = dict(meta=dict(dataset_meta=dict(classes=('cat', 'dog'))))
+
+    def joined(*lists):
+        return SimpleNamespace(metainfo=[dict(classes=names) for names in lists])
+
+    check_class_order(checkpoint, joined(('cat', 'dog'), ('bird',)), 'train_dataloader')
+    with pytest.raises(LaunchError, match=r"has the classes \['dog', 'cat'\], but the checkpoint"):
+        check_class_order(checkpoint, joined(('cat', 'dog'), ('dog', 'cat')), 'train_dataloader')

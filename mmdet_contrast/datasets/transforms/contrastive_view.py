@@ -65,6 +65,8 @@ class ContrastiveView(BaseTransform):
     - ``img_view`` (np.ndarray): the view, shape and dtype of ``img``; None, without the others,
       where ``prob`` leaves the image without one.
     - ``gt_view_valid`` (np.ndarray): (M,) bool, True for boxes that may be contrasted.
+    - ``gt_view_source`` (np.ndarray): (M, 4) the boxes as they were, for
+      ``PackContrastiveInputs`` to see whether a later transform moved them.
     - ``gt_bboxes_view``: the boxes in the view, type of ``gt_bboxes``; only with ``transforms``.
     - ``gt_view_same_class`` (np.ndarray): (M,) bool, True for boxes filled with another object;
       only with ``fill`` 'same_class' or 'mixed'.
@@ -227,6 +229,7 @@ class ContrastiveView(BaseTransform):
             valid &= self._still_shown(array, results['gt_bboxes_view'], img.shape[:2])
         results['img_view'] = view
         results['gt_view_valid'] = valid
+        results['gt_view_source'] = array.copy()
         return results
 
     def _overlaps(

@@ -36,7 +36,8 @@ class PackContrastiveInputs(PackDetInputs):
 
         Raises:
             KeyError: If the results hold no view.
-            ValueError: If a later transform changed the image or its boxes but not the view.
+            ValueError: If a later transform changed the size of the image, or its boxes, but not
+                the view.
         """
         if 'img_view' not in results:
             raise KeyError(
@@ -59,6 +60,7 @@ class PackContrastiveInputs(PackDetInputs):
                 f'PackContrastiveInputs got {len(results["gt_bboxes"])} boxes but a view of '
                 f'{len(valid)}; put ContrastiveView after every transform that drops boxes.'
             )
+        self._check_places(results)
         packed = super().transform(results)
         view = super().transform(dict(img=results['img_view']))['inputs']
         packed['inputs'] = torch.stack((packed['inputs'], view))
@@ -79,3 +81,18 @@ class PackContrastiveInputs(PackDetInputs):
                         moved if isinstance(moved, BaseBoxes) else torch.tensor(moved)
                     )
         return packed
+
+    def _check_places(self, results: dict) -> None:
+        """Refuse boxes that are not where they were when the view was made."""
+        before = results.get('gt_view_source')
+        if before is None:
+            return
+        boxes = results['gt_bboxes']
+        now = boxes.numpy() if isinstance(boxes, BaseBoxes) else np.asarray(boxes)
+        # a transform that keeps boxes may still convert them
+        if not np.allclose(now.reshape(-1, 4), before, rtol=1e-4, atol=1e-2, equal_nan=True):
+            raise ValueError(
+                'PackContrastiveInputs got boxes that a transform after ContrastiveView moved, '
+                'with the image but not with its view: put ContrastiveView after every transform '
+                'that moves boxes.'
+            )

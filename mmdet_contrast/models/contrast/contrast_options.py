@@ -88,17 +88,31 @@ def check_options(
         )
 
 
-def check_negatives(criterion: PairCriterion, background: str, queue: Optional[dict]) -> None:
-    """Make sure that negatives are asked for only where the criterion uses them.
+def check_negatives(
+    criterion: PairCriterion, scope: str, background: str, queue: Optional[dict]
+) -> None:
+    """Make sure that negatives are asked for only where, and as, the criterion uses them.
 
     Args:
         criterion (PairCriterion): The loss.
+        scope (str): Where negatives come from.
         background (str): When background regions are negatives.
         queue (dict, optional): Config of the queue.
 
     Raises:
-        ValueError: If there would be negatives for a loss that has none.
+        ValueError: If there would be negatives for a loss that has none, or others than those of
+            its own setting.
     """
+    if criterion.needs_groups is not None and criterion.needs_groups != (scope == 'image'):
+        name, negatives = type(criterion).__name__, getattr(criterion, 'negatives', None)
+        what, remedy = 'of all images', "contrast.scope to 'batch'"
+        if criterion.needs_groups:
+            what, remedy = 'of the same image alone', "contrast.scope to 'image'"
+        raise ValueError(
+            f'RegionContrast got scope={scope!r} and {name}(negatives={negatives!r}), which is to '
+            f'have negatives {what}: set {remedy}, or contrast.criterion.negatives to '
+            f'{"batch" if criterion.needs_groups else "image"!r}.'
+        )
     if criterion.uses_negatives:
         return
     for given, is_given, remedy in (

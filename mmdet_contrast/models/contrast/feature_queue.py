@@ -1,6 +1,7 @@
 """Embeddings of earlier batches as further negatives."""
 
-from typing import Tuple
+import warnings
+from typing import Any, Dict, List, Tuple
 
 import torch
 from mmdet.registry import MODELS
@@ -20,10 +21,11 @@ class FeatureQueue(nn.Module):
     ``size / (objects of the class in a batch)`` iterations: keep ``size`` small where weights
     change fast.
 
-    The entries are buffers: they are saved in checkpoints and come back with ``resume``. All
-    ranks must enqueue the same rows in the same order (:class:`RegionContrast` joins the ranks'
-    rows first); the bank is then the same on every rank. It holds ``num_levels * num_classes *
-    size * channels`` float32 numbers.
+    The entries are buffers: they are saved in checkpoints and come back with ``resume``. A bank of
+    another shape is not loaded: with a warning, this one stays as it is, empty at first. All ranks
+    must enqueue the same rows in the same order (:class:`RegionContrast` joins the ranks' rows
+    first); the bank is then the same on every rank. It holds ``num_levels * num_classes * size *
+    channels`` float32 numbers.
 
     Args:
         num_levels (int): Levels, each with entries of its own. Filled in by ``RegionContrast``.
@@ -72,7 +74,8 @@ class FeatureQueue(nn.Module):
         Args:
             rows (Tensor): (K, D) embeddings, oldest first; K may be 0.
             levels (Tensor): (K,) long, level of each.
-            labels (Tensor): (K,) long, class of each; rows without a class (-1) are left out.
+            labels (Tensor): (K,) long, class of each. Rows without a class (-1) are left out, and
+                those that are not finite: one overflow would spoil the losses of many iterations.
 
         Raises:
             ValueError: If the embeddings or a class index do not fit.
@@ -84,7 +87,7 @@ class FeatureQueue(nn.Module):
                 f'(K, {channels}) expected: set contrast.queue.channels to the length of the '
                 "projector's embeddings."
             )
-        known = labels >= 0
+        known = (labels >= 0) & rows.isfinite().all(dim=1)
         rows, levels, labels = rows[known], levels[known], labels[known]
         if len(rows) == 0:
             return
@@ -127,3 +130,33 @@ class FeatureQueue(nn.Module):
         classes = torch.arange(num_classes, device=device)[:, None].expand(-1, size)[used]
         mask = (labels[:, None] != classes) | (labels < 0)[:, None]
         return self.entries[level][used], mask
+
+    def _load_from_state_dict(
+        self,
+        state_dict: Dict[str, Any],
+        prefix: str,
+        local_metadata: dict,
+        strict: bool,
+        missing_keys: List[str],
+        unexpected_keys: List[str],
+        error_msgs: List[str],
+    ) -> None:
+        """Take all of a bank or nothing: counts without their entries would stand for zeros."""
+        entries = state_dict.get(f'{prefix}entries')
+        if entries is not None and entries.shape != self.entries.shape:
+            warnings.warn(
+                f'FeatureQueue has entries of shape {tuple(self.entries.shape)} (levels, classes, '
+                f'size, channels) and the checkpoint {tuple(entries.shape)}: they are not loaded, '
+                'the queue fills anew. Set contrast.queue as it was to go on with them.',
+                stacklevel=2,
+            )
+            return
+        super()._load_from_state_dict(
+            state_dict,
+            prefix,
+            local_metadata,
+            strict,
+            missing_keys,
+            unexpected_keys,
+            error_msgs,
+        )

@@ -73,7 +73,8 @@ def collect_pairs(batch_data_samples: Sequence[DetDataSample], device: torch.dev
 def collect_own_pairs(batch_data_samples: Sequence[DetDataSample], device: torch.device) -> Pairs:
     """Pair every box with itself, in the same image.
 
-    Boxes without an area, or with coordinates that are no numbers, take no part.
+    Boxes without an area in the image (``img_shape``, where it is known), or with coordinates that
+    are not finite, take no part.
 
     Args:
         batch_data_samples (Sequence[DetDataSample]): The samples of the batch, images alone.
@@ -124,7 +125,10 @@ def _own_pairs(
     labels = [torch.zeros(0, dtype=torch.long, device=device)]
     for position in positions:
         own = _rois(samples[position].gt_instances, position)
-        shown = (own[:, 3:] > own[:, 1:3]).all(dim=1)
+        height, width = samples[position].metainfo.get('img_shape', (float('inf'),) * 2)[:2]
+        limits = own.new_tensor((width, height))
+        first, last = own[:, 1:3].clamp(min=0), torch.minimum(own[:, 3:], limits)
+        shown = (last > first).all(dim=1) & own.isfinite().all(dim=1)
         rois.append(own[shown])
         labels.append(samples[position].gt_instances.labels[shown])
     joined = torch.cat(rois)

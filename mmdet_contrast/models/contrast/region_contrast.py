@@ -159,7 +159,7 @@ class RegionContrast(RegionEmbedder):
                 "SimSiamLoss, PairTripletLoss (MMDetection's TripletLoss is another loss), or one "
                 'of your own derived from mmdet_contrast.models.losses.PairCriterion.'
             )
-        check_negatives(self.criterion, background, queue)
+        check_negatives(self.criterion, scope, background, queue)
         # locations have each other as negatives
         uses_background = sampler is None and self.criterion.uses_negatives
         self.background = background if uses_background else 'never'

@@ -11,7 +11,9 @@ class ContrastiveYOLOv8Head(RegionContrastMixin, YOLOv8Head):
     """``YOLOv8Head`` with :class:`RegionContrast` beside its own losses.
 
     The levels of YOLOv8 have different numbers of channels, so each needs a projector of its own:
-    ``contrast=dict(projector=dict(type='MLPProjector'), share_projector=False)``.
+    ``contrast=dict(projector=dict(type='MLPProjector'), share_projector=False)``. With
+    ``scale_by_batch`` the contrastive losses are multiplied by the number of images, too: their
+    share in the whole does not depend on the batch and the processes.
 
     Args:
         *args: As in ``YOLOv8Head``.
@@ -19,3 +21,7 @@ class ContrastiveYOLOv8Head(RegionContrastMixin, YOLOv8Head):
         train_views (str): What the detection losses see: ``'originals'``, or ``'both'`` views.
         **kwargs: As in ``YOLOv8Head``.
     """
+
+    def contrast_factor(self, num_images: int) -> float:
+        """Return the factor of the head's own losses; see the base class."""
+        return self.batch_factor(num_images)

@@ -104,5 +104,18 @@ class RegionContrastMixin:
             detected = tuple(level[:number] for level in x)
             samples = batch_data_samples[:number]
         losses = super().loss(detected, samples)
-        losses.update(self.contrast(x, batch_data_samples))
+        factor = self.contrast_factor(len(samples))
+        contrast = self.contrast(x, batch_data_samples)
+        losses.update({name: loss * factor for name, loss in contrast.items()})
         return losses
+
+    def contrast_factor(self, num_images: int) -> float:
+        """Return what the contrastive losses are multiplied by, to keep step with the head's own.
+
+        Args:
+            num_images (int): Images that the detection losses see, in this process.
+
+        Returns:
+            float: 1; heads override it whose losses grow with the batch.
+        """
+        return 1.0

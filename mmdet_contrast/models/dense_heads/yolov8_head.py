@@ -190,8 +190,19 @@ class YOLOv8Head(BaseDenseHead):
                     avg_factor=total,
                 ),
             )
-        factor = len(logits) * get_world_size() if self.scale_by_batch else 1
+        factor = self.batch_factor(len(logits))
         return {name: loss * factor for name, loss in losses.items()}
+
+    def batch_factor(self, num_images: int) -> float:
+        """Return what the losses are multiplied by.
+
+        Args:
+            num_images (int): Images of this process.
+
+        Returns:
+            float: With ``scale_by_batch`` the number of images of all processes, else 1.
+        """
+        return float(num_images * get_world_size()) if self.scale_by_batch else 1.0
 
     def predict_by_feat(
         self,

@@ -4,6 +4,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Dict, Iterator, List, Optional, Tuple, Union
 
 import torch
+from mmcv.ops import SyncBatchNorm as MMSyncBatchNorm
 from mmdet.models.detectors import SingleStageDetector
 from mmdet.registry import MODELS
 from mmdet.structures import SampleList
@@ -82,7 +83,7 @@ class ContrastiveDetector(SingleStageDetector):
         self.view_grad = view_grad
         self.view_norm = view_norm
         # what is repeated, and which norms learn, is known when training has begun
-        self._may_repeat = view_grad and view_norm in ('batch', 'eval')
+        self._checked = False
 
     def loss(
         self, batch_inputs: Tensor, batch_data_samples: SampleList
@@ -98,13 +99,15 @@ class ContrastiveDetector(SingleStageDetector):
 
         Raises:
             ValueError: If modules repeat their pass backwards (``with_cp=True``) whose batch
-                normalisation is to treat the views apart.
+                normalisation is to treat the views apart, or if that is mmcv's ``SyncBatchNorm``.
         """
         if self.view_norm == 'joint':
             return super().loss(batch_inputs, batch_data_samples)
-        if self._may_repeat:
-            self._refuse_repetition()
-            self._may_repeat = False
+        if not self._checked:
+            self._refuse_other_sync_bn()
+            if self.view_grad and self.view_norm in ('batch', 'eval'):
+                self._refuse_repetition()
+            self._checked = True
         number = sum(not s.metainfo.get('view', 0) for s in batch_data_samples)
         # the originals first: autocast keeps the casts of weights, and those made without
         # gradient would have none for the originals either
@@ -127,6 +130,14 @@ class ContrastiveDetector(SingleStageDetector):
             elif self.view_norm == 'eval':
                 stack.enter_context(_running_statistics(self))
             return self.extract_feat(inputs)
+
+    def _refuse_other_sync_bn(self) -> None:
+        if any(isinstance(module, MMSyncBatchNorm) for module in self.modules()):
+            raise ValueError(
+                f"{type(self).__name__} got view_norm={self.view_norm!r} and mmcv's SyncBatchNorm "
+                '(MMSyncBN), which cannot treat the views apart: use that of PyTorch '
+                "(norm_cfg.type='SyncBN', or sync_bn='torch'), or view_norm='joint'."
+            )
 
     def _refuse_repetition(self) -> None:
         norms = set(_training_norms(self))

@@ -33,6 +33,10 @@ class PairCriterion(nn.Module):
     uses_negatives = True
     """Whether other pairs than the anchor, background or a queue change the value."""
 
+    needs_groups: Optional[bool] = None
+    """Whether it compares within images alone (True), or across them (False); None: as it is
+    told by ``groups``."""
+
     def __init__(self, loss_weight: float = 1.0) -> None:
         super().__init__()
         self.loss_weight = loss_weight

@@ -25,7 +25,8 @@ class PatchNCELoss(PairCriterion):
     Args:
         temperature (float): Temperature :math:`\tau`, > 0.
         negatives (str): ``'image'``: the keys of the query's own group (without groups: all).
-            ``'batch'``: all keys, whatever the groups.
+            ``'batch'``: all keys, whatever the groups. :class:`RegionContrast` takes the first with
+            ``scope='image'`` alone, the second with the other scopes.
         detach_key (bool): Whether keys and background are targets without gradient, as published.
         loss_weight (float): Factor of the result.
         max_elements (int): Size of the similarity matrix (rows times columns) up to which it is
@@ -54,6 +55,7 @@ class PatchNCELoss(PairCriterion):
         check_choice('PatchNCELoss', 'negatives', negatives, NEGATIVES)
         self.temperature = temperature
         self.negatives = negatives
+        self.needs_groups = negatives == 'image'
         self.detach_key = detach_key
         self.max_elements = max_elements
 

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from mmdet.registry import TRANSFORMS
 from mmdet.structures.bbox import HorizontalBoxes
 
 from mmdet_contrast.datasets.transforms import ContrastiveView, PackContrastiveInputs
@@ -62,6 +63,22 @@ def test_refuses_results_without_a_fitting_view():
     results['gt_bboxes'] = results['gt_bboxes'][:2]
     with pytest.raises(ValueError, match='drops boxes'):
         PackContrastiveInputs()(results)
+
+
+def test_refuses_boxes_that_moved_after_the_view_was_made():
+    flip = TRANSFORMS.build(dict(type='RandomFlip', prob=1.0))
+    results = flip(ContrastiveView()(make_results()))
+    with pytest.raises(ValueError, match='a transform after ContrastiveView moved'):
+        PackContrastiveInputs()(results)
+    PackContrastiveInputs()(ContrastiveView()(flip(make_results())))
+    # what leaves the boxes where they are may follow
+    colours = TRANSFORMS.build(dict(type='PhotoMetricDistortion'))
+    PackContrastiveInputs()(colours(ContrastiveView()(make_results())))
+    empty = make_results()
+    empty['gt_bboxes'] = empty['gt_bboxes'][:0]
+    for name in ('gt_bboxes_labels', 'gt_ignore_flags'):
+        empty[name] = empty[name][:0]
+    PackContrastiveInputs()(flip(ContrastiveView()(empty)))
 
 
 def test_an_image_without_a_view_is_packed_alone():

@@ -2,6 +2,7 @@ from collections import defaultdict, deque
 
 import pytest
 import torch
+from mmengine.runner.checkpoint import load_state_dict
 
 from mmdet_contrast.models.contrast import FeatureQueue
 
@@ -55,6 +56,40 @@ def test_comes_back_from_a_state_dict_and_goes_on():
     for name, value in whole.state_dict().items():
         assert torch.equal(value, second.state_dict()[name]), name
     assert set(whole.state_dict()) == {'entries', 'pointer', 'filled'}
+
+
+@pytest.mark.parametrize('size, channels', [(2, 3), (9, 3), (4, 5)])
+@pytest.mark.parametrize('nested', [False, True])
+@pytest.mark.parametrize('load', [load_state_dict, lambda m, s: m.load_state_dict(s, strict=True)])
+def test_of_another_shape_is_not_loaded_by_halves(size, channels, nested, load):
+    def make(**kwargs):
+        queue = FeatureQueue(
+            **dict(dict(num_levels=1, num_classes=2, size=4, channels=3), **kwargs)
+        )
+        return torch.nn.ModuleDict(dict(queue=queue)) if nested else queue
+
+    full, other = make(), make(size=size, channels=channels)
+    fill(full['queue'] if nested else full, defaultdict(deque), 20, 0)
+    with pytest.warns(UserWarning, match=r'checkpoint \(1, 2, 4, 3\): they are not loaded'):
+        load(other, full.state_dict())
+    queue = other['queue'] if nested else other
+    entries, _ = queue.negatives(0, torch.tensor([0]))
+    assert entries.shape == (0, channels)
+    rows, zeros = torch.randn(3, channels), torch.zeros(3, dtype=torch.long)
+    queue.enqueue(rows, zeros, zeros)
+    entries, _ = queue.negatives(0, torch.tensor([1]))
+    assert {tuple(row.tolist()) for row in entries} == {
+        tuple(row.tolist()) for row in rows[-min(size, 3) :]
+    }
+
+
+def test_leaves_out_what_is_not_finite():
+    queue = FeatureQueue(num_levels=1, num_classes=2, channels=2, size=4)
+    rows = torch.tensor([[1.0, 2], [float('nan'), 0], [3, float('inf')], [4, 5]])
+    zeros = torch.zeros(4, dtype=torch.long)
+    queue.enqueue(rows, zeros, zeros)
+    entries, _ = queue.negatives(0, torch.tensor([1]))
+    assert torch.equal(entries, rows[[0, 3]])
 
 
 def test_negatives_are_a_copy_without_gradient():

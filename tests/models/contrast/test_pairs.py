@@ -123,6 +123,31 @@ def test_boxes_paired_with_themselves():
     assert collect_own_pairs([], torch.device('cpu')).query_rois.shape == (0, 5)
 
 
+def test_own_boxes_outside_of_the_image_take_no_part():
+    height, width = SIZE
+    boxes = torch.tensor(
+        [
+            [width - 5.0, 10, width + 20, 30],  # its left edge is in the image
+            [width + 1.0, 10, width + 20, 30],
+            [10, height, 30, height + 9],
+            [-20, 10, 0, 30],
+            [10, -20, 30, -1],
+            [0, 0, float('inf'), 20],
+            [float('-inf'), 0, 10, 20],
+            [float('nan'), 0, 10, 20],
+            [5, 5, 15, 15],
+        ]
+    )
+    sample = DetDataSample(metainfo=dict(img_shape=SIZE))
+    sample.gt_instances = InstanceData(bboxes=boxes, labels=torch.arange(len(boxes)))
+    pairs = collect_own_pairs([sample], torch.device('cpu'))
+    assert pairs.labels.tolist() == [0, 8]
+    # as it is: what is outside is cut off where the box is moved
+    assert pairs.query_rois[0].tolist() == [0, width - 5, 10, width + 20, 30]
+    unknown = DetDataSample(gt_instances=sample.gt_instances)
+    assert collect_own_pairs([unknown], torch.device('cpu')).labels.tolist() == [0, 1, 2, 8]
+
+
 def test_boxes_paired_with_the_view_or_themselves():
     batch = [make_original(2, 0), make_original(3, 1), make_original(0, 2), make_original(1, 3)]
     batch[1].gt_instances.view_valid = torch.tensor([True, False, True])

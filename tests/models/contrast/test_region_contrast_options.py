@@ -95,6 +95,18 @@ class TestPatches:
     """Feature locations in place of boxes."""
 
     @pytest.mark.parametrize(
+        'negatives, scopes', [('image', ('image',)), ('batch', ('batch', 'all_ranks'))]
+    )
+    def test_scope_and_criterion_must_agree(self, negatives, scopes):
+        criterion = dict(type='PatchNCELoss', negatives=negatives)
+        for scope in ('image', 'batch', 'all_ranks'):
+            if scope in scopes:
+                build(sampler=PATCHES, criterion=criterion, scope=scope)
+                continue
+            with pytest.raises(ValueError, match=f'scope={scope!r} and PatchNCELoss.negatives='):
+                build(sampler=PATCHES, criterion=criterion, scope=scope)
+
+    @pytest.mark.parametrize(
         'kwargs',
         [
             dict(criterion=dict(type='NTXentLoss', negatives='all'), scope='image'),

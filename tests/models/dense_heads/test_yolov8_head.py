@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from mmdet.registry import MODELS
+from mmdet.structures import DetDataSample
 from mmdet.structures.bbox import HorizontalBoxes
 from mmengine.config import ConfigDict
 from mmengine.registry import init_default_scope
@@ -283,3 +284,46 @@ def test_contrastive_head_needs_a_projector_for_each_level():
     contrast = dict(projector=dict(type='MLPProjector'), share_projector=False, pool_size=2)
     head = MODELS.build(dict(cfg, contrast=contrast))
     assert [p.layers[0].in_features for p in head.contrast.projectors] == [64, 64, 96]
+
+
+@pytest.mark.parametrize('train_views, number', [('originals', 2), ('both', 4)])
+def test_the_contrastive_losses_grow_with_the_batch_as_the_others_do(
+    train_views, number, monkeypatch
+):
+    init_default_scope('mmdet')
+    contrast = dict(projector=dict(type='MLPProjector'), share_projector=False, pool_size=2)
+    head = MODELS.build(
+        dict(
+            type='ContrastiveYOLOv8Head',
+            num_classes=CLASSES,
+            in_channels=[16, 16, 24],
+            contrast=contrast,
+            train_views=train_views,
+        )
+    )
+    instances = make_instances((3, 2))
+    samples = []
+    for i in range(4):
+        meta = dict(img_shape=(64, 96), view=i // 2)
+        if i >= 2:
+            meta['view_of'] = i - 2
+        samples.append(DetDataSample(gt_instances=instances[i % 2], metainfo=meta))
+    generator = torch.Generator().manual_seed(1)
+    feats = tuple(
+        torch.randn(4, c, 64 // s, 96 // s, generator=generator)
+        for c, s in ((16, 8), (16, 16), (24, 32))
+    )
+
+    def losses():
+        return {name: loss.item() for name, loss in head.loss(feats, samples).items()}
+
+    own = {name: loss.item() for name, loss in head.contrast(feats, samples).items()}
+    many = losses()
+    assert own and {n: many[n] for n in own} == pytest.approx(
+        {n: number * v for n, v in own.items()}
+    )
+    monkeypatch.setattr('mmdet_contrast.models.dense_heads.yolov8_head.get_world_size', lambda: 3)
+    assert losses() == pytest.approx({name: 3 * value for name, value in many.items()})
+    monkeypatch.undo()
+    head.scale_by_batch = False
+    assert losses() == pytest.approx({name: value / number for name, value in many.items()})

@@ -1,6 +1,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from mmcv.ops import SyncBatchNorm
 from mmdet.registry import MODELS
 from mmdet.testing import demo_mm_inputs
 from mmengine.config import Config
@@ -272,6 +273,20 @@ def test_a_pass_that_is_repeated_backwards_cannot_tell_the_views(norm):
     # nothing is repeated, or no norm learns
     first_losses(view_grad=False, norm_eval=False)
     first_losses(view_grad=True, norm_eval=True)
+
+
+@pytest.mark.parametrize('norm', ['train', 'batch', 'eval'])
+def test_a_synchronised_norm_that_cannot_tell_the_views_is_refused(norm):
+    cfg = load('retina_contrast_shapes.py')
+    cfg.model.update(type='ContrastiveDetector', view_norm=norm)
+    model = build(cfg).train()
+    batch = one_batch(model)
+    # the real one is built in a process group alone
+    layer = SyncBatchNorm.__new__(SyncBatchNorm)
+    torch.nn.Module.__init__(layer)
+    model.backbone.extra = layer
+    with pytest.raises(ValueError, match=f"view_norm='{norm}' and mmcv's SyncBatchNorm"):
+        losses_of(model, batch)
 
 
 def test_detection_losses_on_views_need_their_gradient():
