@@ -8,6 +8,7 @@ from mmdet.registry import DATASETS
 from torch.utils.data import ConcatDataset, Dataset, Subset
 
 from mmdet_contrast.utils.launch_checks import check_dataset
+from mmdet_contrast.utils.picture_extent import tell_padding
 from mmdet_contrast.utils.type_name import type_name
 
 _META_KEYS = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')
@@ -136,7 +137,7 @@ def arrange_pipeline(pipeline: Sequence[dict], whole_images: bool = False) -> Li
         arranged.append(steps[i])
         if i == loading[-1] and not whole_images:
             arranged.append(dict(type='mmdet.LoadAnnotations', with_bbox=True))
-    return arranged
+    return tell_padding(arranged)
 
 
 def _parts(cfg: Dict[str, Any]) -> List[dict]:

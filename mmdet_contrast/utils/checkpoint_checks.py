@@ -9,6 +9,7 @@ from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
 
+from .detector_checks import dataset_meta_of
 from .launch_checks import LaunchError, class_lists
 
 __all__ = ['check_class_order', 'check_weights', 'refuse_misfits', 'unwrap_model']
@@ -37,7 +38,9 @@ def check_weights(model: nn.Module, checkpoint: Dict[str, Any], training: bool =
     weights._metadata = getattr(given, '_metadata', OrderedDict())  # type: ignore[attr-defined]
     if not training:
         for name, own in model.state_dict().items():
-            if _is_for_training(name) and name in weights and weights[name].shape != own.shape:
+            # a queue leaves out what does not fit by itself, all of it
+            fits = name not in weights or weights[name].shape == own.shape or '.queue.' in name
+            if _is_for_training(name) and not fits:
                 del weights[name]
     try:
         missing = model.load_state_dict(weights, strict=False).missing_keys
@@ -94,9 +97,7 @@ def check_class_order(
     Raises:
         LaunchError: If both name the same classes in different orders.
     """
-    meta = checkpoint.get('meta') or {}
-    named = {str(k).lower(): v for k, v in (meta.get('dataset_meta') or {}).items()}
-    trained = list(named.get('classes') or ())
+    trained = list(dataset_meta_of(checkpoint).get('classes') or ())
     for given in class_lists(dataset):
         same = sorted(map(str, trained)) == sorted(map(str, given))
         if trained and trained != given and (exact or same):

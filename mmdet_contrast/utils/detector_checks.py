@@ -7,9 +7,9 @@ from mmdet.registry import DATASETS
 from mmengine.config import Config
 from torch import nn
 
-from .launch_checks import LaunchError
+from .launch_checks import LaunchError, class_lists
 
-__all__ = ['check_device', 'check_is_dict', 'name_classes']
+__all__ = ['check_device', 'check_is_dict', 'dataset_meta_of', 'name_classes']
 
 
 def check_device(device: str) -> None:
@@ -44,6 +44,24 @@ def check_is_dict(checkpoint: Any) -> None:
         )
 
 
+def dataset_meta_of(checkpoint: dict) -> dict:
+    """Return what a checkpoint says about the data it was trained on.
+
+    Args:
+        checkpoint (dict): Of MMEngine, or a plain ``state_dict``.
+
+    Returns:
+        dict: Its ``dataset_meta`` with keys in lower case. Of concatenated data sets with different
+        ``metainfo`` it is a list, and the first part counts if all name the same classes, else
+        nothing is known.
+    """
+    given = (checkpoint.get('meta') or {}).get('dataset_meta') or {}
+    parts = given if isinstance(given, (list, tuple)) else [given]
+    parts = [{str(key).lower(): value for key, value in part.items()} for part in parts]
+    named = {tuple(part.get('classes') or ()) for part in parts}
+    return parts[0] if len(named) == 1 else {}
+
+
 def name_classes(model: nn.Module, checkpoint: dict, cfg: Config) -> dict:
     """Name the classes of a detector, one for each class of its head.
 
@@ -59,12 +77,13 @@ def name_classes(model: nn.Module, checkpoint: dict, cfg: Config) -> dict:
         LaunchError: If there are not as many names as classes.
     """
     meta = checkpoint.get('meta') or {}
-    given = meta.get('dataset_meta') or {}
-    given = {key.lower(): value for key, value in given.items()}
+    given = dataset_meta_of(checkpoint)
     origin, names = 'the checkpoint', given.get('classes') or meta.get('CLASSES')
     if not names:
         data = dict(cfg.test_dataloader.dataset, lazy_init=True)
-        origin, names = "the config's test data", DATASETS.build(data).metainfo.get('classes')
+        lists = class_lists(DATASETS.build(data))
+        origin = "the config's test data"
+        names = lists[0] if lists and all(own == lists[0] for own in lists) else ()
     detector = getattr(model, 'student', model)
     head = getattr(detector, 'bbox_head', None)
     head = getattr(getattr(detector, 'roi_head', None), 'bbox_head', None) if head is None else head

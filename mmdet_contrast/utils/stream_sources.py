@@ -197,7 +197,9 @@ class _Capture(FrameSource):
         # 0 where a frame has no time of its own, as the last one of an MPEG
         seconds = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
         if seconds > self._reached:
-            self._longest = max(self._longest, seconds - self._reached)
+            # a track of pictures may begin later than the sound, which says nothing of its rate
+            if self._reached:
+                self._longest = max(self._longest, seconds - self._reached)
             self._reached = seconds
 
     def _note_end(self, count: int) -> None:
@@ -211,7 +213,7 @@ class _Capture(FrameSource):
             rate = self.rate * self._every
             end = self._announced / rate
             # The last frame may stay as long as any before it, and the sound goes on a moment.
-            if self._reached + max(self._longest, 1 / rate) + min(1.0, 0.1 * end) >= end:
+            if self._reached + max(self._longest, 1 / rate) + min(1.0, 0.05 * end) >= end:
                 return
             reached = f'{self._reached:.1f} of {end:.1f} seconds'
         self.failures.append(f'{self.path}: it ends after {reached}, so it is damaged or cut off')

@@ -23,6 +23,7 @@ from mmdet_contrast.utils.checkpoint_checks import check_weights
 from mmdet_contrast.utils.detector_checks import check_device, check_is_dict, name_classes
 from mmdet_contrast.utils.launch import load_config
 from mmdet_contrast.utils.launch_checks import LaunchError, explained
+from mmdet_contrast.utils.picture_extent import tell_padding
 from mmdet_contrast.utils.plain_forward import build_detector
 
 
@@ -161,7 +162,7 @@ def read_images(
         DetectorInput | SavedPicture: The image; or, of a file that cannot be read, the note that
         says so.
     """
-    pipeline = Compose(get_test_pipeline_cfg(detector.cfg))
+    pipeline = Compose(tell_padding(get_test_pipeline_cfg(detector.cfg)))
     for path in paths:
         try:
             # finds what is cut off, which OpenCV fills with grey

@@ -6,7 +6,7 @@ from mmcv.transforms import Compose
 from mmdet.structures import DetDataSample
 from mmdet.utils import register_all_modules
 
-from mmdet_contrast.utils.picture_extent import picture_extent
+from mmdet_contrast.utils.picture_extent import picture_extent, tell_padding
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,17 @@ from mmdet_contrast.utils.picture_extent import picture_extent
     ],
 )
 def test_extent(meta, expected):
+    meta = dict(meta, pad_size_divisor=None)
     assert picture_extent(DetDataSample(metainfo=meta)) == expected
+
+
+def test_without_a_known_pad_the_shape_of_the_image_counts():
+    meta = dict(img_shape=(64, 64), ori_shape=(40, 40), scale_factor=(0.3, 0.3))
+    assert picture_extent(DetDataSample(metainfo=meta)) == (64, 64)
+    # a flip moves the padding to the left
+    meta.update(flip=True, pad_size_divisor=32)
+    assert picture_extent(DetDataSample(metainfo=meta)) == (64, 64)
+    assert picture_extent(DetDataSample(metainfo=dict(meta, flip=False))) == (12, 12)
 
 
 @pytest.mark.parametrize(
@@ -52,6 +62,13 @@ def test_extent(meta, expected):
         ([dict(type='mmdet.Pad', size_divisor=64)], (48, 96)),
         ([dict(type='mmdet.Pad', pad_to_square=True)], (48, 96)),
         ([dict(type='mmcv.CenterCrop', crop_size=(32, 32))], (32, 32)),
+        (
+            [
+                dict(type='mmcv.CenterCrop', crop_size=(32, 32)),
+                dict(type='mmdet.Resize', scale=(80, 80), keep_ratio=True),
+            ],
+            (80, 80),
+        ),
     ],
 )
 def test_the_pixels_of_a_pipeline(steps, expected):
@@ -62,7 +79,9 @@ def test_the_pixels_of_a_pipeline(steps, expected):
         *steps,
         dict(type='mmdet.PackDetInputs'),
     ]
-    data = Compose(pipeline)(dict(img=np.full((64, 128, 3), 200, np.uint8), img_id=0, img_path=''))
+    data = Compose(tell_padding(pipeline))(
+        dict(img=np.full((64, 128, 3), 200, np.uint8), img_id=0, img_path='')
+    )
     height, width = picture_extent(data['data_samples'])
     assert (height, width) == expected
     # the picture, and nothing but padding beside it

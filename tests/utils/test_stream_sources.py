@@ -47,6 +47,8 @@ WHOLE = {
 }
 CUT = {
     'steady': ('a.mkv', STEADY[:50], 10.0, 100.0, '4.9 of 10.0 seconds'),
+    'steady, near the end': ('a.mkv', STEADY[:90], 10.0, 100.0, '8.9 of 10.0 seconds'),
+    'begins late': ('a.mkv', [t + 4 for t in STEADY[:30]], 10.0, 110.0, '6.9 of 11.0 seconds'),
     'short': ('a.mkv', STEADY[:15], 10.0, 20.0, '1.4 of 2.0 seconds'),
     'rate varies': ('a.webm', VARYING[:30], 30.0, 300.0, '3.3 of 10.0 seconds'),
     'frames have no times': ('a.mkv', [0.0] * 50, 10.0, 100.0, '50 of 100 frames'),

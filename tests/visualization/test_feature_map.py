@@ -62,7 +62,7 @@ def test_mean_on_the_picture(sample, picture):
 def test_padding_of_the_pipeline_is_cut_off(sample, picture):
     # the size in the title is in the pixels, too
     meta = dict(img_shape=(32, 64), ori_shape=(64, 96), scale_factor=(0.5, 0.5))
-    padded = DetDataSample(metainfo=dict(meta, batch_input_shape=(32, 64)))
+    padded = DetDataSample(metainfo=dict(meta, batch_input_shape=(32, 64), pad_size_divisor=32))
     features = torch.randn(5, 4, 8)
     drawn = draw_feature_map(features, picture, padded)
     assert np.array_equal(drawn, draw_feature_map(features, picture, sample))

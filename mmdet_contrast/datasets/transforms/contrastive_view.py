@@ -66,7 +66,8 @@ class ContrastiveView(BaseTransform):
       where ``prob`` leaves the image without one.
     - ``gt_view_valid`` (np.ndarray): (M,) bool, True for boxes that may be contrasted.
     - ``gt_view_source`` (np.ndarray): (M, 4) the boxes as they were, for
-      ``PackContrastiveInputs`` to see whether a later transform moved them.
+      ``PackContrastiveInputs`` to see whether a later transform moved them; one that moves image,
+      view and boxes together sets it anew.
     - ``gt_bboxes_view``: the boxes in the view, type of ``gt_bboxes``; only with ``transforms``.
     - ``gt_view_same_class`` (np.ndarray): (M,) bool, True for boxes filled with another object;
       only with ``fill`` 'same_class' or 'mixed'.

@@ -1,10 +1,11 @@
 """Embeddings of earlier batches as further negatives."""
 
-import warnings
+import logging
 from typing import Any, Dict, List, Tuple
 
 import torch
 from mmdet.registry import MODELS
+from mmengine.logging import print_log
 from torch import Tensor, nn
 
 
@@ -142,13 +143,16 @@ class FeatureQueue(nn.Module):
         error_msgs: List[str],
     ) -> None:
         """Take all of a bank or nothing: counts without their entries would stand for zeros."""
-        entries = state_dict.get(f'{prefix}entries')
-        if entries is not None and entries.shape != self.entries.shape:
-            warnings.warn(
+        own = {f'{prefix}{name}': buffer.shape for name, buffer in self.named_buffers()}
+        given = {name: state_dict[name].shape for name in own if name in state_dict}
+        if given and given != own:
+            shape = tuple(given.get(f'{prefix}entries', ()))
+            print_log(
                 f'FeatureQueue has entries of shape {tuple(self.entries.shape)} (levels, classes, '
-                f'size, channels) and the checkpoint {tuple(entries.shape)}: they are not loaded, '
-                'the queue fills anew. Set contrast.queue as it was to go on with them.',
-                stacklevel=2,
+                f'size, channels) and the checkpoint {shape or None}: they are not loaded, the '
+                'queue fills anew. Set contrast.queue as it was to go on with them.',
+                logger='current',
+                level=logging.WARNING,
             )
             return
         super()._load_from_state_dict(

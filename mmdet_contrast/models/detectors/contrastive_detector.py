@@ -132,11 +132,13 @@ class ContrastiveDetector(SingleStageDetector):
             return self.extract_feat(inputs)
 
     def _refuse_other_sync_bn(self) -> None:
-        if any(isinstance(module, MMSyncBatchNorm) for module in self.modules()):
+        if self.view_norm == 'train':
+            return
+        if any(isinstance(m, MMSyncBatchNorm) and m.training for m in self.modules()):
             raise ValueError(
                 f"{type(self).__name__} got view_norm={self.view_norm!r} and mmcv's SyncBatchNorm "
-                '(MMSyncBN), which cannot treat the views apart: use that of PyTorch '
-                "(norm_cfg.type='SyncBN', or sync_bn='torch'), or view_norm='joint'."
+                '(MMSyncBN), whose running statistics the views would change: use that of PyTorch '
+                "(norm_cfg.type='SyncBN', or sync_bn='torch'), or view_norm='train'."
             )
 
     def _refuse_repetition(self) -> None:
@@ -154,7 +156,8 @@ class ContrastiveDetector(SingleStageDetector):
         """Tell whether a pass of the views waits for other ranks."""
         if get_world_size() == 1 or self.view_norm == 'eval':
             return False
-        return any(isinstance(layer, nn.SyncBatchNorm) for layer in _training_norms(self))
+        kinds = (nn.SyncBatchNorm, MMSyncBatchNorm)
+        return any(isinstance(layer, kinds) and layer.training for layer in self.modules())
 
 
 def _training_norms(model: nn.Module) -> List[_BatchNorm]:

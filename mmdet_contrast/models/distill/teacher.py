@@ -9,6 +9,8 @@ from mmdet.structures import SampleList
 from mmengine.runner.checkpoint import _load_checkpoint, _load_checkpoint_to_model
 from torch import Tensor, nn
 
+from mmdet_contrast.utils.detector_checks import dataset_meta_of
+
 from .model_config import model_section
 
 
@@ -82,7 +84,7 @@ class Teacher:
         if self.classes is None:
             meta = checkpoint.get('meta', {}) or {}
             # MMDetection 2 wrote CLASSES, and its published weights are in use
-            names = (meta.get('dataset_meta') or {}).get('classes') or meta.get('CLASSES')
+            names = dataset_meta_of(checkpoint).get('classes') or meta.get('CLASSES')
             self.classes = None if names is None else tuple(names)
         number = getattr(getattr(self.model, 'bbox_head', None), 'num_classes', None)
         if self.classes is not None and number not in (None, len(self.classes)):

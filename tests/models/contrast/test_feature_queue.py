@@ -61,7 +61,7 @@ def test_comes_back_from_a_state_dict_and_goes_on():
 @pytest.mark.parametrize('size, channels', [(2, 3), (9, 3), (4, 5)])
 @pytest.mark.parametrize('nested', [False, True])
 @pytest.mark.parametrize('load', [load_state_dict, lambda m, s: m.load_state_dict(s, strict=True)])
-def test_of_another_shape_is_not_loaded_by_halves(size, channels, nested, load):
+def test_of_another_shape_is_not_loaded_by_halves(size, channels, nested, load, monkeypatch):
     def make(**kwargs):
         queue = FeatureQueue(
             **dict(dict(num_levels=1, num_classes=2, size=4, channels=3), **kwargs)
@@ -70,8 +70,13 @@ def test_of_another_shape_is_not_loaded_by_halves(size, channels, nested, load):
 
     full, other = make(), make(size=size, channels=channels)
     fill(full['queue'] if nested else full, defaultdict(deque), 20, 0)
-    with pytest.warns(UserWarning, match=r'checkpoint \(1, 2, 4, 3\): they are not loaded'):
-        load(other, full.state_dict())
+    said = []
+    monkeypatch.setattr(
+        'mmdet_contrast.models.contrast.feature_queue.print_log',
+        lambda message, **kwargs: said.append(message),
+    )
+    load(other, full.state_dict())
+    assert said and all('checkpoint (1, 2, 4, 3): they are not loaded' in line for line in said)
     queue = other['queue'] if nested else other
     entries, _ = queue.negatives(0, torch.tensor([0]))
     assert entries.shape == (0, channels)
@@ -81,6 +86,15 @@ def test_of_another_shape_is_not_loaded_by_halves(size, channels, nested, load):
     assert {tuple(row.tolist()) for row in entries} == {
         tuple(row.tolist()) for row in rows[-min(size, 3) :]
     }
+
+
+def test_counts_without_entries_are_not_loaded():
+    full = FeatureQueue(num_levels=1, num_classes=2, size=4, channels=3)
+    fill(full, defaultdict(deque), 20, 0)
+    counts = {name: value for name, value in full.state_dict().items() if name != 'entries'}
+    empty = FeatureQueue(num_levels=1, num_classes=2, size=4, channels=3)
+    empty.load_state_dict(counts, strict=False)
+    assert not empty.filled.any() and not empty.pointer.any()
 
 
 def test_leaves_out_what_is_not_finite():

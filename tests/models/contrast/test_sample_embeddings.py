@@ -15,6 +15,7 @@ from mmdet_contrast.models.contrast.sample_embeddings import (
     embed_samples,
     infer_strides,
 )
+from mmdet_contrast.utils.picture_extent import tell_padding
 
 SHAPE = (64, 96)
 STRIDES = (8, 16, 32)
@@ -98,11 +99,11 @@ def test_the_padding_of_a_pipeline_is_left_out():
     load = dict(type='mmdet.LoadImageFromNDArray')
     resize = dict(type='mmdet.Resize', scale=(96, 96), keep_ratio=True)
     pad = dict(type='mmdet.Pad', size=(96, 96), pad_val=dict(img=(114, 114, 114)))
-    keys = ('ori_shape', 'img_shape', 'scale_factor', 'gt_label')
+    keys = ('img_shape', 'gt_label')
     pack = dict(type='mmdet.PackDetInputs', meta_keys=keys)
     vectors = []
     for steps in ([load, resize, pack], [load, resize, pad, pack]):
-        data = Compose(steps)(dict(img=picture, gt_label=2))
+        data = Compose(tell_padding(steps))(dict(img=picture, gt_label=2))
         inputs = data['inputs'][None].float()
         feats = [F.avg_pool2d(inputs, 8), F.avg_pool2d(inputs, 16)]
         shape = inputs.shape[-2:]

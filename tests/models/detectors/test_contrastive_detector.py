@@ -275,7 +275,7 @@ def test_a_pass_that_is_repeated_backwards_cannot_tell_the_views(norm):
     first_losses(view_grad=True, norm_eval=True)
 
 
-@pytest.mark.parametrize('norm', ['train', 'batch', 'eval'])
+@pytest.mark.parametrize('norm', ['batch', 'eval'])
 def test_a_synchronised_norm_that_cannot_tell_the_views_is_refused(norm):
     cfg = load('retina_contrast_shapes.py')
     cfg.model.update(type='ContrastiveDetector', view_norm=norm)
@@ -287,6 +287,23 @@ def test_a_synchronised_norm_that_cannot_tell_the_views_is_refused(norm):
     model.backbone.extra = layer
     with pytest.raises(ValueError, match=f"view_norm='{norm}' and mmcv's SyncBatchNorm"):
         losses_of(model, batch)
+    # what does not learn treats all alike
+    layer.eval()
+    losses_of(model, batch)
+
+
+def test_other_ranks_wait_in_every_kind_of_synchronised_norm(monkeypatch):
+    model = detector(view_norm='train').train()
+    monkeypatch.setattr(contrastive_detector, 'get_world_size', lambda: 2)
+    assert not model._synchronises()
+    layer = SyncBatchNorm.__new__(SyncBatchNorm)
+    torch.nn.Module.__init__(layer)
+    model.backbone.extra = layer
+    assert model._synchronises()
+    layer.eval()
+    assert not model._synchronises()
+    model.backbone.extra = torch.nn.SyncBatchNorm(2)
+    assert model._synchronises()
 
 
 def test_detection_losses_on_views_need_their_gradient():
