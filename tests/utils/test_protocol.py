@@ -68,11 +68,16 @@ def test_trains_tests_and_does_not_do_it_twice(folder, tmp_path, monkeypatch):
     assert run_protocol(folder, tmp_path / 'out', seeds=(3,)) == results
 
 
-def test_a_failing_run_is_an_error_with_its_log(folder, tmp_path):
-    with open(folder / 'configs_teacher.py', 'a') as file:
-        file.write("\noptim_wrapper = dict(optimizer=dict(type='NoSuchOptimizer'))\n")
+def test_a_failing_run_is_an_error_with_its_log(folder, tmp_path, monkeypatch):
+    def fail(command, stdout, **kwargs):
+        stdout.write('a reason')
+        return 1
+
+    monkeypatch.setattr(protocol.subprocess, 'call', fail)
     with pytest.raises(RuntimeError, match=r'train.py failed for .*seed0 \(see .*train.log\)'):
         run_protocol(folder, tmp_path / 'out', seeds=(0,))
+    (log,) = (tmp_path / 'out').rglob('train.log')
+    assert log.read_text() == 'a reason'
 
 
 def test_runs_that_wait_are_not_started_after_a_failure(tmp_path, monkeypatch):
