@@ -299,6 +299,7 @@ def test_stock_types_are_untouched(detector):
     assert len(raw[1]) == 4
 
 
+@pytest.mark.slow
 def test_a_module_imported_before_and_one_after_have_it():
     code = (
         'import mmdet.models.dense_heads.base_dense_head as before\n'
