@@ -1,10 +1,12 @@
 """The objects of a detection data set, cut out, as images with a class."""
 
-from typing import Any, Dict, List, Sequence, Union
+from typing import Any, Dict, List, Tuple, Union
 
 import numpy as np
 from mmdet.registry import DATASETS
 from mmengine.dataset import BaseDataset
+
+from mmdet_contrast.utils.launch_checks import class_lists
 
 from .transforms.load_unlabelled_image import LoadUnlabelledImage
 
@@ -87,18 +89,15 @@ class BoxCrops(BaseDataset):
             )
         return crops
 
-    def _find_classes(self) -> Sequence[str]:
-        metainfo = self.dataset.metainfo
-        # MMDetection's ConcatDataset gives a list where anything in it differs
-        parts = metainfo if isinstance(metainfo, list) else [metainfo]
-        classes = [part['classes'] for part in parts]
-        if len(set(map(tuple, classes))) > 1:
-            lists = ' and '.join(str(list(own)) for own in classes)
+    def _find_classes(self) -> Tuple[str, ...]:
+        classes = class_lists(self.dataset)
+        if len(set(map(tuple, classes))) != 1:
+            lists = ' and '.join(map(str, classes)) or '(none)'
             raise ValueError(
                 f'BoxCrops got data sets with the classes {lists}, one list of names expected: '
                 'labels are positions in it; set metainfo=dict(classes=(...)) in all of them.'
             )
-        return classes[0]
+        return tuple(classes[0])
 
     def prepare_data(self, idx: int) -> Any:
         """Cut a box out and run the pipeline.
