@@ -2,8 +2,8 @@
 
 import argparse
 
+from mmdet_contrast.apis.add_classes_protocol import format_table, run_protocol
 from mmdet_contrast.utils.cfg_options import CfgOptions
-from mmdet_contrast.utils.protocol import format_table, run_protocol
 
 
 def parse_args() -> argparse.Namespace:
@@ -24,7 +24,7 @@ def main() -> None:
     results = run_protocol(
         args.folder, args.work_dir, args.seeds, args.variants, args.jobs, args.cfg_options
     )
-    print(format_table(results))
+    print(format_table(*results))
 
 
 if __name__ == '__main__':

@@ -1,0 +1,298 @@
+"""Train and test configs with several seeds, each run in a process of its own."""
+
+import io
+import json
+import os
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor, wait
+from copy import deepcopy
+from pathlib import Path
+from statistics import median
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
+
+from mmengine.config import Config
+from tqdm import tqdm
+
+from ..utils.config import config_root
+from ..utils.launch import load_config
+from ..utils.type_name import type_name
+from ..visualization.loss_curves import read_run
+
+ConfigFile = Union[str, 'os.PathLike[str]']
+Variant = Tuple[ConfigFile, Mapping[str, Any]]
+
+# Log records at the beginning that say nothing about the time of a step.
+_WARM_UP = 3
+_POLL_SECONDS = 3
+_QUIET_SECONDS = 600
+
+
+class RunResult(NamedTuple):
+    """What one run reached."""
+
+    metrics: Dict[str, float]
+    """As the evaluator returned them, without their prefix (``coco/``)."""
+    step_time: Optional[float]
+    """Median time of a training step in seconds; None if the run has no ``scalars.json``."""
+
+
+def run_variants(
+    variants: Mapping[str, Variant],
+    work_dir: Union[str, Path],
+    seeds: Sequence[int],
+    jobs: int = 1,
+    split: str = 'val',
+) -> Dict[str, List[RunResult]]:
+    """Train and test every variant with every seed.
+
+    Each run is a process of its own with ``work_dir/<name>/seed<seed>`` as its work directory. A
+    finished run is not repeated, an interrupted one is resumed.
+
+    Args:
+        variants (Mapping[str, tuple]): Name → config file and dotted options for it.
+        work_dir (str | Path): For configs, checkpoints, logs and results.
+        seeds (Sequence[int]): Seeds of every variant.
+        jobs (int): Processes at a time; the cores are divided among them.
+        split (str): ``'val'`` evaluates with ``val_dataloader`` and ``val_evaluator`` of the
+            config, ``'test'`` with those of the test.
+
+    Returns:
+        dict[str, list[RunResult]]: Name → results in the order of the seeds.
+
+    Raises:
+        ValueError: If a config does not exist, has nothing to evaluate on, or is not the one that
+            the run in ``work_dir`` was started with.
+        RuntimeError: If a run fails; runs that wait are not started.
+    """
+    loaded = {
+        name: load_config(config, cfg_options=dict(options))
+        for name, (config, options) in variants.items()
+    }
+    runs = [
+        _Run(name, seed, cfg, Path(work_dir), split)
+        for name, cfg in loaded.items()
+        for seed in seeds
+    ]
+    for run in runs:
+        run.check()
+    # Each variant's first seed comes first: a variant that fails is seen early.
+    waiting = sorted((r for r in runs if not r.done), key=lambda run: seeds.index(run.seed))
+    if waiting:
+        _run_all(waiting, len(runs), jobs)
+    results: Dict[str, List[RunResult]] = {name: [] for name in variants}
+    for run in runs:
+        results[run.name].append(RunResult(**json.loads(run.result_file.read_text())))
+    return results
+
+
+def last_checkpoint(work_dir: Union[str, Path]) -> Path:
+    """Return the checkpoint that MMEngine's ``last_checkpoint`` file names.
+
+    Args:
+        work_dir (str | Path): Of a run.
+
+    Returns:
+        Path: The checkpoint.
+
+    Raises:
+        FileNotFoundError: If there is none.
+    """
+    note = Path(work_dir) / 'last_checkpoint'
+    if not note.is_file():
+        raise FileNotFoundError(f'{work_dir} has no checkpoint: the training did not get so far.')
+    path = Path(note.read_text().strip())
+    return path if path.is_file() else Path(work_dir) / path.name
+
+
+class _Run:
+    """A variant with a seed."""
+
+    def __init__(self, name: str, seed: int, cfg: Config, work_dir: Path, split: str) -> None:
+        self.name = name
+        self.seed = seed
+        self.split = split
+        self.folder = work_dir / name / f'seed{seed}'
+        # beside the folder: MMEngine writes a copy under the same name into it
+        self.config_file = self.folder.with_name(f'seed{seed}.py')
+        self.result_file = self.folder / f'{split}.json'
+        self.cfg = deepcopy(cfg)
+        self.cfg.merge_from_dict({'randomness.seed': seed})
+
+    @property
+    def done(self) -> bool:
+        return self.result_file.is_file()
+
+    def check(self) -> None:
+        """Refuse a config that cannot be evaluated, or is not that of the run on disk."""
+        if not self.cfg.get(f'{self.split}_dataloader'):
+            raise ValueError(
+                f'config {self.name} has no {self.split}_dataloader to evaluate on: give it one, '
+                'or choose another split.'
+            )
+        if self.config_file.is_file():
+            if Config.fromfile(str(self.config_file)).to_dict() != self.cfg.to_dict():
+                raise ValueError(
+                    f'{self.folder} was run with another config or other options (see '
+                    f'{self.config_file}): give another work directory, or remove both.'
+                )
+
+    def prepare(self) -> None:
+        """Write the configs that training and testing read."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if not self.config_file.is_file():
+            self.config_file.write_text(self.cfg.pretty_text, encoding='utf-8')
+        cfg = deepcopy(self.cfg)
+        if self.split == 'val':
+            cfg.test_dataloader = cfg.val_dataloader
+            cfg.test_evaluator = cfg.val_evaluator
+            cfg.test_cfg = cfg.get('test_cfg') or dict(type='TestLoop')
+        evaluators = cfg.test_evaluator
+        for evaluator in evaluators if isinstance(evaluators, (list, tuple)) else [evaluators]:
+            if type_name(evaluator.type) == 'CocoMetric':
+                evaluator.classwise = True
+        self._test_config.write_text(cfg.pretty_text, encoding='utf-8')
+
+    @property
+    def _test_config(self) -> Path:
+        return self.folder.with_name(f'seed{self.seed}_{self.split}.py')
+
+    def train_and_test(self, threads: int) -> None:
+        """Run both programs and keep what they found; train on from the last checkpoint."""
+        _call(self.folder, 'train.py', [self.config_file, '--resume'], threads)
+        checkpoint = last_checkpoint(self.folder)
+        _call(self.folder / self.split, 'test.py', [self._test_config, checkpoint], threads)
+        # the newest of the time stamps
+        newest = max((self.folder / self.split).glob('*/*.json'))
+        metrics = {
+            # only the prefix: the name of a class may hold a slash
+            key.split('/', 1)[-1]: value
+            for key, value in json.loads(newest.read_text()).items()
+            if isinstance(value, (int, float)) and key not in ('time', 'data_time')
+        }
+        result = RunResult(metrics, _step_time(self.folder))
+        self.result_file.write_text(json.dumps(result._asdict()))
+
+    def progress(self) -> float:
+        """Return the share of the run that is done, from the last record of its log."""
+        if self.done:
+            return 1.0
+        for file in sorted(self.folder.glob('*/vis_data/scalars.json'), reverse=True):
+            with open(file, 'rb') as stream:
+                stream.seek(max(0, file.stat().st_size - 20000))
+                lines = stream.read().decode(errors='ignore').splitlines()
+            for line in reversed(lines):
+                # training records have both; the last line may be half written
+                if '"iter"' not in line or line[0] + line[-1] != '{}':
+                    continue
+                record, loop = json.loads(line), self.cfg.train_cfg
+                for key, total in (('epoch', 'max_epochs'), ('iter', 'max_iters')):
+                    if key in record and loop.get(total):
+                        return min((record[key] - 1) / loop[total], 1.0)
+        return 0.0
+
+
+def _run_all(runs: Sequence[_Run], total: int, jobs: int) -> None:
+    """Execute runs, some at a time, and show how far they are."""
+    for run in runs:
+        run.prepare()
+    threads = max(1, _cores() // jobs)
+    errors: List[Exception] = []
+    with ThreadPoolExecutor(jobs) as pool, _Progress(runs, total) as progress:
+
+        def execute(run: _Run) -> None:
+            # else the pool finishes hours of other runs before a failure is seen
+            if errors:
+                return
+            try:
+                run.train_and_test(threads)
+            except Exception as error:
+                errors.append(error)
+            else:
+                progress.report(run)
+
+        futures = [pool.submit(execute, run) for run in runs]
+        try:
+            while wait(futures, _POLL_SECONDS).not_done and not errors:
+                progress.show()
+        finally:
+            for future in futures:
+                future.cancel()
+        if errors and any(not future.done() for future in futures):
+            tqdm.write(f'{errors[0]}\nwaiting for the runs that have begun', file=sys.stderr)
+    if errors:
+        raise errors[0]
+
+
+class _Progress:
+    """A bar with the expected end on a terminal; elsewhere a line for each run and now and then."""
+
+    def __init__(self, runs: Sequence[_Run], total: int) -> None:
+        self.runs = runs
+        self.finished = total - len(runs)
+        self.live = sys.stderr.isatty()
+        self.shown = time.monotonic()
+        self.bar = tqdm(
+            total=total,
+            initial=self._done(),
+            file=sys.stderr if self.live else io.StringIO(),
+            bar_format='{percentage:3.0f}%|{bar}| {n:.1f}/{total} runs, {elapsed}, ETA {remaining}',
+        )
+
+    def __enter__(self) -> '_Progress':
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self.bar.close()
+
+    def _done(self) -> float:
+        return self.finished + sum(run.progress() for run in self.runs)
+
+    def report(self, run: _Run) -> None:
+        """Say that a run has finished, with its first metric."""
+        metrics = json.loads(run.result_file.read_text())['metrics']
+        found = [f'{key} {100 * value:.1f}' for key, value in metrics.items()]
+        found = (found or ['no metric: nothing was detected'])[0]
+        tqdm.write(f'{run.name}, seed {run.seed}: {found}', file=sys.stderr)
+        self.show(now=True)
+
+    def show(self, now: bool = False) -> None:
+        """Bring the bar up to date; without a terminal print it now and then, or now."""
+        self.bar.n = self._done()
+        if self.live:
+            self.bar.refresh()
+        elif now or time.monotonic() - self.shown >= _QUIET_SECONDS:
+            self.shown = time.monotonic()
+            print(self.bar, file=sys.stderr, flush=True)
+
+
+def _call(folder: Path, tool: str, arguments: Sequence[Union[str, Path]], threads: int) -> None:
+    """Run a program of ``tools/``; its output goes to a log in the folder."""
+    program = config_root().parent / 'tools' / tool
+    command = [sys.executable, str(program), *map(str, arguments), '--work-dir', str(folder)]
+    env = dict(os.environ, OMP_NUM_THREADS=str(threads), MKL_NUM_THREADS=str(threads))
+    folder.mkdir(parents=True, exist_ok=True)
+    log = folder / f'{tool[:-3]}.log'
+    with open(log, 'w', encoding='utf-8') as stream:
+        code = subprocess.call(command, stdout=stream, stderr=subprocess.STDOUT, env=env)
+    if code != 0:
+        lines = log.read_text(encoding='utf-8').strip().splitlines()
+        raise RuntimeError(f'{tool} failed for {folder} (see {log}): {lines[-1] if lines else ""}')
+
+
+def _step_time(folder: Path) -> Optional[float]:
+    """Return the median time of a training step in seconds; None without a log of it."""
+    try:
+        records = read_run(str(folder)).train
+    except (FileNotFoundError, ValueError):
+        return None
+    times = [record['time'] for record in records if 'time' in record]
+    return median(times[_WARM_UP:] or times) if times else None
+
+
+def _cores() -> int:
+    """Return the number of cores that this process may use."""
+    # fewer than the machine has under taskset and in jobs of a cluster
+    allowed = getattr(os, 'sched_getaffinity', None)
+    return len(allowed(0)) if allowed else os.cpu_count() or 1
