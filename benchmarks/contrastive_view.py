@@ -1,16 +1,15 @@
 """ContrastiveView against enlarging the whole image and cropping around each scaled centre.
 
-Both make the same view of an image with the same boxes and zoom factors, up to interpolation at
+Both make the same view of an image with the same boxes and zoom factor, up to interpolation at
 the patches' edges: the mean difference of the views is printed in grey levels.
 """
 
 import sys
-from typing import Sequence
 
 import _common as common
 
 
-def whole_image_view(img, boxes, zooms: Sequence[float]):
+def whole_image_view(img, boxes, zoom: float):
     """Per box, enlarge the whole image and cut the box's size around its scaled centre."""
     import cv2
     import numpy as np
@@ -22,9 +21,9 @@ def whole_image_view(img, boxes, zooms: Sequence[float]):
     for i in np.argsort(-sides.prod(axis=1), kind='stable'):
         x1, y1, x2, y2 = pixels[i]
         width, height = sides[i]
-        large = cv2.resize(img, None, fx=zooms[i], fy=zooms[i], interpolation=cv2.INTER_LINEAR)
-        left = round((x1 + x2) / 2 * zooms[i] - width / 2)
-        top = round((y1 + y2) / 2 * zooms[i] - height / 2)
+        large = cv2.resize(img, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_LINEAR)
+        left = round((x1 + x2) / 2 * zoom - width / 2)
+        top = round((y1 + y2) / 2 * zoom - height / 2)
         view[y1:y2, x1:x2] = large[top : top + height, left : left + width]
     return view
 
@@ -45,18 +44,14 @@ def main() -> None:
     boxes = common.random_boxes(count, height, width)
     noise = np.random.default_rng(0).integers(0, 256, (height // 8, width // 8, 3), np.uint8)
     img = cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC)
-    transform = ContrastiveView(zoom_range=(2.0, 3.0))
+    zoom = 2.5
+    transform = ContrastiveView(zoom_range=(zoom, zoom))
 
     def ours():
-        np.random.seed(0)
         return transform(dict(img=img, gt_bboxes=boxes))['img_view']
 
-    # what ContrastiveView draws with that seed
-    np.random.seed(0)
-    zooms = transform._rng({}).uniform(2.0, 3.0, size=count)
-
     def theirs():
-        return whole_image_view(img, boxes, zooms)
+        return whole_image_view(img, boxes, zoom)
 
     difference = np.abs(ours().astype(float) - theirs().astype(float)).mean()
     untouched = np.abs(img.astype(float) - theirs().astype(float)).mean()

@@ -19,8 +19,7 @@ from .loss_curves import plot_losses
 from .matching import DetectionMatch, match_detections
 from .module_capture import ModuleCapture
 from .picture_options import run_pictures
-from .view_batches import draw_view_batch, save_view_batches
-from .view_pairs import draw_plain_sample, draw_view_pair, save_view_pairs
+from .view_pairs import draw_view_pair, save_view_pairs
 
 __all__ = [
     'CAM_METHODS',
@@ -35,8 +34,6 @@ __all__ = [
     'draw_detections',
     'draw_embedding_map',
     'draw_feature_map',
-    'draw_plain_sample',
-    'draw_view_batch',
     'draw_view_pair',
     'head_outputs',
     'load_detector',
@@ -49,7 +46,6 @@ __all__ = [
     'save_detection_sheet',
     'save_embedding_map',
     'save_feature_maps',
-    'save_view_batches',
     'save_view_pairs',
     'strongest_channels',
 ]

@@ -1,49 +1,49 @@
-"""Pictures of the training samples: original and contrastive view side by side."""
+"""Pictures of training samples: original and contrastive view side by side, with boxes."""
 
 import os
 import os.path as osp
 from typing import Any, List, Optional, Sequence, Tuple, Union
 
 import numpy as np
+from mmdet.registry import DATASETS
 from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmengine.runner import set_random_seed
 
-from mmdet_contrast.utils.launch_checks import explained
+from mmdet_contrast.utils.launch import load_config
+from mmdet_contrast.utils.launch_checks import check_dataset, explained
 from mmdet_contrast.utils.stream_writers import prepare_folder
-from mmdet_contrast.visualization._view_samples import (
-    box_colours,
-    boxes_and_labels,
-    boxes_panel,
-    left_out_reason,
-    open_training_set,
-    preprocessor_config,
-    to_numpy,
-    to_pictures,
-    view_min_size,
+from mmdet_contrast.visualization.canvas import (
+    GREY,
+    Rectangle,
+    draw_box,
+    draw_label,
+    enlarge,
+    palette,
+    save_picture,
+    stack_panels,
 )
-from mmdet_contrast.visualization.canvas import enlarge, save_picture, stack_panels
 
 
 def draw_view_pair(
-    inputs: np.ndarray,
+    images: np.ndarray,
     bboxes: np.ndarray,
     labels: Sequence[int],
     classes: Sequence[str],
     view_valid: Optional[Sequence[bool]] = None,
     view_bboxes: Optional[np.ndarray] = None,
     ignored_bboxes: Optional[np.ndarray] = None,
-    min_size: Optional[int] = None,
     min_panel: int = 480,
     clean: bool = False,
 ) -> np.ndarray:
-    """Draw one sample: the original on the left, its contrastive view on the right.
+    """Draw one sample: the original on the left, its contrastive view, if any, on the right.
 
-    Boxes that take part in the contrastive loss are solid in the colour of their class; boxes that
-    do not are dashed and grey, and their label says why: "too small" or "covered" by other boxes
-    ("left out" where ``min_size`` is not given). Ignored boxes (crowd, difficult) are dashed and
-    grey in the original.
+    Boxes that take part in the contrastive loss are solid, in the colour of their class; the others
+    are dashed and grey. Ignored boxes (crowd, difficult) are dashed and grey in the original.
 
     Args:
-        inputs (ndarray): (2, H, W, 3) uint8 RGB, the original and the view.
+        images (ndarray): (2, H, W, 3) uint8 RGB, the original and the view; or (1, H, W, 3) for an
+            image without a view.
         bboxes (ndarray): (M, 4) boxes in the original, (x1, y1, x2, y2) in pixels.
         labels (Sequence[int]): (M,) class indices.
         classes (Sequence[str]): Class names.
@@ -51,75 +51,29 @@ def draw_view_pair(
             loss. Defaults to all of them.
         view_bboxes (ndarray, optional): (M, 4) boxes in the view. Defaults to ``bboxes``.
         ignored_bboxes (ndarray, optional): (K, 4) ignored boxes of the original.
-        min_size (int, optional): ``min_size`` of the ``ContrastiveView`` that made the view.
         min_panel (int): Smaller images are enlarged by a whole factor until their longer side
             reaches this many pixels. Defaults to 480.
-        clean (bool): Whether to put both images without boxes beside those with them: original,
-            view, boxes, boxes in the view. Defaults to False.
+        clean (bool): Whether to put the images without boxes before those with them. Defaults to
+            False.
 
     Returns:
         ndarray: (H', W', 3) uint8 RGB picture.
-
-    Raises:
-        ValueError: If ``inputs`` does not hold two RGB images.
     """
-    if inputs.ndim != 4 or inputs.shape[0] != 2 or inputs.shape[-1] != 3:
-        raise ValueError(
-            f'inputs have shape {tuple(inputs.shape)}, but a view pair is (2, H, W, 3): does the '
-            'pipeline contain ContrastiveView and PackContrastiveInputs?'
-        )
-    taking_part = np.ones(len(bboxes), bool) if view_valid is None else np.asarray(view_valid, bool)
-    names = [classes[label] for label in labels]
-    for index in np.flatnonzero(~taking_part):
-        names[index] += f': {left_out_reason(bboxes[index], inputs.shape[1:3], min_size)}'
-    inks = box_colours(labels, taking_part, len(classes))
-    sides = (bboxes, bboxes if view_bboxes is None else view_bboxes)
+    valid = [True] * len(bboxes) if view_valid is None else [bool(flag) for flag in view_valid]
+    sides = (bboxes, ignored_bboxes), (bboxes if view_bboxes is None else view_bboxes, None)
     panels = [
-        boxes_panel(
-            image, boxes, names, inks, taking_part, None if side else ignored_bboxes, min_panel
-        )
-        for side, (image, boxes) in enumerate(zip(inputs, sides))
+        _boxes_panel(image, boxes, labels, classes, valid, ignored, min_panel)
+        for image, (boxes, ignored) in zip(images, sides)
     ]
-    left_out = int((~taking_part).sum())
-    note = _count(len(bboxes)) + (f', {left_out} left out of the loss' if left_out else '')
-    titles = ['original', f'view ({note})']
+    note = f'{len(bboxes)} box{"" if len(bboxes) == 1 else "es"}'
+    if not all(valid):
+        note += f', {valid.count(False)} left out of the loss'
+    titles = [f'{note}, no view']
+    if len(images) == 2:
+        titles = ['boxes in the original', f'boxes in the view ({note})']
     if clean:
-        panels = [enlarge(np.ascontiguousarray(image), min_panel)[0] for image in inputs] + panels
-        titles = ['original', 'view', 'boxes', f'boxes in the view ({note})']
-    return stack_panels(panels, titles)
-
-
-def draw_plain_sample(
-    image: np.ndarray,
-    bboxes: np.ndarray,
-    labels: Sequence[int],
-    classes: Sequence[str],
-    ignored_bboxes: Optional[np.ndarray] = None,
-    clean: bool = False,
-    min_panel: int = 480,
-) -> np.ndarray:
-    """Draw a sample without a contrastive view: its image, its boxes and the note that it has none.
-
-    Args:
-        image (ndarray): (H, W, 3) uint8 RGB.
-        bboxes (ndarray): (M, 4) boxes, (x1, y1, x2, y2) in pixels.
-        labels (Sequence[int]): (M,) class indices.
-        classes (Sequence[str]): Class names.
-        ignored_bboxes (ndarray, optional): (K, 4) ignored boxes, dashed and grey.
-        clean (bool): Whether to put the image without boxes beside it. Defaults to False.
-        min_panel (int): See :func:`draw_view_pair`.
-
-    Returns:
-        ndarray: (H', W', 3) uint8 RGB picture.
-    """
-    taking_part = np.ones(len(bboxes), bool)
-    names = [classes[label] for label in labels]
-    inks = box_colours(labels, taking_part, len(classes))
-    panels = [boxes_panel(image, bboxes, names, inks, taking_part, ignored_bboxes, min_panel)]
-    titles = [f'{_count(len(bboxes))}, no view made']
-    if clean:
-        panels.insert(0, enlarge(np.ascontiguousarray(image), min_panel)[0])
-        titles.insert(0, 'original')
+        panels = [enlarge(np.ascontiguousarray(image), min_panel)[0] for image in images] + panels
+        titles = ['original', 'view'][: len(images)] + titles
     return stack_panels(panels, titles)
 
 
@@ -132,11 +86,10 @@ def save_view_pairs(
     clean: bool = False,
     warm_up: int = 32,
 ) -> List[str]:
-    """Draw samples of a config's training set, exactly as training would see them.
+    """Draw samples of a config's training set, as its pipeline makes them.
 
-    Samples of a pipeline that makes no contrastive view are drawn with their boxes alone, those of
-    a pipeline with branches (two random views, teacher and student) branch by branch, those that
-    the sample has.
+    Samples without a contrastive view are drawn with their boxes alone, those of a pipeline with
+    branches (two random views, teacher and student) branch by branch.
 
     Args:
         config (str | PathLike | Config): Config with a training set.
@@ -145,9 +98,8 @@ def save_view_pairs(
         seed (int): Seed of the pipeline's random choices. Defaults to 0.
         min_panel (int): See :func:`draw_view_pair`.
         clean (bool): See :func:`draw_view_pair`.
-        warm_up (int): Where views are filled with other objects, samples that are loaded before the
-            first one is drawn, so that there are others to draw from; 0 shows how training begins.
-            Defaults to 32.
+        warm_up (int): Number of samples that are loaded before the first one is drawn where views
+            show other objects, so that there are some; 0 shows how training begins. Defaults to 32.
 
     Returns:
         list[str]: Paths of the PNG files.
@@ -155,101 +107,116 @@ def save_view_pairs(
     Raises:
         LaunchError: If the config cannot be used, its data do not exist or cannot be read, or the
             training set is empty.
-        ValueError: If the config has no training set, or a number is out of range.
         OSError: If the folder cannot be written to.
 
     Example:
         >>> save_view_pairs('configs/retina_contrast_shapes.py', 'work_dirs/views', num=4)
     """
-    cfg, dataset, indices = open_training_set(config, num, seed, warm_up)
-    classes = dataset.metainfo.get('classes', ())
-    # MMDetection's loaders give BGR, whether or not the data preprocessor turns it round.
-    to_rgb = not (preprocessor_config(cfg) or {}).get('rgb_to_bgr', False)
-    min_size = view_min_size(cfg.train_dataloader.dataset)
+    cfg = load_config(config)
+    init_default_scope(cfg.get('default_scope', 'mmdet'))
+    set_random_seed(seed)
+    preprocessor = (cfg.get('model') or {}).get('data_preprocessor') or {}
+    # MMDetection loads BGR; a model that turns RGB into BGR is given RGB
+    to_rgb = not preprocessor.get('rgb_to_bgr', False)
     prepare_folder(out_dir)
     paths = []
-    for number, index in enumerate(indices):
-        with explained(cfg):
-            sample = dataset[index]
-        picture, name = _draw_sample(sample, classes, to_rgb, min_size, min_panel, clean)
-        path = osp.join(out_dir, f'{number:03d}_{name}.png')
-        save_picture(picture, path)
-        paths.append(path)
+    with explained(cfg):
+        dataset = DATASETS.build(cfg.train_dataloader.dataset)
+        check_dataset(dataset, 'train_dataloader')
+        if 'same_class' in str(cfg.train_dataloader.dataset):
+            for index in np.random.permutation(len(dataset))[:warm_up]:
+                dataset[int(index)]
+        chosen = np.linspace(0, len(dataset) - 1, min(num, len(dataset))).round()
+        for number, index in enumerate(chosen):
+            sample = dataset[int(index)]
+            classes = dataset.metainfo.get('classes', ())
+            picture, name = _draw_sample(sample, classes, to_rgb, min_panel, clean)
+            paths.append(osp.join(out_dir, f'{number:03d}_{name}.png'))
+            save_picture(picture, paths[-1])
     return paths
 
 
 def _draw_sample(
-    sample: dict,
-    classes: Sequence[str],
-    to_rgb: bool,
-    min_size: Optional[int],
-    min_panel: int,
-    clean: bool,
+    sample: dict, classes: Sequence[str], to_rgb: bool, min_panel: int, clean: bool
 ) -> Tuple[np.ndarray, str]:
-    """Draw one item of the data set; returns the picture and the image's name."""
-    inputs, data_sample = sample['inputs'], sample['data_samples']
+    """Draw one item of the data set; return the picture and the image's name."""
+    inputs, data = sample['inputs'], sample['data_samples']
     if isinstance(inputs, dict):
-        # of MultiBranch: its samples have the same keys, and None where a pipeline has no such
-        # branch, as those of labelled images have none for teacher and student
-        branches = [
-            (name, image, data_sample[name]) for name, image in inputs.items() if image is not None
-        ]
-        return _draw_images(branches, classes, to_rgb, min_panel), _stem(branches[0][2])
-    shape = tuple(getattr(inputs, 'shape', ()))
-    if len(shape) not in (3, 4) or (len(shape) == 4 and shape[0] != 2):
-        raise ValueError(
-            f'the training pipeline gives inputs of shape {shape or type(inputs).__name__}; '
-            "(C, H, W) expected, or (2, C, H, W) with dict(type='ContrastiveView') before, and "
-            "dict(type='PackContrastiveInputs') at, the end of train_pipeline."
+        # MultiBranch puts None where a sample has no such branch
+        branches = [(name, x, data[name]) for name, x in inputs.items() if x is not None]
+    elif 'gt_label' in data:
+        branches = [(f'class {classes[data.gt_label]}', inputs, data)]
+    else:
+        gt = data.gt_instances
+        picture = draw_view_pair(
+            _to_pictures(inputs, to_rgb),
+            *_boxes_and_labels(data),
+            classes,
+            view_valid=gt.get('view_valid'),
+            view_bboxes=_boxes(gt, 'view_bboxes'),
+            ignored_bboxes=_boxes(data.get('ignored_instances', {}), 'bboxes'),
+            min_panel=min_panel,
+            clean=clean,
         )
-    name = _stem(data_sample)
-    if 'gt_label' in data_sample:
-        title = f'class {classes[data_sample.gt_label]}'
-        return _draw_images([(title, inputs, data_sample)], classes, to_rgb, min_panel), name
-    images = to_pictures(inputs if inputs.dim() == 4 else inputs[None], to_rgb)
-    gt = data_sample.gt_instances
-    boxes, labels = boxes_and_labels(gt)
-    common = dict(ignored_bboxes=_ignored(data_sample), min_panel=min_panel, clean=clean)
-    if inputs.dim() == 3:
-        return draw_plain_sample(images[0], boxes, labels, classes, **common), name
-    picture = draw_view_pair(
-        images,
-        boxes,
-        labels,
-        classes,
-        view_valid=gt.view_valid.tolist() if 'view_valid' in gt else None,
-        view_bboxes=to_numpy(gt.view_bboxes) if 'view_bboxes' in gt else None,
-        min_size=min_size,
-        **common,
-    )
-    return picture, name
+        return picture, _stem(data)
+    panels = [
+        _boxes_panel(
+            _to_pictures(image, to_rgb)[0],
+            *_boxes_and_labels(one),
+            classes,
+            ignored=_boxes(one.get('ignored_instances', {}), 'bboxes'),
+            min_panel=min_panel,
+        )
+        for _, image, one in branches
+    ]
+    return stack_panels(panels, [title for title, _, _ in branches]), _stem(branches[0][2])
 
 
-def _draw_images(
-    images: Sequence[Tuple[str, Any, Any]], classes: Sequence[str], to_rgb: bool, min_panel: int
+def _boxes_panel(
+    image: np.ndarray,
+    boxes: np.ndarray,
+    labels: Sequence[int],
+    classes: Sequence[str],
+    valid: Optional[Sequence[bool]] = None,
+    ignored: Optional[np.ndarray] = None,
+    min_panel: int = 480,
 ) -> np.ndarray:
-    """Draw images with what boxes they have, side by side: (title, (C, H, W), sample) of each."""
-    panels = []
-    for _, inputs, data_sample in images:
-        boxes, labels = boxes_and_labels(data_sample.get('gt_instances', ()))
-        taking_part = [True] * len(labels)
-        inks = box_colours(labels, taking_part, len(classes))
-        names = [classes[label] for label in labels]
-        image, ignored = to_pictures(inputs[None], to_rgb)[0], _ignored(data_sample)
-        panels.append(boxes_panel(image, boxes, names, inks, taking_part, ignored, min_panel))
-    return stack_panels(panels, [title for title, _, _ in images])
+    """Draw named boxes on an enlarged copy of an image."""
+    panel, scale = enlarge(np.ascontiguousarray(image), min_panel)
+    colours = palette(len(classes))
+    valid = [True] * len(boxes) if valid is None else valid
+    drawn = [(box, 'ignored', GREY, True) for box in (() if ignored is None else ignored)]
+    for box, label, part in zip(boxes, labels, valid):
+        drawn.append((box, classes[label], colours[label] if part else GREY, not part))
+    for box, _, ink, dashed in drawn:
+        draw_box(panel, box * scale, ink, dashed=dashed)
+    # names last, so that no line crosses one
+    taken: List[Rectangle] = []
+    for box, name, ink, _ in drawn:
+        draw_label(panel, box * scale, name, ink, taken=taken)
+    return panel
 
 
-def _ignored(data_sample: Any) -> Optional[np.ndarray]:
-    """Boxes that are ignored, or None."""
-    ignored = data_sample.get('ignored_instances', ())
-    return to_numpy(ignored.bboxes) if 'bboxes' in ignored else None
+def _to_pictures(inputs: Any, to_rgb: bool) -> np.ndarray:
+    """Turn a packed image, (C, H, W), or several of them into (N, H, W, 3) uint8 pictures."""
+    images = inputs.reshape(-1, *inputs.shape[-3:]).permute(0, 2, 3, 1).numpy()
+    images = images.clip(0, 255).astype(np.uint8)
+    if images.shape[-1] == 1:
+        return images.repeat(3, axis=-1)
+    return images[..., ::-1] if to_rgb else images
+
+
+def _boxes(instances: Any, name: str) -> Optional[np.ndarray]:
+    boxes = instances.get(name)
+    return None if boxes is None else getattr(boxes, 'tensor', boxes).numpy().reshape(-1, 4)
+
+
+def _boxes_and_labels(data_sample: Any) -> Tuple[np.ndarray, List[int]]:
+    instances = data_sample.get('gt_instances', {})
+    boxes = _boxes(instances, 'bboxes')
+    return (np.zeros((0, 4)), []) if boxes is None else (boxes, instances.labels.tolist())
 
 
 def _stem(data_sample: Any) -> str:
     # LoadImageFromNDArray sets the path to None
     return osp.splitext(osp.basename(data_sample.get('img_path') or 'image'))[0]
-
-
-def _count(boxes: int) -> str:
-    return f'{boxes} box' + ('' if boxes == 1 else 'es')

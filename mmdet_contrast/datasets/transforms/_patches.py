@@ -1,12 +1,9 @@
-"""Patches of an image: enlarging, fitting into a box, pasting, and measuring what covers one."""
+"""Patches of an image: enlarging, resizing, and measuring how far others cover one."""
 
 from typing import Tuple
 
 import cv2
 import numpy as np
-
-# cv2.resize knows no other depths; everything else takes the way through float64.
-_CV2_DTYPES = ('uint8', 'uint16', 'int16', 'float32', 'float64')
 
 
 def whole_pixels(boxes: np.ndarray, shape: Tuple[int, int]) -> np.ndarray:
@@ -21,7 +18,6 @@ def whole_pixels(boxes: np.ndarray, shape: Tuple[int, int]) -> np.ndarray:
         area of zero.
     """
     limits = np.array([shape[1], shape[0], shape[1], shape[0]])
-    # empty boxes are marked like every box without pixels
     boxes = np.where(np.isfinite(boxes).all(axis=1, keepdims=True), boxes, 0)
     pixels = np.clip(np.rint(boxes), 0, limits).astype(int)
     pixels[:, 2:] = np.maximum(pixels[:, 2:], pixels[:, :2])
@@ -39,25 +35,17 @@ def resize_patch(patch: np.ndarray, width: int, height: int) -> np.ndarray:
     Returns:
         ndarray: (height, width) or (height, width, C), dtype of ``patch``, values in its range.
     """
-    dtype, channels = patch.dtype, patch.shape[2:]
-    out = patch if dtype.name in _CV2_DTYPES else patch.astype(np.float64)
-    # side by side, because bilinear sampling of a much larger side skips most of its pixels
-    small = min(width, patch.shape[1]), min(height, patch.shape[0])
-    if small != (patch.shape[1], patch.shape[0]):
-        # the weights of cv2's average add up to 1 but for rounding
-        out = np.clip(_shrink(out, small), patch.min(), patch.max())
-    if small != (width, height):
-        out = cv2.resize(out, (width, height), interpolation=cv2.INTER_LINEAR)
-    if out.dtype != dtype:
+    dtype = patch.dtype
+    # cv2 resizes few dtypes; float64 holds the values of all others
+    out = patch if dtype == np.uint8 else patch.astype(np.float64)
+    # two steps, because bilinear sampling of a side that shrinks skips most of its pixels
+    smaller = min(width, patch.shape[1]), min(height, patch.shape[0])
+    out = cv2.resize(out, smaller, interpolation=cv2.INTER_AREA)
+    out = cv2.resize(out, (width, height), interpolation=cv2.INTER_LINEAR)
+    if dtype != np.uint8:
+        out = np.clip(out, patch.min(), patch.max())
         out = (out if np.issubdtype(dtype, np.floating) else np.rint(out)).astype(dtype)
-    return out.reshape(height, width, *channels)
-
-
-def _shrink(patch: np.ndarray, size: Tuple[int, int]) -> np.ndarray:
-    # cv2's area average takes four channels at most, its other ways any number
-    if patch.ndim == 3 and patch.shape[2] > 4:
-        return np.stack([_shrink(channel, size) for channel in np.moveaxis(patch, 2, 0)], axis=2)
-    return cv2.resize(patch, size, interpolation=cv2.INTER_AREA)
+    return out.reshape(height, width, *patch.shape[2:])
 
 
 def zoom_centre(patch: np.ndarray, zoom: float) -> np.ndarray:
@@ -76,83 +64,8 @@ def zoom_centre(patch: np.ndarray, zoom: float) -> np.ndarray:
     return resize_patch(patch[top : top + crop_h, left : left + crop_w], width, height)
 
 
-def fit_patch(patch: np.ndarray, width: int, height: int, keep_aspect: bool) -> np.ndarray:
-    """Resize a patch to a size whose aspect ratio may differ.
-
-    Args:
-        patch (ndarray): (H, W) or (H, W, C).
-        width (int): New width in pixels.
-        height (int): New height in pixels.
-        keep_aspect (bool): Cut the largest central part that has the new aspect ratio, instead of
-            stretching the whole patch.
-
-    Returns:
-        ndarray: (height, width) or (height, width, C), dtype of ``patch``.
-    """
-    if keep_aspect:
-        full_h, full_w = patch.shape[:2]
-        crop_h = min(full_h, max(1, round(full_w * height / width)))
-        crop_w = min(full_w, max(1, round(full_h * width / height)))
-        top, left = (full_h - crop_h) // 2, (full_w - crop_w) // 2
-        patch = patch[top : top + crop_h, left : left + crop_w]
-    return resize_patch(patch, width, height).clip(patch.min(), patch.max())
-
-
-def paste_patch(target: np.ndarray, patch: np.ndarray, soft_edges: float = 0.0) -> None:
-    """Paste a patch in place, fading linearly into what lies beneath along its border.
-
-    The weight of the patch rises by equal steps from the border inwards and is 1 from the width of
-    the edge on; in the corners it is the smaller one of both directions.
-
-    Args:
-        target (ndarray): Region of the image, changed in place; shape and dtype of ``patch``.
-        patch (ndarray): (H, W) or (H, W, C).
-        soft_edges (float): Width of the edge: below 1 a share of each side (at most 0.5), from 1 on
-            pixels (at most half of the side). 0 pastes with hard edges.
-    """
-    height, width = patch.shape[:2]
-    rows, columns = (_edge_width(side, soft_edges) for side in (height, width))
-    if not (rows or columns):
-        target[:] = patch
-        return
-    weights = np.minimum.outer(_ramp(height, rows), _ramp(width, columns))
-    inner = slice(rows, height - rows)
-    strips = (
-        (slice(0, rows), slice(None)),
-        (slice(height - rows, height), slice(None)),
-        (inner, slice(0, columns)),
-        (inner, slice(width - columns, width)),
-    )
-    for strip in strips:
-        target[strip] = _blend(target[strip], patch[strip], weights[strip])
-    core = inner, slice(columns, width - columns)
-    target[core] = patch[core]
-
-
-def _edge_width(side: int, soft_edges: float) -> int:
-    wanted = soft_edges * side if soft_edges < 1 else soft_edges
-    return min(int(round(wanted)), side // 2)
-
-
-def _ramp(side: int, edge: int) -> np.ndarray:
-    """Weights along a side: 1 but for ``edge`` pixels at either end."""
-    nearest = np.minimum(np.arange(side), np.arange(side)[::-1])
-    return np.clip((nearest + 0.5) / edge, 0, 1) if edge else np.ones(side)
-
-
-def _blend(under: np.ndarray, over: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    dtype = under.dtype
-    # float32 holds 8 and 16 bits exactly
-    work = np.float32 if dtype.itemsize <= 2 or dtype == np.float32 else np.float64
-    low, high = under.astype(work), over.astype(work)
-    weights = weights.astype(work).reshape(weights.shape + (1,) * (under.ndim - 2))
-    # rounding may leave the range of both by one unit in the last place
-    out = np.clip(low + (high - low) * weights, np.minimum(low, high), np.maximum(low, high))
-    return (out if np.issubdtype(dtype, np.floating) else np.rint(out)).astype(dtype)
-
-
 def covered_share(box: np.ndarray, others: np.ndarray) -> float:
-    """Share of the pixels of a box that the union of other boxes covers.
+    """Compute the share of a box's pixels that the union of other boxes covers.
 
     Args:
         box (ndarray): (4,) int, (x1, y1, x2, y2) in whole pixels, with an area.
@@ -162,11 +75,7 @@ def covered_share(box: np.ndarray, others: np.ndarray) -> float:
         float: Share in [0, 1].
     """
     x1, y1, x2, y2 = box
-    clipped = np.clip(others, [x1, y1, x1, y1], [x2, y2, x2, y2]) - [x1, y1, x1, y1]
-    clipped = clipped[(clipped[:, 2:] > clipped[:, :2]).all(axis=1)]
-    if len(clipped) == 0:
-        return 0.0
     covered = np.zeros((y2 - y1, x2 - x1), dtype=bool)
-    for left, top, right, bottom in clipped:
-        covered[top:bottom, left:right] = True
+    for left, top, right, bottom in np.clip(others, [x1, y1, x1, y1], [x2, y2, x2, y2]):
+        covered[top - y1 : bottom - y1, left - x1 : right - x1] = True
     return float(covered.mean())

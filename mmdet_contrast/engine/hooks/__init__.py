@@ -6,7 +6,6 @@ from .distillation_hook import DistillationHook
 from .freeze_backbone_hook import FreezeBackboneHook
 from .knn_monitor_hook import KNNMonitorHook
 from .linear_check_hook import LinearCheckHook
-from .view_epoch_hook import ViewEpochHook
 
 __all__ = [
     'BiasWarmupHook',
@@ -15,5 +14,4 @@ __all__ = [
     'FreezeBackboneHook',
     'KNNMonitorHook',
     'LinearCheckHook',
-    'ViewEpochHook',
 ]

@@ -3,6 +3,7 @@
 from math import sqrt
 from typing import Any, Dict, Optional, Sequence, Tuple, Union
 
+import numpy as np
 import torch
 from mmdet.registry import DATASETS, HOOKS
 from mmengine.hooks import Hook
@@ -11,7 +12,6 @@ from mmengine.runner import IterBasedTrainLoop
 from torch import nn
 from torch.utils.data import Dataset, Subset
 
-from mmdet_contrast.datasets.transforms import ContrastiveView
 from mmdet_contrast.evaluation.box_embedder import BoxEmbedder, Embeddings
 from mmdet_contrast.evaluation.functional import (
     alignment,
@@ -273,8 +273,8 @@ class KNNMonitorHook(Hook):
                 else:
                     runner.logger.info(f'KNNMonitorHook leaves knn/{name} out: one query.')
         if self._views is not None:
-            # where iterations are counted, looks within one epoch are at the same views
-            _forget_visits(self._views)
+            # the same views at every look; undisturbed puts the state back
+            np.random.seed(0)
             pairs = self.embedder.embed_dataset(model, self._views, pairs=True, **self.loading)
             if len(pairs.labels):
                 first, second = pairs.vectors.chunk(2, dim=1)
@@ -321,13 +321,3 @@ def _dataset_of(runner: Any, loader: str, argument: str) -> dict:
             f'{argument}=dict(type=..., ...) to the hook.'
         )
     return dataset
-
-
-def _forget_visits(dataset: Any) -> None:
-    """Let the views of a data set, and of those within it, begin again."""
-    for inner in (*getattr(dataset, 'datasets', ()), getattr(dataset, 'dataset', None)):
-        if inner is not None:
-            _forget_visits(inner)
-    for transform in getattr(getattr(dataset, 'pipeline', None), 'transforms', ()):
-        if isinstance(transform, ContrastiveView):
-            transform.forget_visits()

@@ -1,13 +1,11 @@
-import pickle
-from multiprocessing.sharedctypes import RawValue
-
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mmdet.registry import TRANSFORMS
+from mmdet.registry import DATASETS, TRANSFORMS
 from mmdet.structures.bbox import HorizontalBoxes
+from mmengine.registry import init_default_scope
 from mmengine.runner import set_random_seed
 
 from mmdet_contrast.datasets.transforms import ContrastiveView
@@ -125,29 +123,6 @@ def test_ignored_boxes_take_no_part():
     assert np.array_equal(out['img_view'][20:60, 10:50], results['img'][20:60, 10:50])
 
 
-def test_an_image_that_comes_again_in_an_epoch_is_drawn_anew_without_workers_too():
-    def views_of(transform, count):
-        out = []
-        for _ in range(count):
-            results = dict(make_results([[10, 20, 50, 60]]), sample_idx=3)
-            out.append(transform(results)['img_view'])
-        return out
-
-    first, again = views_of(ContrastiveView(), 2)
-    assert not np.array_equal(first, again)
-    # the same sequence in another run
-    assert all(map(np.array_equal, views_of(ContrastiveView(), 2), (first, again)))
-
-
-def test_a_pickled_transform_knows_the_epoch(monkeypatch):
-    monkeypatch.setattr(ContrastiveView, '_epoch', RawValue('q', 7))
-    pickled = pickle.dumps(ContrastiveView(zoom_range=(1.5, 2.0)))
-    # what a spawned worker begins with
-    monkeypatch.setattr(ContrastiveView, '_epoch', RawValue('q', 0))
-    assert pickle.loads(pickled).zoom_range == (1.5, 2.0)
-    assert ContrastiveView._epoch.value == 7
-
-
 def test_a_box_that_transforms_push_out_of_the_view_takes_no_part():
     results = make_results([[2, 20, 30, 60], [5, 70, 25, 90], [60, 20, 118, 60], [108, 5, 116, 13]])
     shift = dict(
@@ -217,11 +192,11 @@ def test_transforms_that_drop_boxes_or_change_the_size_are_refused():
     results = make_results([[10, 20, 50, 60], [70, 5, 80, 15]])
     with pytest.raises(ValueError, match='dropped or reordered boxes'):
         ContrastiveView(transforms=[drop])(results)
-    with pytest.raises(ValueError, match='must have one size'):
+    with pytest.raises(ValueError, match='put resizing and cropping before'):
         ContrastiveView(transforms=[dict(type='Resize', scale=(50, 50))])(results)
 
 
-def test_seed_outside_a_data_set():
+def test_the_seed_decides():
     transform = ContrastiveView(transforms=[dict(type='PhotoMetricDistortion')])
     views = []
     for seed in (3, 3, 4):
@@ -232,34 +207,14 @@ def test_seed_outside_a_data_set():
 
 
 def test_probability_of_a_view():
+    transform = ContrastiveView(prob=0.3)
     made = []
-    for epoch in range(5):
-        ContrastiveView.set_epoch(epoch)
-        transform = ContrastiveView(prob=0.3)
-        for index in range(80):
-            results = dict(make_results([[10.0, 10, 60, 70]]), sample_idx=index)
-            made.append(transform(results)['img_view'] is not None)
-            # nothing else is said of a view that is not there
-            assert ('gt_view_valid' in results) is made[-1]
-    ContrastiveView.set_epoch(0)
-    # five standard deviations of 400 draws
+    for _ in range(400):
+        results = transform(make_results([[10, 10, 60, 70]]))
+        made.append(results['img_view'] is not None)
+        assert ('gt_view_valid' in results) is made[-1]
+    # five standard deviations
     assert abs(np.mean(made) - 0.3) < 5 * (0.3 * 0.7 / 400) ** 0.5
-    by_epoch = np.reshape(made, (5, 80))
-    assert by_epoch.any(axis=0).mean() > 0.5 and not (by_epoch == by_epoch[0]).all()
-    again = ContrastiveView(prob=0.3)
-    for index in range(80):
-        results = dict(make_results([[10.0, 10, 60, 70]]), sample_idx=index)
-        assert (again(results)['img_view'] is not None) == by_epoch[0, index]
-
-
-def test_view_transforms_leave_the_global_state_alone():
-    results = make_results([[10, 20, 50, 60]])
-    results['sample_idx'] = 0
-    set_random_seed(0)
-    expected = np.random.rand()
-    set_random_seed(0)
-    ContrastiveView(transforms=[dict(type='PhotoMetricDistortion')])(results)
-    assert np.random.rand() == expected
 
 
 @settings(max_examples=30, deadline=None)
@@ -284,24 +239,75 @@ def test_nothing_outside_of_the_boxes_ever_changes(boxes):
 @pytest.mark.parametrize(
     'kwargs, message',
     [
-        (dict(zoom_range=(0.5, 2)), 'zoom_range'),
-        (dict(zoom_range=(3, 2)), 'zoom_range'),
-        (dict(min_size=0), 'min_size'),
-        (dict(max_overwritten=1.5), 'max_overwritten'),
-        (dict(prob=0), 'prob=0 given, .* leave out ContrastiveView'),
-        (dict(prob=1.1), 'prob=1.1 given'),
+        (dict(zoom_range=(0.5, 2)), r'zoom_range=\(0.5, 2\) given, factors of at least 1'),
+        (dict(fill='mixed'), "fill='mixed' given, 'zoom' or 'same_class'"),
+        (dict(bank=dict(min_size=8)), "bank is used with fill='same_class' only"),
     ],
 )
-def test_wrong_settings(kwargs, message):
+def test_settings_that_would_be_silently_wrong(kwargs, message):
     with pytest.raises(ValueError, match=message):
         ContrastiveView(**kwargs)
-
-
-def test_missing_boxes():
-    with pytest.raises(KeyError, match='put it after LoadAnnotations'):
-        ContrastiveView()(dict(img=np.zeros((8, 8, 3), np.uint8)))
 
 
 def test_registered():
     assert isinstance(TRANSFORMS.build(dict(type='ContrastiveView')), ContrastiveView)
     assert 'zoom_range=(2.0, 3.0)' in repr(ContrastiveView())
+
+
+@pytest.fixture
+def shapes(tiny_shapes):
+    init_default_scope('mmdet')
+
+    def config(*steps):
+        return dict(
+            type='CocoDataset',
+            data_root=str(tiny_shapes),
+            ann_file='annotations/instances_train.json',
+            data_prefix=dict(img='train/'),
+            metainfo=dict(classes=('striped_disc', 'checkered_square', 'dotted_triangle')),
+            pipeline=[
+                dict(type='LoadImageFromFile'),
+                dict(type='LoadAnnotations', with_bbox=True),
+                *steps,
+            ],
+        )
+
+    return config
+
+
+VIEW = [dict(type='ContrastiveView'), dict(type='PackContrastiveInputs')]
+
+
+def check_packed(packed):
+    """The view differs in its objects, and in nothing else; boxes that fit are contrasted."""
+    image, view = packed['inputs'].int()
+    instances = packed['data_samples'].gt_instances
+    inside = torch.zeros(image.shape[1:], dtype=torch.bool)
+    for box in instances.bboxes.tensor:
+        x1, y1, x2, y2 = box.tolist()
+        inside[int(np.floor(y1)) : int(np.ceil(y2)), int(np.floor(x1)) : int(np.ceil(x2))] = True
+    changed = (image != view).any(dim=0)
+    assert changed.any() and not (changed & ~inside).any()
+    assert len(instances.view_valid) == len(instances.bboxes) and instances.view_valid.any()
+
+
+def test_mosaic_of_several_images(shapes):
+    mosaic = [
+        dict(type='Mosaic', img_scale=(64, 64), pad_val=114.0),
+        dict(type='RandomAffine', scaling_ratio_range=(0.8, 1.2), border=(-32, -32)),
+        *VIEW,
+    ]
+    data = DATASETS.build(
+        dict(type='MultiImageMixDataset', dataset=shapes(), pipeline=mosaic, max_refetch=15)
+    )
+    for i in range(4):
+        check_packed(data[i])
+
+
+def test_an_image_that_comes_again_is_drawn_anew(shapes):
+    data = DATASETS.build(dict(type='RepeatDataset', dataset=shapes(*VIEW), times=2))
+    first, second = data[3], data[len(data) // 2 + 3]
+    for packed in (first, second):
+        check_packed(packed)
+    assert torch.equal(first['inputs'][0], second['inputs'][0])
+    assert not torch.equal(first['inputs'][1], second['inputs'][1])

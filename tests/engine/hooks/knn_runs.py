@@ -22,7 +22,7 @@ def tiny_config(root, work_dir, hooks, max_epochs=2, contrastive=False):
     cfg.model.neck.norm_cfg.num_groups = cfg.model.bbox_head.norm_cfg.num_groups = 4
     cfg.model.bbox_head.update(in_channels=16, feat_channels=16, stacked_convs=1)
     if contrastive:
-        cfg.model.bbox_head.contrast.update(in_channels=16, pool_size=3)
+        cfg.model.bbox_head.contrast.update(in_channels=16, sampler=dict(pool_size=3))
     cfg.train_cfg.update(max_epochs=max_epochs, val_interval=100)
     for split in ('train', 'val'):
         loader = cfg[f'{split}_dataloader']
