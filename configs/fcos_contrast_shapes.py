@@ -15,11 +15,6 @@ model = dict(
         loss_cls=dict(type='FocalLoss', use_sigmoid=True, gamma=2.0, alpha=0.25, loss_weight=1.0),
         loss_bbox=dict(type='IoULoss', loss_weight=1.0),
         loss_centerness=dict(type='CrossEntropyLoss', use_sigmoid=True, loss_weight=1.0),
-        contrast=dict(
-            projector=dict(type='MLPProjector', hidden_channels=256, out_channels=128),
-            criterion=dict(
-                type='NTXentLoss', temperature=0.5, negatives='other_class', loss_weight=0.5
-            ),
-        ),
+        contrast=dict(queue=dict(type='FeatureQueue', size=64)),
     ),
 )

@@ -22,12 +22,7 @@ model = dict(
         loss_dfl=dict(type='DistributionFocalLoss', loss_weight=0.25),
         reg_max=16,
         loss_bbox=dict(type='GIoULoss', loss_weight=2.0),
-        contrast=dict(
-            projector=dict(type='MLPProjector', hidden_channels=256, out_channels=128),
-            criterion=dict(
-                type='NTXentLoss', temperature=0.5, negatives='other_class', loss_weight=0.5
-            ),
-        ),
+        contrast=dict(queue=dict(type='FeatureQueue', size=64)),
     ),
     train_cfg=dict(
         _delete_=True,

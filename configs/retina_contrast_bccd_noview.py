@@ -5,16 +5,8 @@ model = dict(
     bbox_head=dict(
         type='ContrastiveRetinaHead',
         contrast=dict(
-            type='RegionContrast',
-            key_source='image',
-            box_jitter=0.1,
-            pool_size=7,
-            projector=dict(type='MLPProjector', hidden_channels=256, out_channels=128),
-            scope='batch',
+            sampler=dict(type='JitteredBoxes', jitter=0.1),
             queue=dict(type='FeatureQueue', size=64),
-            criterion=dict(
-                type='NTXentLoss', temperature=0.5, negatives='other_class', loss_weight=1.0
-            ),
         ),
     )
 )

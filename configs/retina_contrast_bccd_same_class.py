@@ -4,12 +4,7 @@ _base_ = './retina_contrast_bccd.py'
 
 train_pipeline = [
     *_base_.train_pipeline[:-2],
-    dict(
-        type='ContrastiveView',
-        zoom_range=(2.0, 3.0),
-        fill='same_class',
-        bank=dict(max_per_class=64, min_size=16),
-    ),
+    dict(type='ContrastiveView', fill='same_class', bank=dict(max_per_class=64)),
     dict(type='PackContrastiveInputs'),
 ]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))

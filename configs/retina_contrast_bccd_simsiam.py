@@ -1,5 +1,5 @@
 # The two views of an object predict each other; there are no negatives.
-_base_ = './retina_contrast_bccd_no_queue.py'
+_base_ = './retina_contrast_bccd.py'
 
-criterion = dict(_delete_=True, type='SimSiamLoss', in_channels=128, loss_weight=0.5)
-model = dict(bbox_head=dict(contrast=dict(criterion=criterion)))
+criterion = dict(type='SimSiamLoss', in_channels=128, loss_weight=0.1)
+model = dict(bbox_head=dict(contrast=dict(queue=None, criterion=criterion)))

@@ -1,10 +1,8 @@
 # retina_contrast_bccd.py, but three images in ten get a second view; an object of the others is
-# compared with itself: its box, moved at random twice, in the one image. See docs/second_view.md.
+# compared with itself: its box, moved at random twice, in the one image.
 _base_ = './retina_contrast_bccd.py'
 
-model = dict(
-    bbox_head=dict(contrast=dict(key_source='view_or_image', box_jitter=0.1)),
-)
+model = dict(bbox_head=dict(contrast=dict(sampler=dict(type='ViewBoxes', jitter=0.1))))
 
 train_pipeline = [
     *_base_.train_pipeline[:-2],

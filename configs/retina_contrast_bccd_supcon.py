@@ -1,5 +1,5 @@
 # Other objects of the class are positives.
-_base_ = './retina_contrast_bccd_no_queue.py'
+_base_ = './retina_contrast_bccd.py'
 
-criterion = dict(_delete_=True, type='SupConLoss', temperature=0.1, loss_weight=0.5)
+criterion = dict(type='SupConLoss', temperature=0.1)
 model = dict(bbox_head=dict(contrast=dict(criterion=criterion)))

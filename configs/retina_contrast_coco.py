@@ -1,5 +1,5 @@
 # RetinaNet-R50-FPN 1x on COCO with the region-contrastive loss. Schedule and data are
-# MMDetection's; docs/configuration.md explains every switch.
+# MMDetection's; the head lists what one may want to change.
 _base_ = './retina_coco.py'
 
 model = dict(
@@ -7,25 +7,21 @@ model = dict(
     bbox_head=dict(
         type='ContrastiveRetinaHead',
         contrast=dict(
-            type='RegionContrast',
-            pool_size=7,
+            sampler=dict(type='ViewBoxes', pool_size=3),
             projector=dict(type='MLPProjector', hidden_channels=256, out_channels=128),
             scope='batch',
+            queue=dict(type='FeatureQueue', size=64),
             criterion=dict(
-                type='NTXentLoss', temperature=0.5, negatives='other_class', loss_weight=0.5
+                type='NTXentLoss', temperature=0.5, negatives='other_class', loss_weight=1.0
             ),
         ),
     ),
 )
 
 train_pipeline = [
-    dict(type='LoadImageFromFile', backend_args=_base_.backend_args),
-    dict(type='LoadAnnotations', with_bbox=True),
-    dict(type='Resize', scale=(1333, 800), keep_ratio=True),
-    dict(type='RandomFlip', prob=0.5),
+    *_base_.train_pipeline[:-1],
     # after every step that moves or drops boxes
     dict(type='ContrastiveView', zoom_range=(2.0, 3.0)),
     dict(type='PackContrastiveInputs'),
 ]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
-custom_hooks = [dict(type='ViewEpochHook')]

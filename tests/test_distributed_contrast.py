@@ -1,40 +1,52 @@
-"""Queue, locations and weights in two gloo processes against one with the joined batch."""
+"""Two gloo processes against one with the joined batch."""
 
 import pytest
 import torch
-from mmdet.structures import DetDataSample
-from mmengine.structures import InstanceData
+from contrast_batches import build as build_branch
+from contrast_batches import make_samples
 from torch import nn
 from two_processes import run_in_two_processes, serve
 
-from mmdet_contrast.models.contrast import RegionContrast
-
-QUEUE = dict(queue=dict(size=3), num_classes=3)
+QUEUE = dict(queue=dict(size=3))
+STILL = dict(type='ViewBoxes', background=0)
+PATCHES = dict(type='PatchSampler', num_patches=1000)
+# what is drawn at random is drawn otherwise by two processes: nothing, as little as does not
+# matter, or all there is
 CASES = {
-    'queue': dict(scope='image', **QUEUE),
-    'queue, all ranks': dict(scope='all_ranks', **QUEUE),
-    'queue by size': dict(scope='all_ranks', assign='scale', **QUEUE),
-    'area': dict(scope='image', pair_weights='area'),
-    # boxes moved by so little that what is drawn does not matter
-    'some views': dict(scope='all_ranks', key_source='view_or_image', box_jitter=1e-9),
-    'area, all ranks': dict(scope='all_ranks', assign='scale', pair_weights='area'),
-    # more locations than there are: all of them, whatever is drawn
+    'all ranks': dict(scope='all_ranks', sampler=STILL),
+    'image': dict(scope='image', sampler=STILL),
+    'queue': dict(scope='image', sampler=STILL, **QUEUE),
+    'queue, all ranks': dict(scope='all_ranks', sampler=STILL, **QUEUE),
+    'supcon': dict(scope='all_ranks', sampler=STILL, criterion=dict(type='SupConLoss')),
+    'triplet': dict(scope='all_ranks', sampler=STILL, criterion=dict(type='PairTripletLoss')),
+    'own keys': dict(
+        scope='all_ranks', sampler=dict(type='JitteredBoxes', jitter=1e-9, background=0)
+    ),
+    'some views': dict(scope='all_ranks', sampler=dict(STILL, jitter=1e-9)),
     'patches': dict(
         scope='all_ranks',
-        sampler=dict(type='PatchSampler', num_patches=1000),
+        sampler=PATCHES,
         criterion=dict(type='NTXentLoss', negatives='all'),
     ),
-    'patches, queue': dict(
-        scope='image',
-        sampler=dict(type='PatchSampler', num_patches=1000, region='all'),
+    'patches of some': dict(
+        scope='all_ranks', sampler=PATCHES, criterion=dict(type='PatchNCELoss')
+    ),
+    'patches of some, queue': dict(
         # all of them, too, as the order in which they come is drawn
-        queue=dict(size=2000),
-        num_classes=3,
+        scope='image',
+        sampler=dict(PATCHES, region='all'),
+        queue=dict(size=3000),
+        share_projector=False,
     ),
 }
-# boxes of the images of rank 0 and of rank 1, of three iterations: unequal, none on one rank or
-# the other, one box altogether
-STEPS = (((4, 1), (3, 6)), ((5, 2), (0, 0)), ((0,), (1,)))
+# two processes draw other background and compare within themselves: they must only agree
+AGREE = {
+    'batch': dict(scope='batch', **QUEUE),
+    'background, all ranks': dict(scope='all_ranks'),
+}
+# boxes of the images of rank 0 and of rank 1, of four iterations: unequal, none on one rank or
+# the other, one box altogether, none at all
+STEPS = (((4, 1), (3, 6)), ((5, 2), (0, 0)), ((0,), (1,)), ((0,), (0,)))
 
 
 class TinyModel(nn.Module):
@@ -42,107 +54,97 @@ class TinyModel(nn.Module):
 
     def __init__(self, **kwargs):
         super().__init__()
+        torch.manual_seed(0)
         self.stem = nn.Conv2d(3, 4, 8, stride=8)
         self.down = nn.Conv2d(4, 4, 2, stride=2)
-        self.contrast = RegionContrast(
-            4,
-            strides=(8, 16),
-            pool_size=3,
-            background='never',
-            projector=dict(type='MLPProjector', hidden_channels=8, out_channels=6),
-            **kwargs,
-        )
+        self.contrast = build_branch(strides=(8, 16), **kwargs)
+        if self.contrast.trust is not None:
+            # at first nothing would reach the pyramid
+            self.contrast.trust.fill_(0.5)
+        self.double()
 
     def forward(self, images, samples):
         fine = self.stem(images)
-        return sum(self.contrast([fine, self.down(fine)], samples).values())
-
-
-def build(case):
-    torch.manual_seed(0)
-    model = TinyModel(**CASES[case])
-    model.contrast.init_weights()
-    return model.double()
+        return self.contrast([fine, self.down(fine)], samples)
 
 
 def make_batch(step, ranks, some):
-    """Images and samples of the given ranks, originals first; the same whoever asks."""
-    originals, views, images, viewed = [], [], [], []
-    for rank in ranks:
-        generator = torch.Generator().manual_seed(10 * step + rank)
-        for index, count in enumerate(STEPS[step][rank]):
-            viewed.append(not some or (rank + index) % 2 == 1)
-            images.append(torch.randn(2, 3, 96, 96, generator=generator, dtype=torch.double))
-            start = torch.rand(count, 2, generator=generator, dtype=torch.double) * 50
-            size = 6 + torch.rand(count, 2, generator=generator, dtype=torch.double) * 40
-            instances = InstanceData(
-                bboxes=torch.cat((start, start + size), dim=1),
-                labels=torch.randint(3, (count,), generator=generator),
-            )
-            for samples, meta in (
-                (originals, dict(view=0)),
-                (views, dict(view=1, view_of=len(originals))),
-            ):
-                sample = DetDataSample(metainfo=dict(img_shape=(96, 96), **meta))
-                sample.gt_instances = instances.clone()
-                samples.append(sample)
-    for i, sample in enumerate(views):
-        sample.set_metainfo(dict(view_of=i))
-    kept = [i for i, is_viewed in enumerate(viewed) if is_viewed]
-    shown = [image[0] for image in images] + [images[i][1] for i in kept]
-    return torch.stack(shown), originals + [views[i] for i in kept]
+    """Pictures and samples of the given ranks; the same whoever asks."""
+    counts = [count for rank in ranks for count in STEPS[step][rank]]
+    seeds = [100 * step + 10 * rank + i for rank in ranks for i in range(len(STEPS[step][rank]))]
+    # with 'some' the images of rank 0 and every other one of rank 1
+    viewed = [i for i, seed in enumerate(seeds) if not some or seed % 20 in (0, 11)]
+    samples = make_samples(counts, viewed, view_scale=1, seed=seeds)
+    pictures = []
+    for seed in seeds:
+        generator = torch.Generator().manual_seed(seed)
+        pictures.append(torch.randn(2, 3, 128, 192, generator=generator, dtype=torch.double))
+    # whole views, so that no picture joins what two processes have apart
+    shown = [picture[0] for picture in pictures] + [pictures[i][1] for i in viewed]
+    return torch.stack(shown), samples
 
 
 def run(model, ranks, case):
-    """Gradients of every iteration, and the buffers in the end."""
-    gradients = []
+    """Losses and gradients of every iteration, and the buffers in the end."""
+    losses, gradients = [], []
     for step in range(len(STEPS)):
         model.zero_grad()
-        model(*make_batch(step, ranks, case == 'some views')).backward()
+        values = model(*make_batch(step, ranks, 'some' in case))
+        sum(value for name, value in values.items() if 'loss' in name).backward()
+        losses.append({name: value.detach() for name, value in values.items()})
         gradients.append([p.grad.clone() for p in model.parameters()])
-    return gradients, [b.clone() for b in model.buffers()]
+    return losses, gradients, {name: b.clone() for name, b in model.named_buffers()}
 
 
 def in_order(buffer, case):
     """A buffer, with the entries of each class in an order that does not depend on the draws."""
-    if 'patches' not in case or buffer.dim() < 4:
+    if 'patches' not in case or buffer.dim() < 3:
         return buffer
-    order = buffer[..., :1].argsort(dim=2).expand_as(buffer)
-    return buffer.gather(2, order)
+    return buffer.gather(1, buffer[..., :1].argsort(dim=1).expand_as(buffer))
 
 
 def work(rank, folder):
     """What each of the two processes does."""
     results = {}
-    for case in CASES:
-        for broadcast in (False, True) if 'queue' in case else (False,):
-            model = nn.parallel.DistributedDataParallel(build(case), broadcast_buffers=broadcast)
-            results[case, broadcast] = run(model, (rank,), case)
+    for case, kwargs in {**CASES, **AGREE}.items():
+        model = nn.parallel.DistributedDataParallel(TinyModel(**kwargs), broadcast_buffers=False)
+        losses, gradients, buffers = run(model, (rank,), case)
+        results[case] = losses, gradients, {k[len('module.') :]: v for k, v in buffers.items()}
     return results
 
 
 @pytest.fixture(scope='module')
 def results(tmp_path_factory):
-    return run_in_two_processes(__file__, tmp_path_factory.mktemp('ranks'))[0]
+    return run_in_two_processes(__file__, tmp_path_factory.mktemp('ranks'), timeout=900)[0]
 
 
-@pytest.mark.parametrize('broadcast', [False, True])
-@pytest.mark.parametrize('case', list(CASES))
-def test_two_processes_are_one_with_the_joined_batch(results, case, broadcast):
-    if (case, broadcast) not in results[0]:
-        pytest.skip('no buffers to broadcast')
-    gradients, buffers = run(build(case), (0, 1), case)
+@pytest.mark.parametrize('case', CASES)
+def test_two_processes_are_one_with_the_joined_batch(results, case):
+    losses, gradients, buffers = run(TinyModel(**CASES[case]), (0, 1), case)
     assert all(sum(g.abs().sum() for g in step) > 1e-3 for step in gradients[:2])
-    assert not buffers or sum(b.abs().sum() for b in buffers) > 0
+    for step, expected in enumerate(losses):
+        # each rank has a share of the sum, over the mean of their numbers of terms
+        mean = {
+            k: (results[0][case][0][step][k] + results[1][case][0][step][k]) / 2 for k in expected
+        }
+        torch.testing.assert_close(mean, expected, atol=1e-7, rtol=1e-6)
     for rank in (0, 1):
-        ours, kept = results[rank][case, broadcast]
-        for mine, reference in zip(kept, results[0][case, broadcast][1]):
-            assert torch.equal(mine, reference)
-        for mine, reference in zip(kept, buffers):
-            torch.testing.assert_close(in_order(mine, case), in_order(reference, case))
-        for step, expected in zip(ours, gradients):
-            for mine, reference in zip(step, expected):
-                torch.testing.assert_close(mine, reference, atol=1e-7, rtol=1e-6)
+        torch.testing.assert_close(results[rank][case][1], gradients, atol=1e-7, rtol=1e-6)
+        for name, expected in buffers.items():
+            kept = results[rank][case][2][name]
+            torch.testing.assert_close(
+                in_order(kept, case), in_order(expected, case), atol=1e-7, rtol=1e-6
+            )
+
+
+@pytest.mark.parametrize('case', [*CASES, *AGREE])
+def test_the_ranks_agree(results, case):
+    (_, first, buffers), (_, second, others) = (results[rank][case] for rank in (0, 1))
+    assert all(torch.equal(a, b) for x, y in zip(first, second) for a, b in zip(x, y))
+    for name, buffer in buffers.items():
+        assert torch.equal(buffer, others[name]), name
+    if case != 'triplet':
+        assert (buffers['contrast.trust'] != 0.5).all()
 
 
 if __name__ == '__main__':

@@ -5,28 +5,14 @@ model = dict(
     data_preprocessor=dict(type='ContrastiveDataPreprocessor'),
     bbox_head=dict(
         type='ContrastiveYOLOv8Head',
-        contrast=dict(
-            type='RegionContrast',
-            pool_size=3,
-            # the levels have different numbers of channels
-            projector=dict(type='MLPProjector', hidden_channels=256, out_channels=128),
-            share_projector=False,
-            scope='batch',
-            criterion=dict(
-                type='NTXentLoss', temperature=0.5, negatives='other_class', loss_weight=0.5
-            ),
-        ),
+        contrast=dict(queue=dict(type='FeatureQueue', size=64)),
     ),
 )
 
 train_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='LoadAnnotations', with_bbox=True),
-    dict(type='Resize', scale=_base_.scale, keep_ratio=True),
-    dict(type='RandomFlip', prob=0.5),
+    *_base_.train_pipeline[:-1],
     # after every step that moves or drops boxes
     dict(type='ContrastiveView', zoom_range=(2.0, 3.0)),
     dict(type='PackContrastiveInputs'),
 ]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
-custom_hooks = [*_base_.custom_hooks, dict(type='ViewEpochHook')]

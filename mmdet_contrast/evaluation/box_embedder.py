@@ -9,7 +9,7 @@ from mmengine.utils import ProgressBar
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Subset
 
-from mmdet_contrast.models.contrast.pairs import collect_pairs
+from mmdet_contrast.models.contrast import ViewBoxes
 from mmdet_contrast.models.contrast.sample_embeddings import embed_regions, embed_samples
 from mmdet_contrast.visualization.module_capture import CapturedMap, ModuleCapture
 
@@ -113,8 +113,8 @@ class BoxEmbedder:
             ValueError: If the model has no such module or level.
         """
         feats, samples, shape = self._features(model, data)
-        pairs = collect_pairs(samples, feats[0].device)
-        rois = torch.cat((pairs.query_rois, pairs.key_rois))
+        pairs = ViewBoxes(background=0)(feats, (), samples)
+        rois = pairs.rows[0, pairs.valid[0].repeat(2)]
         vectors = embed_regions(feats, rois, shape, self.level, self.pool_size, self.strides)
         first, second = vectors.float().chunk(2)
         return first, second

@@ -38,8 +38,7 @@ def check_weights(model: nn.Module, checkpoint: Dict[str, Any], training: bool =
     weights._metadata = getattr(given, '_metadata', OrderedDict())  # type: ignore[attr-defined]
     if not training:
         for name, own in model.state_dict().items():
-            # a queue leaves out what does not fit by itself, all of it
-            fits = name not in weights or weights[name].shape == own.shape or '.queue.' in name
+            fits = name not in weights or weights[name].shape == own.shape
             if _is_for_training(name) and not fits:
                 del weights[name]
     try:

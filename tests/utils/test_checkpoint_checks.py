@@ -7,7 +7,6 @@ import pytest
 import torch
 from mmengine.model import BaseTTAModel
 
-from mmdet_contrast.models.contrast import FeatureQueue
 from mmdet_contrast.utils.checkpoint_checks import _CheckpointFitHook, check_class_order
 from mmdet_contrast.utils.launch_checks import LaunchError
 
@@ -61,21 +60,6 @@ def test_what_only_training_uses_may_have_another_shape_in_a_test():
     assert torch.equal(model.contrast.weight, kept)
     with pytest.raises(LaunchError, match='size mismatch for contrast.weight'):
         load(ToyModel(), other.state_dict(), training=True)
-
-
-@pytest.mark.parametrize('training', [False, True])
-def test_a_queue_of_another_size_is_left_empty(training):
-    def make(size):
-        model = ToyModel()
-        model.contrast.queue = FeatureQueue(num_levels=1, num_classes=2, channels=2, size=size)
-        return model
-
-    full, other = make(4), make(6)
-    labels = torch.tensor([0, 1, 1])
-    full.contrast.queue.enqueue(torch.randn(3, 2), torch.zeros_like(labels), labels)
-    load(other, full.state_dict(), training=training)
-    assert torch.equal(other.contrast.weight, full.contrast.weight)
-    assert not other.contrast.queue.filled.any() and not other.contrast.queue.pointer.any()
 
 
 def test_classes_of_a_checkpoint_in_another_order_are_refused():

@@ -1,6 +1,6 @@
 """Region-level contrastive learning on feature pyramids."""
 
-from .background import sample_background_boxes
+from .box_samplers import JitteredBoxes, ViewBoxes
 from .feature_queue import FeatureQueue
 from .mlp_projector import MLPProjector
 from .patch_sampler import PatchSampler
@@ -9,9 +9,10 @@ from .region_pool import pool_regions
 
 __all__ = [
     'FeatureQueue',
+    'JitteredBoxes',
     'MLPProjector',
     'PatchSampler',
     'RegionContrast',
+    'ViewBoxes',
     'pool_regions',
-    'sample_background_boxes',
 ]

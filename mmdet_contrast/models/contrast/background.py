@@ -1,4 +1,4 @@
-"""Boxes on the background."""
+"""Regions of the background."""
 
 from typing import List, Sequence, Tuple
 
@@ -7,8 +7,15 @@ from mmdet.structures import DetDataSample
 from mmdet.structures.bbox import get_box_tensor
 from torch import Tensor
 
+from .rois import batch_rois
 
-def occupied_boxes(sample: DetDataSample) -> Tensor:
+# Draws for each box that is wanted: what is left of them touches nothing.
+_CANDIDATES = 16
+# Pixels.
+_MIN_SIZE = 8.0
+
+
+def occupied_boxes(sample: DetDataSample) -> List[Tensor]:
     """Return what is no background in an image.
 
     Args:
@@ -16,67 +23,59 @@ def occupied_boxes(sample: DetDataSample) -> Tensor:
             ``ignored_instances``.
 
     Returns:
-        Tensor: (G, 4) boxes of both.
+        list[Tensor]: (G, 4) boxes of either.
     """
-    boxes = [get_box_tensor(sample.gt_instances.bboxes)]
-    ignored = sample.get('ignored_instances', None)
-    if ignored is not None and 'bboxes' in ignored:
-        boxes.append(get_box_tensor(ignored.bboxes))
-    return torch.cat(boxes)
+    fields = (sample.gt_instances, sample.get('ignored_instances', None))
+    return [get_box_tensor(x.bboxes) for x in fields if x is not None and 'bboxes' in x]
 
 
-def sample_background_boxes(
-    occupied: Sequence[Tensor],
-    image_shapes: Sequence[Tuple[int, int]],
-    num_boxes: int,
-    num_candidates: int = 16,
-    min_size: float = 8.0,
-) -> List[Tensor]:
-    """Draw boxes that touch no object, for all images of a batch at once.
+def sample_background(
+    samples: Sequence[DetDataSample], positions: Sequence[int], num_boxes: int, device: torch.device
+) -> Tuple[Tensor, Tensor]:
+    """Draw regions that touch no object, for all images of a batch at once.
 
-    Sides are drawn log-uniformly between a quarter of the image's shortest and its longest
-    object side (a sixteenth to a quarter of the image where there is no object), so that size
-    does not tell background from objects.
+    Sides are drawn log-uniformly between a quarter of the shortest and the longest object side of
+    the batch (a sixteenth to a quarter of the image where there is no object), so that size does
+    not tell background from objects. Uses PyTorch's generator.
 
     Args:
-        occupied (Sequence[Tensor]): For each of the N images, (G, 4) boxes ``(x1, y1, x2, y2)``
-            in pixels that must not be touched: objects, ignored and crowd boxes.
-        image_shapes (Sequence[tuple[int, int]]): ``(height, width)`` of each image.
-        num_boxes (int): Largest number of boxes for an image.
-        num_candidates (int): Draws made for each box that is wanted; what is left after leaving
-            out those that touch something may be fewer than ``num_boxes``, or none where
-            objects fill the image.
-        min_size (float): Smallest side in pixels.
+        samples (Sequence[DetDataSample]): The N images.
+        positions (Sequence[int]): Position of each in the batch.
+        num_boxes (int): Regions drawn for each image.
+        device (torch.device): Of the result.
 
     Returns:
-        list[Tensor]: For each image (k, 4) boxes with ``0 <= k <= num_boxes``.
+        tuple[Tensor, Tensor]: (N * num_boxes, 5) regions ``(position in the batch, x1, y1, x2,
+        y2)``; and (N * num_boxes,) bool, False for those that touch an object all the same, because
+        objects fill their image.
     """
-    if len(occupied) == 0:
-        return []
-    device, num_images = occupied[0].device, len(occupied)
-    most = max(1, max(len(boxes) for boxes in occupied))
-    # Padding boxes lie outside of every image, where no candidate touches them.
-    padded = torch.full((num_images, most, 4), -2.0, device=device)
-    padded[..., 2:] = -1.0
-    shapes = torch.tensor([shape[:2] for shape in image_shapes], dtype=torch.float, device=device)
-    extent = shapes.flip(1)[:, None]  # (N, 1, 2): width, height
+    boxes = [(i, x) for i, sample in enumerate(samples) for x in occupied_boxes(sample)]
+    occupied = batch_rois([x for _, x in boxes], [i for i, _ in boxes], device)
+    shapes = torch.tensor([s.img_shape[:2] for s in samples], dtype=torch.float32)
+    extent = shapes.flip(1).to(device, non_blocking=True)[:, None]  # (N, 1, 2): width, height
     shortest, longest = extent / 16, extent / 4
-    for i, boxes in enumerate(occupied):
-        if len(boxes):
-            padded[i, : len(boxes)] = boxes.float()
-            sides = boxes[:, 2:].float() - boxes[:, :2].float()
-            shortest[i, 0] = sides.amin(dim=0) / 4
-            longest[i, 0] = sides.amax(dim=0)
-    shortest = torch.minimum(shortest.clamp(min=min_size), extent)
-    longest = torch.minimum(torch.maximum(longest, shortest), extent)
+    if len(occupied):
+        sides = occupied[:, 3:] - occupied[:, 1:3]
+        shortest, longest = torch.aminmax(sides, dim=0)
+        shortest, longest = (shortest / 4).expand_as(extent), longest.expand_as(extent)
+    # 'fmin' and 'fmax' leave out what is no number
+    shortest = torch.fmin(shortest.clamp(min=_MIN_SIZE), extent)
+    longest = torch.fmin(torch.fmax(longest, shortest), extent)
 
-    draws = torch.rand(2, num_images, num_boxes * num_candidates, 2, device=device)
+    count = num_boxes * _CANDIDATES
+    draws = torch.rand(2, len(samples), count, 2, device=device)
     sides = shortest * (longest / shortest) ** draws[0]
     top_left = draws[1] * (extent - sides)
-    candidates = torch.cat((top_left, top_left + sides), dim=-1)
+    candidates = torch.cat((top_left, top_left + sides), dim=2)  # (N, C, 4)
 
-    apart = (candidates[:, :, None, :2] > padded[:, None, :, 2:]) | (
-        candidates[:, :, None, 2:] < padded[:, None, :, :2]
-    )
-    free = apart.any(dim=-1).all(dim=-1)
-    return [boxes[keep][:num_boxes] for boxes, keep in zip(candidates, free)]
+    flat = candidates.flatten(0, 1)
+    image = torch.arange(len(samples), device=device)[:, None].expand(-1, count)
+    touches = (flat[:, None, :2] <= occupied[:, 3:]) & (flat[:, None, 2:] >= occupied[:, 1:3])
+    touches = touches.all(dim=2) & (image.reshape(-1, 1) == occupied[:, 0])
+    taken = touches.any(dim=1).view(len(samples), count)
+    # the free ones first, in the order in which they were drawn
+    order = taken.to(torch.uint8).argsort(dim=1, stable=True)[:, :num_boxes]
+    boxes = candidates.gather(1, order[..., None].expand(-1, -1, 4)).flatten(0, 1)
+    position = torch.tensor([[float(i)] for i in positions for _ in range(num_boxes)])
+    rois = torch.cat((position.to(device, non_blocking=True), boxes), dim=1)
+    return rois, ~taken.gather(1, order).flatten()

@@ -1,11 +1,7 @@
 """Embeddings of earlier batches as further negatives."""
 
-import logging
-from typing import Any, Dict, List, Tuple
-
 import torch
 from mmdet.registry import MODELS
-from mmengine.logging import print_log
 from torch import Tensor, nn
 
 
@@ -16,151 +12,83 @@ class FeatureQueue(nn.Module):
     Small batches hold few objects of other classes. The bank keeps the last ``size`` embeddings
     of every class and level, without gradient, and hands them out as negatives that cost no
     forward pass (the queue of MoCo, arXiv 1911.05722, kept by class as in the semi-supervised
-    segmentation of arXiv 2104.13415, so that a frequent class cannot push a rare one out). An
-    anchor of known class is compared with the entries of the other classes, one without class
-    (label -1) with all. Entries come from the weights of earlier iterations and age by
-    ``size / (objects of the class in a batch)`` iterations: keep ``size`` small where weights
-    change fast.
+    segmentation of arXiv 2104.13415, so that a frequent class cannot push a rare one out). Entries
+    come from the weights of earlier iterations: keep ``size`` small where weights change fast.
 
-    The entries are buffers: they are saved in checkpoints and come back with ``resume``. A bank of
-    another shape is not loaded: with a warning, this one stays as it is, empty at first. All ranks
-    must enqueue the same rows in the same order (:class:`RegionContrast` joins the ranks' rows
-    first); the bank is then the same on every rank. It holds ``num_levels * num_classes * size *
-    channels`` float32 numbers.
+    The bank is not saved in checkpoints and fills anew after resuming. All ranks must enqueue the
+    same rows in the same order (:class:`RegionContrast` joins the ranks' rows first). It holds
+    ``num_levels * num_classes * size * channels`` float32 numbers.
 
     Args:
         num_levels (int): Levels, each with entries of its own. Filled in by ``RegionContrast``.
         num_classes (int): Classes. Filled in from the head.
         channels (int): Length D of the embeddings. Filled in from the projector.
         size (int): Entries for each class and level.
-        store (str): What is kept of a batch: ``'keys'`` (the views' embeddings), ``'queries'``
-            (the originals') or ``'both'``.
 
     Examples:
         >>> queue = FeatureQueue(num_levels=1, num_classes=3, channels=128, size=16)
-        >>> rows, labels = torch.randn(5, 128), torch.tensor([0, 2, 2, 1, 0])
-        >>> queue.enqueue(rows, torch.zeros_like(labels), labels)
-        >>> negatives, mask = queue.negatives(0, torch.tensor([2, -1]))
-        >>> negatives.shape, mask.sum(dim=1)
-        (torch.Size([5, 128]), tensor([3, 5]))
+        >>> labels = torch.tensor([[0, 2, 2, 1, 0]])
+        >>> queue.enqueue(torch.randn(1, 5, 128), labels)
+        >>> queue.mask(torch.tensor([[2, -1]])).sum(dim=2)
+        tensor([[3, 5]])
     """
 
-    def __init__(
-        self,
-        num_levels: int,
-        num_classes: int,
-        channels: int,
-        size: int = 64,
-        store: str = 'keys',
-    ) -> None:
+    def __init__(self, num_levels: int, num_classes: int, channels: int, size: int = 64) -> None:
         super().__init__()
-        if min(num_levels, num_classes, channels, size) < 1:
-            raise ValueError(
-                f'FeatureQueue got num_levels={num_levels}, num_classes={num_classes}, '
-                f'channels={channels} and size={size}; at least 1 expected of each.'
-            )
-        if store not in ('keys', 'queries', 'both'):
-            raise ValueError(
-                f"FeatureQueue got store={store!r}, one of ('keys', 'queries', 'both') expected."
-            )
-        self.store = store
-        self.register_buffer('entries', torch.zeros(num_levels, num_classes, size, channels))
-        for name in ('pointer', 'filled'):
-            self.register_buffer(name, torch.zeros(num_levels, num_classes, dtype=torch.long))
+        self.num_classes, self.size = num_classes, size
+        # the last place of a level takes what is not kept, and is never read
+        places = num_classes * size + 1
+        entries = torch.zeros(num_levels, places, channels)
+        self.register_buffer('_entries', entries, persistent=False)
+        # embeddings that came so far
+        count = torch.zeros(num_levels, num_classes, dtype=torch.long)
+        self.register_buffer('_count', count, persistent=False)
+
+    @property
+    def entries(self) -> Tensor:
+        """Tensor: (L, S, D) all entries, S = classes * size; see :meth:`mask`."""
+        return self._entries[:, :-1]
 
     @torch.no_grad()
-    def enqueue(self, rows: Tensor, levels: Tensor, labels: Tensor) -> None:
+    def enqueue(self, rows: Tensor, labels: Tensor, valid: Tensor = None) -> None:
         """Add embeddings; each takes the place of the oldest of its level and class.
 
         Args:
-            rows (Tensor): (K, D) embeddings, oldest first; K may be 0.
-            levels (Tensor): (K,) long, level of each.
-            labels (Tensor): (K,) long, class of each. Rows without a class (-1) are left out, and
-                those that are not finite: one overflow would spoil the losses of many iterations.
-
-        Raises:
-            ValueError: If the embeddings or a class index do not fit.
+            rows (Tensor): (L, M, D) embeddings, oldest first; M may be 0.
+            labels (Tensor): (1 | L, M) class of each; those without a class (-1) are left out.
+            valid (Tensor, optional): (1 | L, M) bool, which to add. Defaults to all. Those that are
+                not finite are left out: one overflow would spoil the losses of many iterations.
         """
-        num_levels, num_classes, size, channels = self.entries.shape
-        if rows.dim() != 2 or rows.shape[1] != channels:
-            raise ValueError(
-                f'FeatureQueue(channels={channels}) got embeddings of shape {tuple(rows.shape)}, '
-                f'(K, {channels}) expected: set contrast.queue.channels to the length of the '
-                "projector's embeddings."
-            )
-        known = (labels >= 0) & rows.isfinite().all(dim=1)
-        rows, levels, labels = rows[known], levels[known], labels[known]
-        if len(rows) == 0:
+        if rows.shape[1] == 0:
             return
-        if labels.max() >= num_classes:
-            raise ValueError(
-                f'FeatureQueue(num_classes={num_classes}) got the class index '
-                f'{int(labels.max())}: set contrast.queue.num_classes to the number of classes of '
-                'the data set.'
-            )
-        # slots of one level and class are adjacent after a stable sort, in their order of arrival
-        slots, order = (levels * num_classes + labels).sort(stable=True)
-        counts = slots.bincount(minlength=num_levels * num_classes)
-        rank = torch.arange(len(slots), device=slots.device) - (counts.cumsum(0) - counts)[slots]
-        # what this very call would push out again is not written: no place is written twice
-        kept = rank >= counts[slots] - size
-        slots, order, rank = slots[kept], order[kept], rank[kept]
-        place = (self.pointer.flatten()[slots] + rank) % size
-        # not through a flattened view, which is a copy where memory is laid out as channels_last
-        self.entries[slots // num_classes, slots % num_classes, place] = rows[order].to(
-            self.entries.dtype
-        )
-        counts = counts.view_as(self.pointer)
-        self.pointer.copy_((self.pointer + counts) % size)
-        self.filled.copy_((self.filled + counts).clamp(max=size))
+        rows = rows.to(self._entries.dtype)
+        known = rows.sum(dim=2) * 0 == 0
+        if valid is not None:
+            known = known & valid
+        classes = torch.arange(self.num_classes, device=rows.device)
+        members = (labels[..., None] == classes) & known[..., None]  # (L, M, classes)
+        order = members.cumsum(dim=1)
+        total = order[:, -1:]
+        # what this very call would push out again is not kept: no place is written twice
+        kept = members & (order > total - self.size)
+        place = (self._count[:, None] + order - 1) % self.size + classes * self.size
+        place = torch.where(kept, place, self.num_classes * self.size).amin(dim=2)
+        self._entries.scatter_(1, place[..., None].expand_as(rows), rows)
+        self._count.add_(total[:, 0])
 
-    def negatives(self, level: int, labels: Tensor) -> Tuple[Tensor, Tensor]:
-        """Return the entries of a level and which of them each anchor is compared with.
+    def mask(self, labels: Tensor) -> Tensor:
+        """Find the entries that each anchor is compared with.
 
         Args:
-            level (int): The level.
-            labels (Tensor): (M,) class of each anchor, -1 where unknown.
+            labels (Tensor): (1 | L, M) class of each anchor, -1 where unknown.
 
         Returns:
-            tuple[Tensor, Tensor]: (K, D) entries, a copy without gradient, K = 0 at first; and
-            (M, K) bool, True where the entry's class is another one or the anchor has none.
+            Tensor: (L, M, S) bool: entries of another class than the anchor's; of any class where
+            the anchor's is unknown.
         """
-        _, num_classes, size, _ = self.entries.shape
-        device = self.entries.device
-        used = torch.arange(size, device=device) < self.filled[level][:, None]
-        classes = torch.arange(num_classes, device=device)[:, None].expand(-1, size)[used]
-        mask = (labels[:, None] != classes) | (labels < 0)[:, None]
-        return self.entries[level][used], mask
-
-    def _load_from_state_dict(
-        self,
-        state_dict: Dict[str, Any],
-        prefix: str,
-        local_metadata: dict,
-        strict: bool,
-        missing_keys: List[str],
-        unexpected_keys: List[str],
-        error_msgs: List[str],
-    ) -> None:
-        """Take all of a bank or nothing: counts without their entries would stand for zeros."""
-        own = {f'{prefix}{name}': buffer.shape for name, buffer in self.named_buffers()}
-        given = {name: state_dict[name].shape for name in own if name in state_dict}
-        if given and given != own:
-            shape = tuple(given.get(f'{prefix}entries', ()))
-            print_log(
-                f'FeatureQueue has entries of shape {tuple(self.entries.shape)} (levels, classes, '
-                f'size, channels) and the checkpoint {shape or None}: they are not loaded, the '
-                'queue fills anew. Set contrast.queue as it was to go on with them.',
-                logger='current',
-                level=logging.WARNING,
-            )
-            return
-        super()._load_from_state_dict(
-            state_dict,
-            prefix,
-            local_metadata,
-            strict,
-            missing_keys,
-            unexpected_keys,
-            error_msgs,
+        places, classes = (
+            torch.arange(n, device=labels.device) for n in (self.size, self.num_classes)
         )
+        used = places < self._count[..., None]
+        others = labels[..., None] != classes
+        return (used[:, None] & others[..., None]).flatten(2)

@@ -1,6 +1,6 @@
 """Rows of all ranks, joined."""
 
-from typing import Optional, Sequence, Tuple
+from typing import Tuple
 
 import torch
 import torch.distributed as dist
@@ -8,6 +8,8 @@ from mmengine.dist import get_rank, get_world_size
 from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
+
+from ..losses import PairBatch
 
 
 def gather_rows(rows: Tensor) -> Tuple[Tensor, Tensor]:
@@ -53,23 +55,31 @@ class _AllGather(Function):
         return total[get_rank()].to(grad.dtype)
 
 
-def gather_pairs(
-    embeddings: Sequence[Tensor], codes: Sequence[Tensor], weights: Optional[Tensor] = None
-) -> Tuple[Sequence[Tensor], Sequence[Tensor], Optional[Tensor], Tensor]:
-    """Join what belongs to the pairs of all ranks; every rank must call it.
+def gather_batch(batch: PairBatch) -> PairBatch:
+    """Join the pairs of all ranks, differentiably; every rank must call it.
 
     Args:
-        embeddings (Sequence[Tensor]): Tensors (M, ..., D) of one shape, joined differentiably.
-        codes (Sequence[Tensor]): Integers (M,), such as labels.
-        weights (Tensor, optional): (M,) weights; on all ranks or on none.
+        batch (PairBatch): The pairs of this rank, with labels and ``valid``.
 
     Returns:
-        tuple: embeddings, codes and weights of all ranks, and (sum of M,) bool: which are those of
-        this rank.
+        PairBatch: Those of all ranks, the same on every rank but for ``own``, which marks the pairs
+        of this rank.
     """
-    joined, ranks = gather_rows(torch.cat(tuple(embeddings), dim=-1))
-    numbers, _ = gather_rows(torch.stack(tuple(codes), dim=1))
-    if weights is not None:
-        weights, _ = gather_rows(weights)
-    own = ranks == get_rank()
-    return joined.chunk(len(embeddings), dim=-1), numbers.unbind(1), weights, own
+    count = batch.num_pairs
+    query, key = batch.rows[:, :count], batch.rows[:, count : 2 * count]
+    pairs, ranks = gather_rows(torch.cat((query, key), dim=2).transpose(0, 1))
+    codes, _ = gather_rows(torch.cat((batch.labels, batch.valid.to(batch.labels))).T)
+    labels, valid = codes.T.chunk(2)
+    rows, mask = list(pairs.transpose(0, 1).chunk(2, dim=2)), batch.background_mask
+    if mask is not None:
+        background, _ = gather_rows(batch.rows[:, 2 * count :].transpose(0, 1))
+        rows.append(background.transpose(0, 1))
+        free, _ = gather_rows(mask[0, 0].to(batch.labels))
+        mask = free.bool()[None, None]
+    return PairBatch(
+        torch.cat(rows, dim=1),
+        labels=labels,
+        valid=valid.bool(),
+        own=(ranks == get_rank())[None],
+        background_mask=mask,
+    )

@@ -2,6 +2,7 @@
 
 from typing import Optional
 
+import torch
 from mmdet.registry import MODELS
 from mmengine.model import BaseModule
 from torch import Tensor, nn
@@ -14,10 +15,13 @@ class MLPProjector(BaseModule):
     It is used by the contrastive loss alone and dropped at test time.
 
     Args:
-        in_channels (int): Length of the flattened features.
+        in_channels (int): Length F of the flattened features.
         hidden_channels (int): Width of the hidden layer.
         out_channels (int): Length D of the embedding.
-        init_cfg (dict, optional): Initialisation; defaults to Kaiming for both layers.
+        num_levels (int, optional): One perceptron for each of L levels, as in CUT. Defaults to one
+            for all.
+        init_cfg (dict, optional): Initialisation; defaults to that of ``nn.Linear`` in Kaiming's
+            form for both layers.
     """
 
     def __init__(
@@ -25,26 +29,34 @@ class MLPProjector(BaseModule):
         in_channels: int,
         hidden_channels: int = 256,
         out_channels: int = 128,
+        num_levels: Optional[int] = None,
         init_cfg: Optional[dict] = None,
     ) -> None:
         if init_cfg is None:
             init_cfg = dict(type='Kaiming', layer='Linear', distribution='uniform')
         super().__init__(init_cfg=init_cfg)
-        self.in_channels = in_channels
         self.out_channels = out_channels
-        self.layers = nn.Sequential(
-            nn.Linear(in_channels, hidden_channels),
-            nn.ReLU(inplace=True),
-            nn.Linear(hidden_channels, out_channels),
+        self.hidden, self.out = (
+            nn.ModuleList(nn.Linear(*sizes) for _ in range(num_levels or 1))
+            for sizes in ((in_channels, hidden_channels), (hidden_channels, out_channels))
         )
 
     def forward(self, x: Tensor) -> Tensor:
         """Project regions.
 
         Args:
-            x (Tensor): (M, in_channels) flattened features; M may be 0.
+            x (Tensor): (L, M, F) flattened features, or (M, F) with one perceptron; M may be 0.
 
         Returns:
-            Tensor: (M, out_channels) embeddings, not normalised.
+            Tensor: (L, M, D) or (M, D) embeddings, not normalised.
         """
-        return self.layers(x)
+        return _apply(self.out, _apply(self.hidden, x).relu())
+
+
+def _apply(layers: nn.ModuleList, x: Tensor) -> Tensor:
+    """Run the layer, or each level's layer, all of them in one product."""
+    if len(layers) == 1:
+        return layers[0](x)
+    weight = torch.stack([layer.weight for layer in layers])
+    bias = torch.stack([layer.bias for layer in layers])
+    return torch.baddbmm(bias[:, None], x.to(weight.dtype), weight.transpose(1, 2))

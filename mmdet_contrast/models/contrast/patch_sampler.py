@@ -1,46 +1,31 @@
 """Random feature locations, the same in an image and its view."""
 
-from typing import List, NamedTuple, Sequence, Tuple
+from functools import lru_cache
+from typing import List, Sequence, Tuple
 
 import torch
+import torch.nn.functional as F
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
 from mmdet.structures.bbox import get_box_tensor
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
+from ..losses import PairBatch
 from .background import occupied_boxes
 
 REGIONS = ('boxes', 'outside', 'all')
 
 
-class Locations(NamedTuple):
-    """Feature locations of one level; rows correspond.
-
-    Attributes:
-        original (Tensor): (M,) long, position of the original in the batch.
-        view (Tensor): (M,) long, position of its view in the batch.
-        y (Tensor): (M,) long, row of the feature map.
-        x (Tensor): (M,) long, column of the feature map.
-        labels (Tensor): (M,) long, class of the smallest box at the location, -1 without one.
-    """
-
-    original: Tensor
-    view: Tensor
-    y: Tensor
-    x: Tensor
-    labels: Tensor
-
-
 @MODELS.register_module()
 class PatchSampler(nn.Module):
-    """Draw feature locations for PatchNCE (CUT, arXiv 2007.15651), alike in both views.
+    """Draw feature locations for PatchNCE (CUT, arXiv 2007.15651), the same in both views.
 
     On every level up to ``num_patches`` distinct cells of the feature map are drawn for each
-    image, evenly among those that lie in the image (not in its padding) and in ``region``. A cell
-    at column x and row y of a level of stride s stands for the pixels from ``(x s, y s)`` to
-    ``((x + 1) s, (y + 1) s)``, with its centre in the middle. An image without such a cell on a
-    level contributes none there. Uses PyTorch's generator.
+    image that has a view, evenly among those that lie in the image (not in its padding) and in
+    ``region``. A cell at column x and row y of a level of stride s stands for the pixels from
+    ``(x s, y s)`` to ``((x + 1) s, (y + 1) s)``, with its centre in the middle; in the view the
+    features are interpolated at the same place. Uses PyTorch's generator.
 
     Used as the sampler of :class:`RegionContrast`, with a projector for each level as in CUT::
 
@@ -59,12 +44,14 @@ class PatchSampler(nn.Module):
             surroundings. ``'all'``: both and everything between.
     """
 
+    needs_views = True
+    # the features at the centre of a cell are the cell's
+    pool_size = sampling_ratio = 1
+
     def __init__(self, num_patches: int = 256, region: str = 'boxes') -> None:
         super().__init__()
-        if num_patches < 1:
-            raise ValueError(f'PatchSampler got num_patches={num_patches}, at least 1 expected.')
         if region not in REGIONS:
-            raise ValueError(f'PatchSampler got region={region!r}, one of {REGIONS} expected.')
+            raise ValueError(f'region={region!r} given, one of {REGIONS} expected.')
         self.num_patches = num_patches
         self.region = region
 
@@ -72,88 +59,135 @@ class PatchSampler(nn.Module):
     def forward(
         self,
         feats: Sequence[Tensor],
-        strides: Sequence[int],
-        batch_data_samples: Sequence[DetDataSample],
-    ) -> List[Locations]:
+        strides: Sequence[float],
+        batch_data_samples: List[DetDataSample],
+    ) -> PairBatch:
         """Draw locations on every level.
 
         Args:
-            feats (Sequence[Tensor]): Features (B, C, H_l, W_l) of every level.
-            strides (Sequence[int]): Stride of every level in pixels.
-            batch_data_samples (Sequence[DetDataSample]): The B samples, originals and views.
+            feats (Sequence[Tensor]): Features (B, C_l, H_l, W_l) of each of L levels.
+            strides (Sequence[float]): Stride of each level in pixels.
+            batch_data_samples (list[DetDataSample]): The B samples: originals, then pictures of
+                views.
 
         Returns:
-            list[Locations]: The locations of every level, by image; 0 rows where there are none.
+            PairBatch: Its rows are (L, 2M, 5) regions ``(position in the batch, x1, y1, x2, y2)``
+            in pixels of the batch, M = n for each image that has a view; ``valid`` marks those that
+            were drawn, ``labels`` are the classes of the smallest box around each, -1 without one.
 
         Raises:
             ValueError: If a view shows its objects at other places than its original.
         """
-        views = [i for i, s in enumerate(batch_data_samples) if s.metainfo.get('view', 0)]
         device = feats[0].device
-        if not views:
-            none = torch.zeros(0, dtype=torch.long, device=device)
-            return [Locations(none, none, none, none, none) for _ in feats]
-        _check_places(batch_data_samples, views)
-        positions = [batch_data_samples[i].view_of for i in views]
+        positions = [
+            i for i, s in enumerate(batch_data_samples) if s.metainfo.get('has_view', False)
+        ]
         originals = [batch_data_samples[i] for i in positions]
+        if any(s.view_moved for s in originals):
+            raise ValueError(
+                'PatchSampler got a view whose boxes are not where those of its image are, so that '
+                'locations do not correspond: leave the transforms that move boxes (RandomFlip, …) '
+                'out of ContrastiveView.transforms, or contrast boxes (contrast.sampler=None).'
+            )
+        if not originals:
+            rows = torch.zeros(len(feats), 0, 5, device=device)
+            labels = torch.zeros(len(feats), 0, dtype=torch.long, device=device)
+            return PairBatch(rows, labels, valid=labels.bool())
         boxes = _pad([get_box_tensor(s.gt_instances.bboxes).float() for s in originals], -1)
-        labels = _pad([s.gt_instances.labels for s in originals], -1)
-        shapes = torch.tensor([s.img_shape[:2] for s in originals], device=device)
+        classes = _pad([s.gt_instances.labels for s in originals], -1)
+        sizes = tuple(tuple(feat.shape[2:]) for feat in feats)
+        rows, columns, cells, index = _cells(sizes, tuple(strides), device)
+        mask = self._allowed(originals, boxes, rows, columns).flatten(1).index_select(1, index)
+        cell, drawn = self._draw(mask, [height * width for height, width in sizes])
 
-        original = torch.tensor(positions, device=device)
-        view = torch.tensor(views, device=device)
-        out = []
-        for feat, stride in zip(feats, strides):
-            mask = self._allowed(originals, boxes, shapes, feat.shape[2:], stride)
-            image, y, x = self._draw(mask)
-            at = _label_at(boxes[image], labels[image], (x + 0.5) * stride, (y + 0.5) * stride)
-            out.append(Locations(original[image], view[image], y, x, at))
-        return out
+        cell = cells.index_select(0, cell.flatten()).view(*cell.shape, 4)  # (N, L, n, 4)
+        labels = _label_at(boxes, classes, ((cell[..., :2] + cell[..., 2:]) / 2).flatten(1, 2))
+        # picture, scale and offset of each view in pixels
+        places = _on([_place(s, batch_data_samples) for s in originals], device)[:, None, None]
+        image = _on(positions, device)[:, None, None, None].expand(*drawn.shape, 1)
+        moved = cell * places[..., 1:2] + places[..., 2:].repeat(1, 1, 1, 2)
+        pairs = (
+            torch.cat((image, cell), dim=3),
+            torch.cat((places[..., :1].expand_as(image), moved), dim=3),
+        )
+        labels, drawn = (x.view(drawn.shape).transpose(0, 1).flatten(1) for x in (labels, drawn))
+        rows = torch.cat([x.transpose(0, 1).flatten(1, 2) for x in pairs], dim=1)
+        return PairBatch(rows, labels=labels, valid=drawn)
 
     def _allowed(
-        self,
-        originals: Sequence[DetDataSample],
-        boxes: Tensor,
-        shapes: Tensor,
-        size: Tuple[int, int],
-        stride: int,
+        self, originals: Sequence[DetDataSample], boxes: Tensor, rows: Tensor, columns: Tensor
     ) -> Tensor:
-        """Return (N, H, W) bool: the cells that may be drawn."""
-        ys, xs = (torch.arange(n, device=boxes.device, dtype=boxes.dtype) * stride for n in size)
-        within_y = ys + stride / 2 < shapes[:, :1]
-        within_x = xs + stride / 2 < shapes[:, 1:]
-        mask = within_y[:, :, None] & within_x[:, None]
+        """Return (N, R, C) bool: the rows and columns of cells where some may be drawn."""
+        shapes = _on([s.img_shape[:2] for s in originals], boxes.device)
+        ys, xs = rows.mean(dim=0), columns.mean(dim=0)
+        mask = (ys < shapes[:, :1])[:, :, None] & (xs < shapes[:, 1:])[:, None]
         if self.region == 'boxes':
-            valid = _pad([_valid(s) for s in originals], 0)
-            inside_y = _inside(boxes[..., 1::2], ys + stride / 2) & valid[..., None]
-            mask &= _any_box(inside_y, _inside(boxes[..., 0::2], xs + stride / 2))
+            valid = _pad([s.gt_instances.view_valid for s in originals], False)
+            inside_y = _inside(boxes[..., 1::2], ys) & valid[..., None]
+            mask &= _any_box(inside_y, _inside(boxes[..., 0::2], xs))
         elif self.region == 'outside':
-            taken = _pad([occupied_boxes(s).float() for s in originals], -1)
+            taken = _pad([torch.cat(occupied_boxes(s)).float() for s in originals], -1)
             # views are painted in whole pixels
             low, high = taken[..., :2].floor()[..., None], taken[..., 2:].ceil()[..., None]
-            touches_x = (xs < high[..., 0, :]) & (xs + stride > low[..., 0, :])
-            touches_y = (ys < high[..., 1, :]) & (ys + stride > low[..., 1, :])
+            touches_x = (columns[0] < high[..., 0, :]) & (columns[1] > low[..., 0, :])
+            touches_y = (rows[0] < high[..., 1, :]) & (rows[1] > low[..., 1, :])
             mask &= ~_any_box(touches_y, touches_x)
         return mask
 
-    def _draw(self, mask: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
-        """Return image, row and column, (M,) each, of the cells drawn from (N, H, W)."""
-        width, flat = mask.shape[2], mask.flatten(1)
-        order = torch.rand(flat.shape, device=mask.device).masked_fill_(~flat, -1.0)
-        value, cell = order.topk(min(self.num_patches, flat.shape[1]), dim=1)
-        image, slot = (value >= 0).nonzero(as_tuple=True)
-        cell = cell[image, slot]
-        return image, torch.div(cell, width, rounding_mode='floor'), cell % width
+    def _draw(self, mask: Tensor, numbers: Sequence[int]) -> Tuple[Tensor, Tensor]:
+        """Return the cell and whether it was drawn, (N, L, n) each, of cells (N, S) of L levels."""
+        order = torch.rand(mask.shape, device=mask.device).masked_fill_(~mask, -1.0)
+        values, cells, start = [], [], 0
+        for number, part in zip(numbers, order.split(list(numbers), dim=1)):
+            if number < self.num_patches:
+                part = F.pad(part, (0, self.num_patches - number), value=-1.0)
+            value, cell = part.topk(self.num_patches, dim=1)
+            values.append(value)
+            cells.append(cell + start)
+            start += number
+        drawn = torch.stack(values, dim=1) >= 0
+        return torch.stack(cells, dim=1) * drawn, drawn
+
+
+@lru_cache(maxsize=8)
+def _cells(
+    sizes: Tuple[Tuple[int, int], ...], strides: Tuple[float, ...], device: torch.device
+) -> Tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return where the cells of all levels are, in pixels.
+
+    That is first and last edge of all R rows and C columns of cells, (2, R) and (2, C); the boxes
+    (S, 4) of the S cells, level by level; and (S,) the place of each in the flattened (R, C).
+    """
+    lines, boxes, index = ([], []), [], []
+    total, starts = sum(width for _, width in sizes), [0, 0]
+    for size, stride in zip(sizes, strides):
+        edges = [torch.arange(n) * float(stride) for n in size]
+        for line, edge in zip(lines, edges):
+            line.append(torch.stack((edge, edge + stride)))
+        y, x = torch.meshgrid(*edges, indexing='ij')
+        boxes.append(torch.stack((x, y, x + stride, y + stride), dim=2).flatten(0, 1))
+        row, column = (start + torch.arange(n) for start, n in zip(starts, size))
+        index.append((row[:, None] * total + column).flatten())
+        starts = [start + n for start, n in zip(starts, size)]
+    parts = (torch.cat(lines[0], dim=1), torch.cat(lines[1], dim=1), torch.cat(boxes))
+    rows, columns, cells, index = (x.to(device) for x in (*parts, torch.cat(index)))
+    return rows, columns, cells, index
+
+
+def _on(values: Sequence, device: torch.device) -> Tensor:
+    """Return a float tensor without waiting for the device."""
+    return torch.tensor(values, dtype=torch.float32).to(device, non_blocking=True)
+
+
+def _place(original: DetDataSample, samples: Sequence[DetDataSample]) -> List[float]:
+    """Return picture, scale, left and upper edge of a view in pixels."""
+    picture, scale, left, top = original.view_place
+    height, width = samples[picture].img_shape
+    return [float(picture), scale, left * width, top * height]
 
 
 def _pad(rows: List[Tensor], value: float) -> Tensor:
     return pad_sequence(rows, batch_first=True, padding_value=value)
-
-
-def _valid(sample: DetDataSample) -> Tensor:
-    instances = sample.gt_instances
-    default = torch.ones_like(instances.labels, dtype=torch.bool)
-    return instances.get('view_valid', default)
 
 
 def _inside(bounds: Tensor, places: Tensor) -> Tensor:
@@ -166,35 +200,13 @@ def _any_box(rows: Tensor, columns: Tensor) -> Tensor:
     return torch.einsum('ngh,ngw->nhw', rows.float(), columns.float()) > 0
 
 
-def _label_at(boxes: Tensor, labels: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """Return (M,) class of the smallest of (M, G, 4) boxes around each point, -1 without one."""
+def _label_at(boxes: Tensor, labels: Tensor, points: Tensor) -> Tensor:
+    """Return (N, n) class of the smallest of (N, G, 4) boxes around each point, -1 without one."""
     if boxes.shape[1] == 0:
-        return torch.full_like(x, -1, dtype=torch.long)
-    inside = _inside(boxes[..., 0::2], x[:, None, None]) & _inside(
-        boxes[..., 1::2], y[:, None, None]
-    )
-    inside = inside[..., 0]
-    areas = (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
-    smallest = areas.masked_fill(~inside, float('inf')).argmin(dim=1, keepdim=True)
-    found = labels.gather(1, smallest)[:, 0]
-    return found.masked_fill(~inside.any(dim=1), -1)
-
-
-def _check_places(samples: Sequence[DetDataSample], views: Sequence[int]) -> None:
-    """Make sure that every view shows its objects where its original does."""
-    if any(samples[i].metainfo.get('canvas', False) for i in views):
-        raise ValueError(
-            'PatchSampler got a canvas in place of a full second view: locations of the two do '
-            'not correspond. Leave out the canvas (model.data_preprocessor), or contrast '
-            'boxes (contrast.sampler=None).'
-        )
-    places = [
-        [get_box_tensor(s.gt_instances.bboxes) for s in side]
-        for side in ([samples[samples[i].view_of] for i in views], [samples[i] for i in views])
-    ]
-    if not torch.equal(*(torch.cat(side) for side in places)):
-        raise ValueError(
-            'PatchSampler got a view whose boxes are not where those of its image are, so that '
-            'locations do not correspond: leave the transforms that move boxes (RandomFlip, …) '
-            'out of ContrastiveView.transforms, or contrast boxes (contrast.sampler=None).'
-        )
+        return torch.full_like(points[..., 0], -1, dtype=torch.long)
+    points, corners = points[:, :, None], boxes[:, None]
+    inside = ((corners[..., :2] <= points) & (points < corners[..., 2:])).all(dim=3)
+    areas = (boxes[..., 2:] - boxes[..., :2]).prod(dim=2)[:, None]
+    areas = areas.expand_as(inside).masked_fill(~inside, float('inf'))
+    found = labels.gather(1, areas.argmin(dim=2))
+    return found.masked_fill(~inside.any(dim=2), -1)

@@ -1,194 +1,135 @@
-"""The contrastive branch: pool, project, compare."""
+"""The contrastive branch: sample, pool, project, compare."""
 
 from math import log2
-from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Dict, List, Optional, Sequence, Tuple, Union
 
 import torch
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
-from mmdet.structures.bbox import bbox2roi
 from mmdet.utils import reduce_mean
 from mmengine.dist import get_world_size
-from torch import Tensor, nn
+from mmengine.model import BaseModule
+from torch import Tensor
 
-from ..losses import PairCriterion
-from .background import occupied_boxes, sample_background_boxes
-from .contrast_options import check_negatives, check_options
-from .gather import gather_pairs, gather_rows
-from .pair_weights import area_weights, iou_weights, jitter_rois
-from .pairs import COLLECTORS, Pairs
-from .region_embedder import RegionEmbedder
+from ..losses import PairBatch, PairCriterion, compared_pairs
+from .gather import gather_batch, gather_rows
+from .region_pool import pool_regions
 
-
-class _Rows(NamedTuple):
-    """What a level compares; query and key correspond row by row."""
-
-    query: Tensor  # (M, D)
-    key: Tensor  # (M, D)
-    labels: Tensor  # (M,)
-    groups: Optional[Tensor]  # (M,)
-    weights: Optional[Tensor]  # (M,)
-    anchors: Optional[Tensor]  # (M,) bool
-    total: Tensor  # scalar: number, or weight, of this rank's pairs
-    background: Optional[Tensor]  # (K, D)
-    background_mask: Optional[Tensor]  # (M, K) bool
+SCOPES = ('image', 'batch', 'all_ranks')
+# Share of the past in the running mean of the trust: about twenty iterations.
+_MOMENTUM = 0.95
 
 
 @MODELS.register_module()
-class RegionContrast(RegionEmbedder):
-    """Contrast the features of each object in an image with those in the image's second view.
+class RegionContrast(BaseModule):
+    r"""Contrast the features of each object in an image with those in the image's second view.
 
-    Per pyramid level: the objects' regions are pooled from both views (RoIAlign), flattened,
-    projected and handed to ``criterion``; with a ``sampler`` the features of single locations
-    take the place of the regions. The loss of a level is multiplied by its weight and, with
-    ``assign='all'``, divided by the number of levels, so the sum is their (weighted) mean.
+    A ``sampler`` chooses pairs of regions; they are pooled on every pyramid level (RoIAlign),
+    flattened, projected and compared by ``criterion``, all levels in one call. The loss of a level
+    is divided by the number of levels, so that their sum is the mean.
 
-    Under distributed training the terms are divided by the mean number (or weight) of anchors over
-    the ranks, so that the averaged gradients are those of one process with the joined batch.
+    **Trust.** A contrastive loss that learns nothing pulls on the detector all the same. So each
+    level has a trust
+
+    .. math::
+        t_\ell = \operatorname{EMA}_{0.95}
+            \operatorname{clamp}(1 - \text{loss}_\ell / \text{chance}_\ell, 0, 1)
+
+    where chance, the mean over the anchors of :math:`\log(1 + \text{number of negatives})`, is the
+    loss of embeddings that tell nothing apart. One minus the quotient is the share of the
+    information about which key belongs to which query that the embeddings are shown to hold (the
+    bound of InfoNCE, arXiv 1807.03748). The gradient into the detector's features is that of a
+    mean over the levels which is weighted by their trust, times the mean trust under the same
+    weights:
+
+    .. math::
+        w_\ell = t_\ell / \sum_k t_k, \qquad
+        \text{trust} = \sum_\ell w_\ell t_\ell, \qquad
+        \text{trust} \cdot \sum_\ell w_\ell \nabla \text{loss}_\ell
+
+    Projector and criterion learn with their whole gradient: until it has learned something from the
+    detector's features, the branch only watches.
+
+    Under distributed training the terms are divided by the mean number of anchors over the ranks,
+    so that the averaged gradients are those of one process with the joined batch.
 
     Args:
-        in_channels (int | Sequence[int]): Channels C of every level, or of each. Where they differ
-            each level needs a projector of its own (``share_projector=False``).
+        in_channels (int | Sequence[int]): Channels C of every level, or of each; where they differ
+            each level has a projector of its own.
         strides (Sequence[int]): Stride of every level in pixels.
+        num_classes (int, optional): Classes, for the queue; the heads fill it in.
         levels (Sequence[int], optional): Indices of the levels used. Defaults to all.
-        level_weights (Sequence[float], optional): A factor for each level used. Defaults to 1.
-        assign (str): ``'all'``: every box on every level, compared within the level.
-            ``'scale'``: a box only on the level whose stride suits its size, that is, whose basic
-            anchor (4 strides) is nearest to the root of its area; it is compared with the boxes
-            of all levels, and its term counts for its own.
-        pool_size (int): Height and width P of the pooled features.
-        sampling_ratio (int): Samples per cell and axis of RoIAlign, at least 1.
-        projector (dict, optional): Config of the projector, which is built with
-            ``in_channels = C * P * P`` of its level. None compares the flattened features
-            themselves.
+        sampler (dict, optional): Config of what is compared: ``ViewBoxes``, the default type,
+            ``JitteredBoxes`` or ``PatchSampler``.
+        projector (dict, optional): Config of the projector, by default ``MLPProjector``; built with
+            the ``in_channels`` of the pooled regions.
         share_projector (bool): One projector for all levels, or one for each.
-        criterion (dict): Config of the loss.
+        criterion (dict, optional): Config of the loss, by default ``NTXentLoss``.
         scope (str): Where negatives come from: the same ``'image'``, the ``'batch'`` of this
             process, or ``'all_ranks'``.
-        background (str): Whether regions of the originals' background that touch no object are
-            further negatives: ``'never'``, ``'when_needed'`` (only for boxes with no object of
-            another class in scope) or ``'always'``. A criterion without negatives has none.
-        num_background (int): Most background regions for each image, at least 1.
-        detach_keys (bool): Whether the views' embeddings are targets without gradient.
-        sampler (dict, optional): Config of what is compared in place of boxes, such as
-            ``PatchSampler``: feature locations. The projectors then take C channels, and there
-            are no background regions. Needs ``assign='all'``.
-        queue (dict, optional): Config of a :class:`FeatureQueue` of earlier embeddings as further
-            negatives, from any image whatever ``scope`` says. Its number of levels, classes and
-            channels are filled in. It is filled after the loss, in training mode only.
-        num_classes (int, optional): Classes, for the queue; the heads fill it in.
-        box_jitter (float): Share of the side, below 0.5, by which the corners of boxes are moved
-            at random before pooling, in each view by itself, see :func:`jitter_rois`.
-        pair_weights (str, optional): How much a pair counts: ``'iou'``: the product of the IoU of
-            its two jittered boxes with the ground truth; ``'area'``: its area in the original
-            relative to the mean, from 0.1 to 10; None: each the same.
-        key_source (str): Where an object's second embedding comes from: the second ``'view'``, or
-            the same ``'image'``: its box is moved by ``box_jitter`` twice, each time by itself, and
-            pooled from the same features, at no second pass; or, with ``'view_or_image'``, the view
-            where its image has one (``ContrastiveView(prob=...)``), the image where it has none.
+        queue (dict, optional): Config of a ``FeatureQueue``, whose earlier embeddings are further
+            negatives, whatever the scope.
+        trust (bool): Whether the gradient into the detector is weighted by trust, or passed on
+            whole. Without effect for criteria that have no chance level (SimSiam, triplet).
         init_cfg (dict, optional): Initialisation.
 
     Examples:
-        >>> contrast = RegionContrast(in_channels=256, criterion=dict(type='NTXentLoss'))
-        >>> contrast(feats, data_samples)  # 2N feature maps and samples
-        {'loss_contrast_p3': tensor(0.41), ..., 'loss_contrast_p7': tensor(0.46)}
+        >>> contrast = RegionContrast(in_channels=256)
+        >>> contrast(feats, data_samples)
+        {'loss_contrast_p3': tensor(0.41), ..., 'loss_contrast_p7': tensor(0.46),
+         'contrast_trust': tensor(0.12)}
     """
 
     def __init__(
         self,
         in_channels: Union[int, Sequence[int]] = 256,
         strides: Sequence[int] = (8, 16, 32, 64, 128),
+        num_classes: Optional[int] = None,
         levels: Optional[Sequence[int]] = None,
-        level_weights: Optional[Sequence[float]] = None,
-        assign: str = 'all',
-        pool_size: int = 7,
-        sampling_ratio: int = 2,
+        sampler: Optional[dict] = None,
         projector: Optional[dict] = None,
         share_projector: bool = True,
         criterion: Optional[dict] = None,
         scope: str = 'batch',
-        background: str = 'when_needed',
-        num_background: int = 4,
-        detach_keys: bool = False,
-        sampler: Optional[dict] = None,
         queue: Optional[dict] = None,
-        num_classes: Optional[int] = None,
-        box_jitter: float = 0.0,
-        pair_weights: Optional[str] = None,
-        key_source: str = 'view',
+        trust: bool = True,
         init_cfg: Optional[Union[dict, List[dict]]] = None,
     ) -> None:
-        check_options(
-            key_source, sampler, assign, scope, background, num_background, box_jitter, pair_weights
-        )
-        super().__init__(
-            in_channels=in_channels,
-            strides=strides,
-            levels=levels,
-            assign=assign,
-            # a location is a single cell
-            pool_size=pool_size if sampler is None else 1,
-            sampling_ratio=sampling_ratio,
-            projector=projector,
-            share_projector=share_projector,
-            init_cfg=init_cfg,
-        )
-        self.level_weights = tuple(level_weights or [1.0] * len(self.levels))
-        if len(self.level_weights) != len(self.levels):
-            raise ValueError(
-                f'RegionContrast got {len(self.level_weights)} level_weights for '
-                f'{len(self.levels)} levels; give one for each level used.'
-            )
-        self.names = [f'loss_contrast_p{int(log2(self.strides[i]))}' for i in self.levels]
+        super().__init__(init_cfg=init_cfg)
+        # anything else would silently be 'batch'
+        if scope not in SCOPES:
+            raise ValueError(f'contrast.scope={scope!r} given, one of {SCOPES} expected.')
+        self.levels = tuple(range(len(strides)) if levels is None else levels)
+        self.strides = [strides[i] for i in self.levels]
+        self.names = [f'loss_contrast_p{int(log2(stride))}' for stride in self.strides]
         if len(set(self.names)) < len(self.names):
             # strides such as SSD's 64 and 100 are of one power of two
             self.names = [f'loss_contrast_level{i}' for i in self.levels]
-        self.key_source = key_source
         self.scope = scope
-        self.num_background = num_background
-        self.detach_keys = detach_keys
-        self.box_jitter = box_jitter
-        self.pair_weights = pair_weights
-        self.sampler = None if sampler is None else MODELS.build(sampler)
+        self.criterion: PairCriterion = MODELS.build({'type': 'NTXentLoss', **(criterion or {})})
+        self.sampler = MODELS.build({'type': 'ViewBoxes', **(sampler or {})})
+        if not self.criterion.uses_negatives:
+            self.sampler.background = 0
 
-        self.criterion = MODELS.build(criterion or dict(type='NTXentLoss'))
-        if not isinstance(self.criterion, PairCriterion):
-            raise TypeError(
-                f'RegionContrast got {type(self.criterion).__name__} as contrast.criterion, a loss '
-                'over pairs of embeddings expected: NTXentLoss, SupConLoss, PatchNCELoss, '
-                "SimSiamLoss, PairTripletLoss (MMDetection's TripletLoss is another loss), or one "
-                'of your own derived from mmdet_contrast.models.losses.PairCriterion.'
-            )
-        check_negatives(self.criterion, scope, background, queue)
-        # locations have each other as negatives
-        uses_background = sampler is None and self.criterion.uses_negatives
-        self.background = background if uses_background else 'never'
+        if isinstance(in_channels, int):
+            in_channels = [in_channels] * len(strides)
+        channels = [in_channels[i] for i in self.levels]
+        projector = {'type': 'MLPProjector', **(projector or {})}
+        projector['in_channels'] = max(channels) * self.sampler.pool_size**2
+        if not share_projector or len(set(channels)) > 1:
+            projector['num_levels'] = len(self.levels)
+        self.projector = MODELS.build(projector)
         self.queue = None
-        if queue is not None:
-            self.queue = self._build_queue(queue, num_classes)
-
-    def _build_queue(self, queue: dict, num_classes: Optional[int]) -> nn.Module:
-        """Build the queue; what its config leaves out is known here."""
-        if getattr(self.sampler, 'region', None) == 'outside':
-            raise ValueError(
-                "RegionContrast got a queue together with PatchSampler(region='outside'), whose "
-                'locations have no class to be kept by: set contrast.queue=None, or take another '
-                'region.'
+        if queue is not None and self.criterion.uses_negatives:
+            defaults = dict(
+                type='FeatureQueue',
+                num_levels=len(self.levels),
+                num_classes=num_classes,
+                channels=self.projector.out_channels,
             )
-        cfg = dict(type='FeatureQueue', num_levels=len(self.levels), num_classes=num_classes)
-        if self.assign == 'scale':
-            cfg['num_levels'] = 1
-        cfg['channels'] = self.embedding_channels
-        cfg.update(queue)
-        for name, what in (
-            ('num_classes', 'the number of classes'),
-            ('channels', "the length of the projector's embeddings"),
-        ):
-            if cfg[name] is None:
-                raise ValueError(
-                    f'RegionContrast got a queue but not {what}: set contrast.queue.{name}.'
-                )
-        return MODELS.build(cfg)
+            self.queue = MODELS.build({**defaults, **queue})
+        trusted = trust and self.criterion.has_chance_level
+        self.register_buffer('trust', torch.zeros(len(self.levels)) if trusted else None)
 
     def forward(
         self, feats: Sequence[Tensor], batch_data_samples: List[DetDataSample]
@@ -196,204 +137,102 @@ class RegionContrast(RegionEmbedder):
         """Compute the contrastive loss of every level.
 
         Args:
-            feats (Sequence[Tensor]): Features (B, C, H_l, W_l) of every level for the whole
+            feats (Sequence[Tensor]): Features (B, C_l, H_l, W_l) of every level for the whole
                 batch of originals and views.
-            batch_data_samples (list[DetDataSample]): B samples as ``ContrastiveDataPreprocessor``
-                lays them out, see :func:`collect_pairs`; with ``key_source='image'`` images alone.
+            batch_data_samples (list[DetDataSample]): The B samples as
+                ``ContrastiveDataPreprocessor`` lays them out; with ``JitteredBoxes`` images alone.
 
         Returns:
             dict[str, Tensor]: ``loss_contrast_p3`` … by level (``loss_contrast_level0`` … where
-            the strides are no powers of two of their own); each a finite scalar that is connected
-            to the branch's parameters, 0 where there is nothing to contrast.
+            the strides are no powers of two of their own), each a finite scalar that is connected
+            to the branch's parameters, 0 where there is nothing to contrast; and
+            ``contrast_trust``, a monitor.
         """
-        if self.criterion.loss_weight == 0:
+        weight = self.criterion.loss_weight / len(self.levels)
+        if weight == 0:
             zero = feats[0].new_zeros(()) + sum(p.sum() for p in self.parameters()) * 0
             return {name: zero for name in self.names}
 
-        rows_by_level = (self._box_rows if self.sampler is None else self._patch_rows)(
-            feats, batch_data_samples
-        )
-        divisors = 2 * reduce_mean(torch.stack([rows.total for rows in rows_by_level]))
-        losses = {}
-        for i, (name, weight, rows) in enumerate(
-            zip(self.names, self.level_weights, rows_by_level)
-        ):
-            options = {} if rows.weights is None else dict(weights=rows.weights)
-            background, background_mask = self._add_queue(rows, i)
-            loss = self.criterion(
-                rows.query,
-                rows.key,
-                labels=rows.labels,
-                groups=rows.groups,
-                anchors=rows.anchors,
-                background=background,
-                background_mask=background_mask,
-                # a divisor of 0 comes with a sum of 0
-                avg_factor=divisors[i].clamp(min=1e-6),
-                **options,
-            )
-            # with 'all' every box is on every level, and the levels are averaged; with 'scale'
-            # it is an anchor once
-            losses[name] = loss * (weight / len(self.levels) if self.assign == 'all' else weight)
+        feats = [feats[i] for i in self.levels]
+        batch = self.sampler(feats, self.strides, batch_data_samples)
+        batch = self._separate_images(batch)
+        batch = batch._replace(rows=self.projector(self._pool(feats, batch.rows)))
+        if self.scope == 'all_ranks' and get_world_size() > 1:
+            batch = gather_batch(batch)
+        terms = self.criterion.compare(self._add_queue(self._limit_background(batch)))
+        counted = terms.counted.to(terms.values.dtype).expand_as(terms.values)
+        total, count = (terms.values * counted).sum(dim=1), counted.sum(dim=1)
+        chance = count if terms.chance is None else (terms.chance * counted).sum(dim=1)
+        sums = reduce_mean(torch.stack((count, total.detach(), chance)))
+        losses = (weight * total / sums[0].clamp(min=1e-6)).unbind()
+        losses = dict(zip(self.names, losses))
+        if self.trust is not None:
+            if self.training:
+                self._update_trust(*sums[1:])
+            losses['contrast_trust'] = self._level_weights()[1]
         if self.queue is not None and self.training:
-            self._enqueue(rows_by_level)
+            self._enqueue(batch)
         return losses
 
-    def _box_rows(
-        self, feats: Sequence[Tensor], batch_data_samples: List[DetDataSample]
-    ) -> List[_Rows]:
-        """Embed the boxes; return what each level compares."""
-        pairs = COLLECTORS[self.key_source](batch_data_samples, feats[0].device)
-        level = self.assign_levels(pairs.query_rois)
-        pooled = [
-            jitter_rois(rois, self.box_jitter, batch_data_samples)
-            for rois in (pairs.query_rois, pairs.key_rois)
-        ]
-        weights = self._weigh(pairs, *pooled)
-        count = len(level)
-        embeddings = self.embed(feats, torch.cat(pooled), level.repeat(2))
-        query, key = embeddings[:count], embeddings[count:]
-        if self.detach_keys:
-            key = key.detach()
-        total = query.new_tensor(float(count), dtype=torch.float32)
-        if weights is not None:
-            total = weights.sum()
+    def _pool(self, feats: Sequence[Tensor], rois: Tensor) -> Tensor:
+        """Return the features of the regions, whose gradient goes as far as the trust does."""
+        sampler = self.sampler
+        pooled = pool_regions(feats, rois, self.strides, sampler.pool_size, sampler.sampling_ratio)
+        if self.trust is not None and pooled.requires_grad:
+            weights, trust = self._level_weights()
+            # the losses are divided by the number of levels already
+            factors = (weights * trust * len(weights))[:, None, None]
+            pooled.register_hook(lambda grad: grad * factors)
+        return pooled
 
-        labels, groups = pairs.labels, pairs.query_rois[:, 0].long()
-        background = background_groups = anchors = None
-        # across ranks, all must take part in the same collectives, needed here or not
-        if self._gathers() or self._needs_background(labels, groups).any():
-            background, background_groups = self._embed_background(feats, batch_data_samples)
-        if self._gathers():
-            (query, key), (labels, level), weights, anchors = gather_pairs(
-                (query, key), (labels, level), weights
-            )
-            if background is not None:
-                background, _ = gather_rows(background)
-        mask = self._background_mask(labels, groups, background, background_groups)
-
-        rows = []
-        for i in range(len(self.levels)):
-            column, chosen = i, anchors
-            if self.assign == 'scale':
-                # an anchor on its own level alone, where it meets the boxes of all levels
-                column, chosen = 0, level == i
-                chosen = chosen if anchors is None else chosen & anchors
-            rows.append(
-                _Rows(
-                    query[:, column],
-                    key[:, column],
-                    labels,
-                    groups if self.scope == 'image' else None,
-                    weights,
-                    chosen,
-                    total,
-                    None if background is None else background[:, i],
-                    mask,
-                )
-            )
-        return rows
-
-    def _patch_rows(
-        self, feats: Sequence[Tensor], batch_data_samples: List[DetDataSample]
-    ) -> List[_Rows]:
-        """Embed feature locations; return what each level compares."""
-        used = [feats[i] for i in self.levels]
-        strides = [self.strides[i] for i in self.levels]
-        out = []
-        for i, (feat, places) in enumerate(
-            zip(used, self.sampler(used, strides, batch_data_samples))
-        ):
-            height, width = feat.shape[2:]
-            images = torch.cat((places.original, places.view))
-            cells = (images * height + places.y.repeat(2)) * width + places.x.repeat(2)
-            embedded = self.embed_cells(feat, cells, i)
-            count = len(places.y)
-            query, key = embedded[:count], embedded[count:]
-            if self.detach_keys:
-                key = key.detach()
-            total = query.new_tensor(float(count), dtype=torch.float32)
-            labels, groups, anchors = places.labels, places.original, None
-            if self._gathers():
-                (query, key), (labels,), _, anchors = gather_pairs((query, key), (labels,))
-            groups = groups if self.scope == 'image' else None
-            out.append(_Rows(query, key, labels, groups, None, anchors, total, None, None))
-        return out
-
-    def _gathers(self) -> bool:
-        return self.scope == 'all_ranks' and get_world_size() > 1
-
-    def _weigh(self, pairs: Pairs, query_rois: Tensor, key_rois: Tensor) -> Optional[Tensor]:
-        """Return the (M,) weights of pairs of which these regions are pooled."""
-        boxes = pairs.query_rois[:, 1:]
-        if self.pair_weights == 'iou':
-            return iou_weights(boxes, query_rois[:, 1:], pairs.key_rois[:, 1:], key_rois[:, 1:])
-        return area_weights(boxes) if self.pair_weights == 'area' else None
-
-    def _add_queue(self, rows: _Rows, position: int) -> Tuple[Optional[Tensor], Optional[Tensor]]:
-        """Return a level's background regions and queue entries, and who is compared with them."""
-        if self.queue is None:
-            return rows.background, rows.background_mask
-        entries, mask = self.queue.negatives(self._queue_level(position), rows.labels)
-        if rows.background is None:
-            return (entries, mask) if len(entries) else (None, None)
-        joined = torch.cat((rows.background, entries.to(rows.background.dtype)))
-        return joined, torch.cat((rows.background_mask, mask), dim=1)
-
-    def _queue_level(self, position: int) -> int:
-        """Return the level of the queue: by size, boxes of all levels are compared."""
-        return position if self.assign == 'all' else 0
+    def _level_weights(self) -> Tuple[Tensor, Tensor]:
+        """Return the (L,) weights of the levels, and the mean trust under them."""
+        weights = self.trust / self.trust.sum().clamp(min=1e-6)
+        return weights, (weights * self.trust).sum()
 
     @torch.no_grad()
-    def _enqueue(self, rows_by_level: List[_Rows]) -> None:
-        """Put the embeddings of all ranks into the queue, on every rank in the same order."""
-        store = self.queue.store
-        embeddings, labels, levels = [], [], []
-        for i, rows in enumerate(rows_by_level if self.assign == 'all' else rows_by_level[:1]):
-            for name, kept in (('keys', rows.key), ('queries', rows.query)):
-                if store in (name, 'both'):
-                    embeddings.append(kept.detach())
-                    labels.append(rows.labels)
-                    levels.append(torch.full_like(rows.labels, self._queue_level(i)))
-        joined, codes = torch.cat(embeddings), torch.stack((torch.cat(labels), torch.cat(levels)))
-        if not self._gathers():
-            joined, codes = gather_rows(joined)[0], gather_rows(codes.T)[0].T
-        self.queue.enqueue(joined, codes[1], codes[0])
+    def _update_trust(self, total: Tensor, chance: Tensor) -> None:
+        """Move the trust towards what the batch shows; a level that shows nothing keeps its own."""
+        shown = (1 - total / chance).clamp(0, 1)
+        # without negatives it is 0 / 0
+        self.trust.lerp_(torch.where(shown.isnan(), self.trust, shown), 1 - _MOMENTUM)
 
-    def _needs_background(self, labels: Tensor, groups: Tensor) -> Tensor:
-        """Return (M,) bool: which pairs are to be compared with background regions."""
-        if self.background != 'when_needed':
-            return torch.full_like(labels, self.background == 'always', dtype=torch.bool)
-        # unknown classes (-1) differ from one another, as in the criteria; a row not from itself
-        other = (labels[:, None] != labels) | (labels < 0)
-        other.fill_diagonal_(False)
-        if self.scope == 'image':
-            other &= groups[:, None] == groups
-        return ~other.any(dim=1)
+    def _separate_images(self, batch: PairBatch) -> PairBatch:
+        """Compare within each image alone if the scope says so."""
+        if self.scope != 'image':
+            return batch
+        image, mask = batch.rows[:1, :, 0], batch.background_mask
+        groups, count = image[:, : batch.num_pairs], 2 * batch.num_pairs
+        if mask is not None:
+            mask = mask & (groups[..., None] == image[:, None, count:])
+        return batch._replace(groups=groups, background_mask=mask)
 
-    def _embed_background(
-        self, feats: Sequence[Tensor], batch_data_samples: List[DetDataSample]
-    ) -> Tuple[Optional[Tensor], Optional[Tensor]]:
-        """Return (K, L, D) embeddings of background regions and (K,) their images."""
-        if self.background == 'never':
-            return None, None
-        originals = [s for s in batch_data_samples if not s.metainfo.get('view', 0)]
-        occupied = [occupied_boxes(sample) for sample in originals]
-        shapes = [sample.img_shape for sample in originals]
-        rois = bbox2roi(sample_background_boxes(occupied, shapes, self.num_background))
-        return self.embed(feats, rois, None), rois[:, 0].long()
+    def _limit_background(self, batch: PairBatch) -> PairBatch:
+        """Compare with background only the objects that meet none of another class."""
+        if batch.background_mask is None:
+            return batch
+        needed = ~compared_pairs(batch, same_class=False).any(dim=2, keepdim=True)
+        return batch._replace(background_mask=batch.background_mask & needed)
 
-    def _background_mask(
-        self,
-        labels: Tensor,
-        groups: Tensor,
-        background: Optional[Tensor],
-        background_groups: Optional[Tensor],
-    ) -> Optional[Tensor]:
-        """Return (M, K) bool: which pair is compared with which background region."""
-        if background is None:
-            return None
-        mask = self._needs_background(labels, groups)[:, None].expand(-1, len(background))
-        if self.scope == 'image':
-            mask = mask & (groups[:, None] == background_groups)
-        return mask
+    def _add_queue(self, batch: PairBatch) -> PairBatch:
+        """Append the queue's entries to the rows that are negatives only."""
+        if self.queue is None:
+            return batch
+        entries, mask = self.queue.entries, self.queue.mask(batch.labels)
+        if batch.background_mask is not None:
+            mask = torch.cat((batch.background_mask.expand(len(mask), -1, -1), mask), dim=2)
+        rows = torch.cat((batch.rows, entries.to(batch.rows.dtype)), dim=1)
+        return batch._replace(rows=rows, background_mask=mask)
+
+    @torch.no_grad()
+    def _enqueue(self, batch: PairBatch) -> None:
+        """Put the keys of all ranks into the queue, on every rank in the same order."""
+        keys = batch.rows[:, batch.num_pairs : 2 * batch.num_pairs]
+        labels, valid = batch.labels, batch.valid
+        if self.scope != 'all_ranks' and get_world_size() > 1:
+            labels, valid = labels.masked_fill(~valid, -1), None
+            levels = len(labels)
+            keys, _ = gather_rows(keys.transpose(0, 1))
+            labels, _ = gather_rows(labels.T)
+            keys, labels = keys.transpose(0, 1), labels.T.reshape(levels, -1)
+        self.queue.enqueue(keys, labels, valid)

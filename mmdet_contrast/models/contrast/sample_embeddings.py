@@ -99,7 +99,7 @@ def embed_regions(
     if level != 'scale':
         return _join(
             [
-                pool_regions(feats[i], rois, pool_size, strides[i], ratio).flatten(1)
+                pool_regions([feats[i]], rois[None], [strides[i]], pool_size, ratio)[0]
                 for i in _choose(feats, level)
             ]
         )
@@ -114,7 +114,7 @@ def embed_regions(
     vectors = feats[0].new_zeros((len(rois), width), dtype=torch.float32)
     for i, feat in enumerate(feats):
         own = (place == i).nonzero()[:, 0]
-        pooled = pool_regions(feat, rois[own], pool_size, strides[i], ratio).flatten(1)
+        pooled = pool_regions([feat], rois[None, own], [strides[i]], pool_size, ratio)[0]
         vectors[own, starts[i] : starts[i] + widths[i]] = pooled.float()
     return vectors
 

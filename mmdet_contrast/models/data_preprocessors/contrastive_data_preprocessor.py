@@ -1,49 +1,45 @@
 """Data preprocessor that lays out images and their views as one batch."""
 
-from copy import deepcopy
-from typing import List, Optional, Tuple
+from typing import List, Sequence, Tuple
 
 import torch
+import torch.nn.functional as F
 from mmdet.models.data_preprocessors import DetDataPreprocessor
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
+from mmdet.structures.bbox import HorizontalBoxes, get_box_tensor
+from mmengine.structures import InstanceData
 from torch import Tensor
-
-from .view_canvas import ViewCanvas
 
 
 @MODELS.register_module()
 class ContrastiveDataPreprocessor(DetDataPreprocessor):
     """``DetDataPreprocessor`` for batches whose images bring a second view.
 
-    N inputs of shape (2, C, H, W) become a batch of 2N: the N originals, then their N views, with
-    one padding and one normalisation for all. Every data sample is told what it is through its
-    metainfo: ``view`` (0 for an original, 1 for a view); for an original ``has_view`` (bool); for a
-    view ``view_of``, the position of its original in the batch. The boxes of a view sample are
-    those of the view. An input of shape (C, H, W) has no view; batches may mix both kinds, and a
-    batch without any view (validation, test) is handled exactly as by ``DetDataPreprocessor``.
+    N inputs of shape (2, C, H, W) become a batch of N + ceil(N / 4) pictures: the N originals, then
+    their views at half size, four to a picture, with one padding and one normalisation for all. A
+    view whose objects are enlarged two to three times loses no detail by that, and the batch grows
+    by a quarter instead of twice. An input of shape (C, H, W) has no view; batches may mix both
+    kinds, and a batch without any view (validation, test) is handled by ``DetDataPreprocessor``.
 
-    With ``canvas`` the batch is one of N + K: instead of whole views, the objects alone are cut
-    out of them and packed into K pictures of the batch's size, see :class:`ViewCanvas`. A box is
-    contrasted with its copy on the canvas, at a fraction of the cost of a second batch.
+    The metainfo of a data sample says what it is: ``view`` (0 for an original, 1 for a picture of
+    views); for an original ``has_view`` (bool), and where it is True ``view_moved`` (bool: a flip,
+    say, moved the boxes in the view) and ``view_place``: position of the picture in the batch,
+    scale of the view in it, and its left and upper edge as shares of the picture's width and
+    height. The boxes of a picture are those of its views, in the order of the originals.
 
     Args:
         *args: As in ``DetDataPreprocessor``.
-        canvas (dict, optional): Options of :class:`ViewCanvas`; ``dict()`` takes its defaults.
-            None forwards whole views.
+        view_scale (float): Size of a view in its picture: 0.5, or 1 for whole views, one to a
+            picture.
         **kwargs: As in ``DetDataPreprocessor``.
-
-    Examples:
-        >>> model = dict(
-        ...     data_preprocessor=dict(
-        ...         type='ContrastiveDataPreprocessor', canvas=dict(share=0.25, context=8)
-        ...     )
-        ... )
     """
 
-    def __init__(self, *args, canvas: Optional[dict] = None, **kwargs) -> None:
+    def __init__(self, *args, view_scale: float = 0.5, **kwargs) -> None:
         super().__init__(*args, **kwargs)
-        self.canvas = None if canvas is None else ViewCanvas(**canvas)
+        if view_scale not in (0.5, 1):
+            raise ValueError(f'view_scale={view_scale} given, 0.5 or 1 expected.')
+        self.grid = round(1 / view_scale)
         # what padding looks like, in pixels as they are read
         blank = torch.tensor([[[float(self.pad_value)]]])
         if self._enable_normalize:
@@ -59,80 +55,89 @@ class ContrastiveDataPreprocessor(DetDataPreprocessor):
             training (bool): Whether to run the batch augmentations.
 
         Returns:
-            dict: ``inputs`` (2N, C, H', W') float, or (N + K, C, H', W') with ``canvas``, and
-            ``data_samples``, as many ``DetDataSample``.
-
-        Raises:
-            ValueError: If an input is neither an image nor an image and its view.
+            dict: ``inputs`` (N + K, C, H', W') float and ``data_samples``, as many
+            ``DetDataSample``; K is a quarter of the number of views, rounded up.
         """
-        inputs = data['inputs']
-        if any(image.dim() == 4 for image in inputs):
-            data_samples = [_own(sample) for sample in data['data_samples']]
-            originals, views = self._split(inputs, data_samples)
-            if self.canvas is None:
-                extra, extra_samples = self._lay_out_views(views, data_samples)
-            else:
-                extra, extra_samples = self._lay_out_canvases(originals, views, data_samples)
-            data = dict(data, inputs=originals + extra, data_samples=data_samples + extra_samples)
+        if any(image.dim() == 4 for image in data['inputs']):
+            data = self.cast_data(data)
+            samples = [_own(sample) for sample in data['data_samples']]
+            originals, views = [], []
+            for image, sample in zip(data['inputs'], samples):
+                has_view = image.dim() == 4
+                sample.set_metainfo(dict(view=0, has_view=has_view))
+                originals.append(image[0] if has_view else image)
+                if has_view:
+                    views.append(image[1])
+            pictures = self._tile(views, self._batch_size(originals))
+            samples += self._describe(samples, pictures)
+            data = dict(data, inputs=[*originals, *pictures], data_samples=samples)
         return super().forward(data, training)
 
-    @staticmethod
-    def _split(
-        inputs: List[Tensor], data_samples: List[DetDataSample]
-    ) -> Tuple[List[Tensor], List[Optional[Tensor]]]:
-        """Return the originals and the view of each."""
-        originals, views = [], []
-        for image, sample in zip(inputs, data_samples):
-            sample.set_metainfo(dict(view=0, has_view=image.dim() == 4))
-            if image.dim() == 4 and len(image) != 2:
-                raise ValueError(
-                    f'ContrastiveDataPreprocessor got an input of shape {tuple(image.shape)}; '
-                    '(2, C, H, W) expected, an image and its view as PackContrastiveInputs '
-                    'packs them.'
-                )
-            originals.append(image if image.dim() == 3 else image[0])
-            views.append(None if image.dim() == 3 else image[1])
-        return originals, views
+    def pad_gt_masks(self, batch_data_samples: Sequence[DetDataSample]) -> None:
+        """Pad the masks of the originals; pictures of views have none."""
+        super().pad_gt_masks(_originals(batch_data_samples))
 
-    @staticmethod
-    def _lay_out_views(
-        views: List[Optional[Tensor]], data_samples: List[DetDataSample]
-    ) -> Tuple[List[Tensor], List[DetDataSample]]:
-        """Return the views and a data sample for each."""
-        view_samples = []
-        for index, (view, sample) in enumerate(zip(views, data_samples)):
-            if view is None:
-                continue
-            # Not sample.clone(), which shares the tensors: batch augmentations scale boxes in
-            # place, and would scale shared ones twice.
-            view_sample = deepcopy(sample)
-            view_sample.set_metainfo(dict(view=1, view_of=index))
-            for field in ('gt_instances', 'ignored_instances'):
-                if 'view_bboxes' in view_sample.get(field, ()):
-                    view_sample.get(field).bboxes = view_sample.get(field).pop('view_bboxes')
-                    sample.get(field).pop('view_bboxes')
-            view_samples.append(view_sample)
-        return [view for view in views if view is not None], view_samples
+    def pad_gt_sem_seg(self, batch_data_samples: Sequence[DetDataSample]) -> None:
+        """Pad the semantic maps of the originals; pictures of views have none."""
+        super().pad_gt_sem_seg(_originals(batch_data_samples))
 
-    def _lay_out_canvases(
-        self,
-        originals: List[Tensor],
-        views: List[Optional[Tensor]],
-        data_samples: List[DetDataSample],
-    ) -> Tuple[List[Tensor], List[DetDataSample]]:
-        """Return the canvases and a data sample for each."""
+    def _batch_size(self, images: Sequence[Tensor]) -> Tuple[int, int]:
+        """Return height and width of the batch, a multiple of the grid."""
         divisor = self.pad_size_divisor
-        size = tuple(
-            -(-max(image.shape[axis] for image in originals) // divisor) * divisor
-            for axis in (1, 2)
+        while divisor % self.grid:
+            divisor *= 2
+        return tuple(
+            -(-max(image.shape[axis] for image in images) // divisor) * divisor for axis in (1, 2)
         )
-        blank = self._blank.expand(originals[0].shape[0], 1, 1)
-        canvases, samples = self.canvas(views, data_samples, size, blank)
-        for sample in data_samples:
-            for field in ('gt_instances', 'ignored_instances'):
-                if 'view_bboxes' in sample.get(field, ()):
-                    sample.get(field).pop('view_bboxes')
-        return canvases, samples
+
+    def _tile(self, views: Sequence[Tensor], size: Tuple[int, int]) -> Tensor:
+        """Return (K, C, H, W) pictures of the views."""
+        grid, (height, width) = self.grid, size
+        number = -(-len(views) // grid**2)
+        blank = self._blank.to(views[0].device).expand(len(views[0]), 1, 1)
+        whole = blank.repeat(number * grid**2, 1, height, width)
+        for place, view in zip(whole, views):
+            place[:, : view.shape[1], : view.shape[2]] = view
+        if grid == 1:
+            return whole
+        tiles = F.avg_pool2d(whole, grid).unflatten(0, (number, grid, grid))
+        return tiles.permute(0, 3, 1, 4, 2, 5).reshape(number, -1, height, width)
+
+    def _describe(
+        self, originals: Sequence[DetDataSample], pictures: Tensor
+    ) -> List[DetDataSample]:
+        """Say in each original where its view is, and return a data sample for each picture."""
+        grid, (height, width) = self.grid, pictures.shape[2:]
+        boxes: List[List[Tensor]] = [[] for _ in pictures]
+        labels: List[List[Tensor]] = [[] for _ in pictures]
+        shown = [sample for sample in originals if sample.has_view]
+        for i, sample in enumerate(shown):
+            picture, cell = divmod(i, grid**2)
+            row, column = divmod(cell, grid)
+            instances = sample.gt_instances
+            moved = 'view_bboxes' in instances
+            place = (len(originals) + picture, 1 / grid, column / grid, row / grid)
+            sample.set_metainfo(dict(view_moved=moved, view_place=place))
+            own = get_box_tensor(instances.pop('view_bboxes') if moved else instances.bboxes)
+            corner = own.new_tensor([column * width / grid, row * height / grid] * 2)
+            boxes[picture].append(own / grid + corner)
+            labels[picture].append(instances.labels)
+            if 'view_bboxes' in sample.get('ignored_instances', ()):
+                sample.ignored_instances.pop('view_bboxes')
+        out = []
+        for own, classes in zip(boxes, labels):
+            meta = dict(view=1, img_shape=(height, width), ori_shape=(height, width))
+            sample = DetDataSample(metainfo=dict(meta, scale_factor=(1.0, 1.0)))
+            sample.gt_instances = InstanceData(
+                bboxes=HorizontalBoxes(torch.cat(own)), labels=torch.cat(classes)
+            )
+            sample.ignored_instances = sample.gt_instances[:0]
+            out.append(sample)
+        return out
+
+
+def _originals(samples: Sequence[DetDataSample]) -> List[DetDataSample]:
+    return [sample for sample in samples if not sample.metainfo.get('view', 0)]
 
 
 def _own(sample: DetDataSample) -> DetDataSample:

@@ -13,6 +13,5 @@ class ContrastiveATSSHead(RegionContrastMixin, ATSSHead):
     Args:
         *args: As in ``ATSSHead``.
         contrast (dict, optional): Config of ``RegionContrast``.
-        train_views (str): What the detection losses see: ``'originals'``, or ``'both'`` views.
         **kwargs: As in ``ATSSHead``.
     """

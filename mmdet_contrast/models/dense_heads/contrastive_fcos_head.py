@@ -13,6 +13,5 @@ class ContrastiveFCOSHead(RegionContrastMixin, FCOSHead):
     Args:
         *args: As in ``FCOSHead``.
         contrast (dict, optional): Config of ``RegionContrast``.
-        train_views (str): What the detection losses see: ``'originals'``, or ``'both'`` views.
         **kwargs: As in ``FCOSHead``.
     """

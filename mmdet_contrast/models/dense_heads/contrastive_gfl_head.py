@@ -13,6 +13,5 @@ class ContrastiveGFLHead(RegionContrastMixin, GFLHead):
     Args:
         *args: As in ``GFLHead``.
         contrast (dict, optional): Config of ``RegionContrast``.
-        train_views (str): What the detection losses see: ``'originals'``, or ``'both'`` views.
         **kwargs: As in ``GFLHead``.
     """

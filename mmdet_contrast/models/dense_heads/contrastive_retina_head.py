@@ -13,6 +13,5 @@ class ContrastiveRetinaHead(RegionContrastMixin, RetinaHead):
     Args:
         *args: As in ``RetinaHead``.
         contrast (dict, optional): Config of ``RegionContrast``.
-        train_views (str): What the detection losses see: ``'originals'``, or ``'both'`` views.
         **kwargs: As in ``RetinaHead``.
     """

@@ -10,15 +10,13 @@ from .yolov8_head import YOLOv8Head
 class ContrastiveYOLOv8Head(RegionContrastMixin, YOLOv8Head):
     """``YOLOv8Head`` with :class:`RegionContrast` beside its own losses.
 
-    The levels of YOLOv8 have different numbers of channels, so each needs a projector of its own:
-    ``contrast=dict(projector=dict(type='MLPProjector'), share_projector=False)``. With
-    ``scale_by_batch`` the contrastive losses are multiplied by the number of images, too: their
-    share in the whole does not depend on the batch and the processes.
+    The levels of YOLOv8 have different numbers of channels, so each has a projector of its own.
+    With ``scale_by_batch`` the contrastive losses are multiplied by the number of images, too:
+    their share in the whole does not depend on the batch and the processes.
 
     Args:
         *args: As in ``YOLOv8Head``.
         contrast (dict, optional): Config of ``RegionContrast``.
-        train_views (str): What the detection losses see: ``'originals'``, or ``'both'`` views.
         **kwargs: As in ``YOLOv8Head``.
     """
 

@@ -1,6 +1,6 @@
 """Mixin that adds the contrastive loss to a dense head."""
 
-from typing import Dict, List, Optional, Sequence, Tuple
+from typing import Dict, Optional, Tuple
 
 from mmdet.registry import MODELS
 from mmdet.structures import SampleList
@@ -10,14 +10,13 @@ from torch import Tensor
 class RegionContrastMixin:
     """Add :class:`RegionContrast` to any of MMDetection's single-stage heads.
 
-    To be put before the head in the list of bases. The detection losses are the head's own;
-    prediction is not touched.
+    To be put before the head in the list of bases. The detection losses are the head's own and
+    see the originals alone; prediction is not touched.
 
     Args:
         *args: Of the head.
-        contrast (dict, optional): Config of ``RegionContrast``; channels and strides are filled
-            in from the head.
-        train_views (str): What the detection losses see: ``'originals'``, or ``'both'`` views.
+        contrast (dict, optional): Config of ``RegionContrast``; channels, strides and classes are
+            filled in from the head.
         **kwargs: Of the head.
 
     Examples:
@@ -26,27 +25,13 @@ class RegionContrastMixin:
         ...     pass
     """
 
-    def __init__(
-        self,
-        *args,
-        contrast: Optional[dict] = None,
-        train_views: str = 'originals',
-        **kwargs,
-    ) -> None:
+    def __init__(self, *args, contrast: Optional[dict] = None, **kwargs) -> None:
         super().__init__(*args, **kwargs)
-        if train_views not in ('originals', 'both'):
-            raise ValueError(
-                f'{type(self).__name__} got train_views={train_views!r}, '
-                "'originals' or 'both' expected."
-            )
-        self.train_views = train_views
-        strides = [
-            s[0] if isinstance(s, (tuple, list)) else s for s in self.prior_generator.strides
-        ]
+        strides = self.prior_generator.strides
         defaults = dict(
             type='RegionContrast',
             in_channels=self.in_channels,
-            strides=strides,
+            strides=[s[0] if isinstance(s, (tuple, list)) else s for s in strides],
             num_classes=self.num_classes,
         )
         self.contrast = MODELS.build(dict(defaults, **(contrast or {})))
@@ -56,57 +41,30 @@ class RegionContrastMixin:
 
         Args:
             x (tuple[Tensor]): Features (B, C, H_l, W_l) of each level; the N originals first,
-                then the views.
+                then the pictures of views.
             batch_data_samples (list[DetDataSample]): B samples as laid out by
-                ``ContrastiveDataPreprocessor``: views of all or of some images, canvases of the
-                views' objects, or, with ``contrast.key_source='image'``, neither.
+                ``ContrastiveDataPreprocessor``.
 
         Returns:
-            dict[str, Tensor]: The head's losses and ``loss_contrast_p3`` ….
+            dict[str, Tensor]: The head's losses, ``loss_contrast_p3`` … and ``contrast_trust``.
 
         Raises:
-            RuntimeError: If the pipeline makes no views though the contrastive loss needs them,
-                or makes some though ``contrast.key_source='image'`` needs none, or if the batch
-                holds canvases though the detection losses are to see both views.
+            RuntimeError: If the pipeline makes no views though the sampler compares with them.
         """
-        number = sum(not s.metainfo.get('view', 0) for s in batch_data_samples)
-        # a batch without objects needs no canvas
-        canvas = any('canvas_left_out' in s.metainfo for s in batch_data_samples)
-        if canvas and self.train_views == 'both':
+        # PackContrastiveInputs says 'view' even where, with ContrastiveView(prob), there is none
+        wants_views = self.contrast.sampler.needs_views and self.contrast.criterion.loss_weight != 0
+        if wants_views and not any('view' in sample.metainfo for sample in batch_data_samples):
             raise RuntimeError(
-                f"{type(self).__name__} got train_views='both' and views whose objects are packed "
-                "on canvases, which are no images to detect in: set train_views='originals', or "
-                'remove model.data_preprocessor.canvas.'
+                f'{type(self).__name__} got images without a second view: end the train_pipeline '
+                'with ContrastiveView and PackContrastiveInputs and set model.data_preprocessor.'
+                "type='ContrastiveDataPreprocessor', or set bbox_head.contrast.sampler="
+                "dict(type='JitteredBoxes'), which needs no view."
             )
-        # PackContrastiveInputs says so even where, with ContrastiveView(prob), a batch has none
-        may_have_view = canvas or any('view' in s.metainfo for s in batch_data_samples)
-        if may_have_view and self.contrast.key_source == 'image':
-            raise RuntimeError(
-                f"{type(self).__name__} got contrast.key_source='image' and second views, which "
-                'nothing would be compared with: remove ContrastiveView from the train_pipeline '
-                'and put PackDetInputs in place of PackContrastiveInputs, or set '
-                "contrast.key_source='view' (or 'view_or_image' where only some have a view)."
-            )
-        wants_view = (
-            self.contrast.key_source != 'image' and self.contrast.criterion.loss_weight != 0
-        )
-        if wants_view and not may_have_view:
-            raise RuntimeError(
-                f'{type(self).__name__} got {number} images and no second view: put '
-                'ContrastiveView and PackContrastiveInputs at the end of the train_pipeline and '
-                "set model.data_preprocessor.type='ContrastiveDataPreprocessor' (or set "
-                "bbox_head.contrast.key_source='image' and box_jitter=0.1 to do without a view, or "
-                'bbox_head.contrast.criterion.loss_weight=0 to train without the contrastive loss).'
-            )
-        detected: Sequence[Tensor] = x
-        samples: List = batch_data_samples
-        if self.train_views == 'originals' and number < len(batch_data_samples):
-            detected = tuple(level[:number] for level in x)
-            samples = batch_data_samples[:number]
-        losses = super().loss(detected, samples)
-        factor = self.contrast_factor(len(samples))
-        contrast = self.contrast(x, batch_data_samples)
-        losses.update({name: loss * factor for name, loss in contrast.items()})
+        number = sum(not sample.metainfo.get('view', 0) for sample in batch_data_samples)
+        losses = super().loss(tuple(level[:number] for level in x), batch_data_samples[:number])
+        factor = self.contrast_factor(number)
+        for name, value in self.contrast(x, batch_data_samples).items():
+            losses[name] = value * factor if 'loss' in name else value
         return losses
 
     def contrast_factor(self, num_images: int) -> float:

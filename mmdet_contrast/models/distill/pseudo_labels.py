@@ -53,12 +53,13 @@ class PseudoLabels:
                 f'{type(teacher).__name__} has not: set pseudo_labels=None.'
             )
         contrast = getattr(getattr(student, 'bbox_head', None), 'contrast', None)
-        if contrast is not None and contrast.key_source != 'image':
+        if contrast is not None and contrast.sampler.needs_views:
             raise ValueError(
                 f'pseudo_labels got a student with {type(student.bbox_head).__name__}, which pairs '
                 'the boxes of two views by their rows, and labels that are added to each would '
-                "move them: set pseudo_labels=None, or contrast.key_source='image' and no view, or "
-                'take the head without contrast.'
+                'move them: set pseudo_labels=None, or '
+                "contrast.sampler=dict(type='JitteredBoxes') and no view, or take the head without "
+                'contrast.'
             )
 
     def detect(

@@ -1,11 +1,11 @@
 """Losses."""
 
-from ._pairs import PairCriterion, Pairs
 from .box_distribution_kl import BoxDistributionKLLoss
 from .channel_wise_divergence import ChannelWiseDivergence
 from .complete_iou import complete_iou
 from .logits_kl_divergence import LogitsKLDivergence
-from .nt_xent_loss import NTXentLoss, nt_xent_loss
+from .nt_xent_loss import NTXentLoss
+from .pair_criterion import PairBatch, PairCriterion, Terms, compared_pairs
 from .patch_nce_loss import PatchNCELoss
 from .simsiam_loss import SimSiamLoss, negative_cosine
 from .soft_target_bce_loss import SoftTargetBCELoss
@@ -18,15 +18,16 @@ __all__ = [
     'ChannelWiseDivergence',
     'LogitsKLDivergence',
     'NTXentLoss',
+    'PairBatch',
     'PairCriterion',
-    'Pairs',
     'PatchNCELoss',
     'SimSiamLoss',
     'SoftTargetBCELoss',
     'SupConLoss',
+    'Terms',
     'TripletLoss',
     'YOLOCIoULoss',
+    'compared_pairs',
     'complete_iou',
     'negative_cosine',
-    'nt_xent_loss',
 ]

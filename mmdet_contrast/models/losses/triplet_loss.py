@@ -1,13 +1,19 @@
 """Triplet loss."""
 
-from typing import Tuple
-
 import torch
 import torch.nn.functional as F
 from mmdet.registry import MODELS
 from torch import Tensor
 
-from ._pairs import PairCriterion, Pairs, check_choice
+from .pair_criterion import (
+    PairBatch,
+    PairCriterion,
+    Terms,
+    append_background,
+    compared_pairs,
+    counted_pairs,
+    partners_of,
+)
 
 DISTANCES = ('cosine', 'euclidean')
 MINING = ('all', 'hard', 'semi_hard')
@@ -29,7 +35,7 @@ class TripletLoss(PairCriterion):
     MMDetection's loss of re-identification.
 
     Args:
-        margin (float): Margin :math:`m`, > 0.
+        margin (float): Margin :math:`m`.
         distance (str): ``'cosine'``: :math:`1 - \cos`. ``'euclidean'``: between the embeddings
             as they are, not normalised.
         mining (str): ``'all'``: every negative. ``'hard'``: the nearest. ``'semi_hard'``: those
@@ -38,7 +44,7 @@ class TripletLoss(PairCriterion):
 
     Examples:
         >>> loss = TripletLoss(margin=0.2, mining='semi_hard')
-        >>> query, key = torch.randn(8, 128), torch.randn(8, 128)
+        >>> query, key = torch.randn(2, 8, 128)
         >>> loss(query, key, labels=torch.randint(3, (8,)))
     """
 
@@ -47,62 +53,42 @@ class TripletLoss(PairCriterion):
         margin: float = 0.2,
         distance: str = 'cosine',
         mining: str = 'all',
-        loss_weight: float = 1.0,
+        loss_weight: float = 0.1,
     ) -> None:
         super().__init__(loss_weight)
-        if not margin > 0:
-            raise ValueError(f'TripletLoss got margin={margin}, a number above 0 expected.')
-        check_choice('TripletLoss', 'distance', distance, DISTANCES)
-        check_choice('TripletLoss', 'mining', mining, MINING)
+        for name, value, known in (('distance', distance, DISTANCES), ('mining', mining, MINING)):
+            if value not in known:
+                raise ValueError(f'{name}={value!r} given, one of {known} expected.')
         self.margin = margin
         self.distance = distance
         self.mining = mining
 
-    def terms(self, pairs: Pairs) -> Tensor:
-        """Compute the terms of the anchors; see the base class."""
-        distances, positive, negatives = self._distances(pairs)
+    def terms(self, batch: PairBatch) -> Terms:
+        """Compute two terms for each pair; see the base class."""
+        count = batch.num_pairs
+        distances = self._distances(batch.rows, count)
+        negatives = compared_pairs(batch, same_class=False).repeat(1, 2, 2)
+        negatives = append_background(negatives, batch, repeats=2)
+        positive = distances.diagonal(dim1=1, dim2=2)[..., None]
+        counted = counted_pairs(batch).repeat(1, 2)
         if self.mining == 'hard':
-            nearest = distances.masked_fill(~negatives, float('inf')).amin(dim=1)
-            return F.relu(positive - nearest + self.margin)
+            # one column more, for anchors without negatives
+            nearest = F.pad(
+                distances.masked_fill(~negatives, float('inf')), (0, 1), value=float('inf')
+            )
+            nearest = nearest.amin(dim=2)
+            return Terms(F.relu(positive[..., 0] - nearest + self.margin), counted)
         if self.mining == 'semi_hard':
-            gap = distances.detach() - positive.detach()[:, None]
+            gap = distances.detach() - positive.detach()
             negatives = negatives & (gap > 0) & (gap < self.margin)
-        terms = F.relu(positive[:, None] - distances + self.margin).masked_fill(~negatives, 0)
-        return terms.sum(dim=1) / negatives.sum(dim=1).clamp(min=1)
+        values = torch.where(negatives, F.relu(positive - distances + self.margin), 0.0)
+        return Terms(values.sum(dim=2) / negatives.sum(dim=2).clamp(min=1), counted)
 
-    def _distances(self, pairs: Pairs) -> Tuple[Tensor, Tensor, Tensor]:
-        """Compare the anchors with everything.
-
-        Returns:
-            tuple[Tensor, Tensor, Tensor]: (2A, 2M + K) distances, (2A,) distances of the
-            partners, and (2A, 2M + K) bool, which are negatives.
-        """
-        dtype = torch.promote_types(pairs.query.dtype, torch.float32)
-        embeddings = torch.cat((pairs.query, pairs.key)).to(dtype)
-        count, device = len(pairs.query), embeddings.device
-        chosen = torch.arange(count, device=device)
-        if pairs.anchors is not None:
-            chosen = chosen[pairs.anchors]
-        other = chosen[:, None] != torch.arange(count, device=device)
-        if pairs.labels is not None:
-            label = pairs.labels[chosen][:, None]
-            other &= (label != pairs.labels) | (label < 0)
-        if pairs.groups is not None:
-            other &= pairs.groups[chosen][:, None] == pairs.groups
-        negatives = other.repeat(2, 2)
-        candidates = embeddings
-        if pairs.background is not None:
-            candidates = torch.cat((embeddings, pairs.background.to(dtype)))
-            mask = pairs.background_mask
-            if mask is None:
-                mask = other.new_ones(count, len(pairs.background))
-            negatives = torch.cat((negatives, mask[chosen].repeat(2, 1)), dim=1)
-        anchors = embeddings[torch.cat((chosen, chosen + count))]
+    def _distances(self, rows: Tensor, count: int) -> Tensor:
+        """Return the (L, 2M, 2M + K) distances of keys and queries from all rows."""
         if self.distance == 'cosine':
-            distances = 1 - F.normalize(anchors, dim=1) @ F.normalize(candidates, dim=1).T
-        else:
-            # by matrix products small distances would be lost to cancellation
-            mode = 'donot_use_mm_for_euclid_dist'
-            distances = torch.cdist(anchors, candidates, compute_mode=mode)
-        partner = torch.cat((chosen + count, chosen))
-        return distances, distances.gather(1, partner[:, None])[:, 0], negatives
+            rows = F.normalize(rows, dim=2)
+            return 1 - partners_of(rows, count) @ rows.transpose(1, 2)
+        # by matrix products small distances would be lost to cancellation
+        anchors = partners_of(rows, count)
+        return torch.cdist(anchors, rows, compute_mode='donot_use_mm_for_euclid_dist')

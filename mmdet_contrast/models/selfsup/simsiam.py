@@ -70,5 +70,5 @@ class SimSiam(TwoViewModel):
             dict[str, Tensor]: ``loss_simsiam``, a scalar in [-1, 1].
         """
         p1, p2 = self.predictor(z1), self.predictor(z2)
-        loss = 0.5 * negative_cosine(p1, z2) + 0.5 * negative_cosine(p2, z1)
-        return dict(loss_simsiam=loss)
+        terms = 0.5 * negative_cosine(p1, z2) + 0.5 * negative_cosine(p2, z1)
+        return dict(loss_simsiam=terms.mean())

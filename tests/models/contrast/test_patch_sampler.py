@@ -6,34 +6,44 @@ from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
 
 from mmdet_contrast.models.contrast import PatchSampler
+from mmdet_contrast.models.data_preprocessors import ContrastiveDataPreprocessor
 
 STRIDES = (8, 32)
-PADDED = (96, 128)
 SHAPES = ((96, 120), (70, 128), (96, 128))
 
 
-def make_batch(counts=(5, 3, 0), seed=0):
-    """Originals of several sizes in one padded batch, then their views; features."""
+def make_batch(counts=(5, 3, 0), seed=0, views=True, view_scale=0.5, divisor=32):
+    """Images of several sizes and their views as a batch, and its features."""
     generator = torch.Generator().manual_seed(seed)
-    originals, views = [], []
-    for position, (count, shape) in enumerate(zip(counts, SHAPES)):
+    inputs, samples = [], []
+    for count, shape in zip(counts, SHAPES):
         start = torch.rand(count + 2, 2, generator=generator) * 70
         size = 4 + torch.rand(count + 2, 2, generator=generator) * 40
         boxes = torch.cat((start, start + size), dim=1)
-        for samples, meta in (
-            (originals, dict(view=0)),
-            (views, dict(view=1, view_of=position)),
-        ):
-            sample = DetDataSample(metainfo=dict(img_shape=shape, **meta))
-            sample.gt_instances = InstanceData(
-                bboxes=boxes[:count].clone(),
-                labels=torch.arange(count) % 3,
-                view_valid=torch.arange(count) % 4 != 1,
-            )
-            sample.ignored_instances = InstanceData(bboxes=boxes[count:].clone())
-            samples.append(sample)
-    feats = [torch.randn(2 * len(counts), 4, PADDED[0] // s, PADDED[1] // s) for s in STRIDES]
-    return feats, originals + views
+        sample = DetDataSample(metainfo=dict(img_shape=shape))
+        sample.gt_instances = InstanceData(
+            bboxes=boxes[:count].clone(),
+            labels=torch.arange(count) % 3,
+            view_valid=torch.arange(count) % 4 != 1,
+        )
+        sample.ignored_instances = InstanceData(bboxes=boxes[count:].clone())
+        inputs.append(torch.zeros(2, 3, *shape) if views else torch.zeros(3, *shape))
+        samples.append(sample)
+    layout = ContrastiveDataPreprocessor(view_scale=view_scale, pad_size_divisor=divisor)
+    data = layout(dict(inputs=inputs, data_samples=samples), True)
+    height, width = data['inputs'].shape[2:]
+    feats = [torch.randn(len(data['inputs']), 4, -(-height // s), -(-width // s)) for s in STRIDES]
+    return feats, data['data_samples']
+
+
+def places_of(batch, level, image, stride):
+    """The cells (row, column) of an image that were drawn on a level, and their classes."""
+    count = batch.num_pairs
+    mine = batch.valid[level] & (batch.rows[level, :count, 0] == image)
+    corners = batch.rows[level, :count][mine][:, 1:]
+    assert (corners[:, 2:] - corners[:, :2] == stride).all()
+    cells = (corners[:, [1, 0]] / stride).long().tolist()
+    return [tuple(cell) for cell in cells], batch.labels[level][mine].tolist()
 
 
 def readable_loop(sample, size, stride, region):
@@ -63,31 +73,47 @@ def readable_loop(sample, size, stride, region):
     return found
 
 
-@pytest.mark.parametrize('num_patches', [6, 10000])
+@pytest.mark.parametrize('num_patches', [6, 1000])
 @pytest.mark.parametrize('region', ['boxes', 'outside', 'all'])
 def test_locations_are_those_of_the_readable_loop(region, num_patches):
     feats, samples = make_batch()
-    by_level = PatchSampler(num_patches, region)(feats, STRIDES, samples)
-    total = 0
-    for places, feat, stride in zip(by_level, feats, STRIDES):
-        assert torch.equal(places.view, places.original + 3)
-        for position in range(3):
-            allowed = readable_loop(samples[position], feat.shape[2:], stride, region)
-            mine = places.original == position
-            drawn = list(zip(places.y[mine].tolist(), places.x[mine].tolist()))
+    batch, total = PatchSampler(num_patches, region)(feats, STRIDES, samples), 0
+    assert batch.rows.shape == (2, 2 * 3 * num_patches, 5) and batch.rows.isfinite().all()
+    for level, (feat, stride) in enumerate(zip(feats, STRIDES)):
+        for image in range(3):
+            allowed = readable_loop(samples[image], feat.shape[2:], stride, region)
+            drawn, labels = places_of(batch, level, image, stride)
             assert len(set(drawn)) == len(drawn) == min(num_patches, len(allowed))
-            assert [allowed[place] for place in drawn] == places.labels[mine].tolist()
+            assert [allowed[place] for place in drawn] == labels
             total += len(drawn)
     assert total > 10
+
+
+# features may reach beyond the batch, whose size need not be a multiple of the strides
+@pytest.mark.parametrize('divisor', [32, 1])
+@pytest.mark.parametrize('view_scale', [0.5, 1])
+@pytest.mark.parametrize('levels', [(0, 1), (1,)])
+def test_keys_are_at_the_same_place_in_the_view(view_scale, divisor, levels):
+    feats, samples = make_batch(view_scale=view_scale, divisor=divisor)
+    chosen = [feats[i] for i in levels], [STRIDES[i] for i in levels]
+    batch = PatchSampler(20, 'all')(*chosen, samples)
+    query, key = batch.rows.chunk(2, dim=1)
+    height, width = samples[0].batch_input_shape
+    for rois, others in zip(query.flatten(0, 1), key.flatten(0, 1)):
+        image, *box = rois.tolist()
+        picture, scale, left, top = samples[int(image)].view_place
+        corner = [left * width, top * height] * 2
+        expected = [picture, *(scale * v + c for v, c in zip(box, corner))]
+        assert others.tolist() == pytest.approx(expected)
 
 
 def test_draws_are_even_and_follow_the_seed():
     feats, samples = make_batch()
     sampler, counts = PatchSampler(8, 'all'), torch.zeros(12, 16)
     for _ in range(600):
-        places = sampler(feats, STRIDES, samples)[0]
-        mine = places.original == 0
-        counts[places.y[mine], places.x[mine]] += 1
+        batch = sampler(feats[:1], STRIDES[:1], samples)
+        for place in places_of(batch, 0, 0, 8)[0]:
+            counts[place] += 1
     inside = counts[:, :15]  # 120 of 128 pixels
     assert counts[:, 15].sum() == 0
     expected = 600 * 8 / inside.numel()
@@ -96,42 +122,37 @@ def test_draws_are_even_and_follow_the_seed():
     drawn = []
     for _ in range(2):
         torch.manual_seed(5)
-        drawn.append(sampler(feats, STRIDES, samples)[0].y)
+        drawn.append(sampler(feats, STRIDES, samples).rows)
     assert torch.equal(*drawn)
 
 
 def test_order_of_the_boxes_changes_nothing():
     feats, samples = make_batch()
-    places = []
+    drawn = []
     for order in ([0, 1, 2, 3, 4], [3, 1, 4, 0, 2]):
-        for i in (0, 3):
-            samples[i].gt_instances = samples[i].gt_instances[torch.tensor(order)]
+        samples[0].gt_instances = samples[0].gt_instances[torch.tensor(order)]
         torch.manual_seed(0)
-        places.append(PatchSampler(20)(feats, STRIDES, samples))
-    for first, second in zip(*places):
-        assert all(torch.equal(a, b) for a, b in zip(first, second))
+        drawn.append(PatchSampler(20)(feats, STRIDES, samples))
+    for field in ('rows', 'labels', 'valid'):
+        assert torch.equal(*(getattr(batch, field) for batch in drawn))
 
 
-def test_nothing_to_draw():
-    feats, samples = make_batch((0, 0, 0))
-    assert [len(x.y) for x in PatchSampler()(feats, STRIDES, samples)] == [0, 0]
-    # a batch in which no image has a view
-    assert [len(x.y) for x in PatchSampler()(feats, STRIDES, samples[:3])] == [0, 0]
+@pytest.mark.parametrize('views, pairs', [(True, 12), (False, 0)])
+def test_nothing_to_draw(views, pairs):
+    feats, samples = make_batch((0, 0, 0), views=views)
+    batch = PatchSampler(4)(feats, STRIDES, samples)
+    assert batch.rows.shape == (2, 2 * pairs, 5) and not batch.valid.any()
+    # one shape with that of other ranks, that may have something
+    assert batch.labels.shape == batch.valid.shape == (2, pairs)
 
 
 def test_views_that_show_objects_elsewhere():
     feats, samples = make_batch()
-    samples[3].gt_instances.bboxes[0] += 1
+    samples[0].set_metainfo(dict(view_moved=True))
     with pytest.raises(ValueError, match='boxes are not where those of its image are'):
         PatchSampler()(feats, STRIDES, samples)
-    samples[3].set_metainfo(dict(canvas=True))
-    with pytest.raises(ValueError, match='got a canvas in place of a full second view'):
-        PatchSampler()(feats, STRIDES, samples)
 
 
-@pytest.mark.parametrize(
-    'kwargs, message', [(dict(num_patches=0), 'at least 1'), (dict(region='box'), "region='box'")]
-)
-def test_wrong_settings(kwargs, message):
-    with pytest.raises(ValueError, match=message):
-        PatchSampler(**kwargs)
+def test_unknown_region():
+    with pytest.raises(ValueError, match="region='box'"):
+        PatchSampler(region='box')

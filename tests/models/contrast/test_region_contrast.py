@@ -1,333 +1,332 @@
+"""The contrastive branch against a readable loop, and what it promises."""
+
+import math
+
 import pytest
 import torch
-from mmcv.ops import roi_align
-from mmdet.registry import MODELS
-from mmdet.structures import DetDataSample
-from mmengine.structures import InstanceData
+from contrast_batches import ReadableBranch, build, make_feats, make_samples
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
 
-from mmdet_contrast.models.contrast import RegionContrast, region_contrast
+from mmdet_contrast.models.contrast import RegionContrast
 
-SIZE = (256, 320)
-STRIDES = (8, 16, 32, 64, 128)
-
-
-def make_samples(counts, classes=3, valid_share=0.8, seed=0, dtype=torch.float32):
-    """2N samples, the views with boxes of their own."""
-    generator = torch.Generator().manual_seed(seed)
-    originals, views = [], []
-    for position, count in enumerate(counts):
-        start = torch.rand(count, 2, generator=generator, dtype=dtype) * 200
-        # from a few pixels, far less than a cell of P7, to much of the picture
-        size = 4 + torch.rand(count, 2, generator=generator, dtype=dtype) ** 2 * 150
-        boxes = torch.cat((start, start + size), dim=1)
-        labels = torch.randint(classes, (count,), generator=generator)
-        valid = torch.rand(count, generator=generator) < valid_share
-        for samples, shift in ((originals, 0), (views, 3)):
-            sample = DetDataSample(metainfo=dict(img_shape=SIZE, view=0))
-            sample.gt_instances = InstanceData(
-                bboxes=boxes + shift, labels=labels, view_valid=valid
-            )
-            sample.ignored_instances = InstanceData(bboxes=torch.zeros(0, 4))
-            samples.append(sample)
-        views[-1].set_metainfo(dict(view=1, view_of=position))
-    return originals + views
-
-
-def make_feats(batch, channels=4, dtype=torch.double, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    return [
-        torch.randn(
-            batch, channels, -(-SIZE[0] // s), -(-SIZE[1] // s), dtype=dtype, generator=generator
-        ).requires_grad_()
-        for s in STRIDES
-    ]
+PATCHES = dict(type='PatchSampler', num_patches=9)
+CASES = {
+    'defaults': dict(),
+    'image': dict(scope='image'),
+    'all ranks': dict(scope='all_ranks'),
+    'own projectors': dict(share_projector=False),
+    'two levels': dict(levels=(0, 2)),
+    'all negatives': dict(
+        criterion=dict(type='NTXentLoss', negatives='all', temperature=0.2, loss_weight=0.3)
+    ),
+    'supcon': dict(criterion=dict(type='SupConLoss')),
+    'queue': dict(queue=dict(size=2)),
+    'queue, image': dict(queue=dict(size=2), scope='image', criterion=dict(type='SupConLoss')),
+    'no background': dict(sampler=dict(type='ViewBoxes', background=0, pool_size=2)),
+    'jitter': dict(sampler=dict(type='JitteredBoxes', jitter=0.2)),
+    'view or jitter': dict(sampler=dict(type='ViewBoxes', jitter=0.2)),
+    'patches': dict(
+        sampler=PATCHES,
+        share_projector=False,
+        scope='image',
+        criterion=dict(type='PatchNCELoss'),
+    ),
+    'patches, queue': dict(sampler=dict(PATCHES, region='all'), queue=dict(size=3)),
+}
 
 
-def build(**kwargs):
-    cfg = dict(
-        type='RegionContrast', in_channels=4, strides=STRIDES, pool_size=3, background='never'
-    )
-    torch.manual_seed(0)
-    module = MODELS.build(dict(cfg, **kwargs))
-    module.init_weights()
-    return module.double()
+def total(losses):
+    return sum(value for name, value in losses.items() if 'loss' in name)
 
 
-def level_of(box, levels):
-    side = float(((box[2] - box[0]) * (box[3] - box[1])).clamp(min=1)) ** 0.5
-    ratios = [max(side / (4 * STRIDES[i]), 4 * STRIDES[i] / side) for i in levels]
-    return ratios.index(min(ratios))
+def run(module, feats, samples, seed=1):
+    torch.manual_seed(seed)
+    return module(feats, samples)
 
 
-def readable_loop(module, feats, samples):
-    """The whole branch, one box and one level at a time."""
-    number = len(samples) // 2
-    boxes = []
-    for i in range(number):
-        original, view = samples[i].gt_instances, samples[number + i].gt_instances
-        for j in range(len(original)):
-            if original.view_valid[j]:
-                entry = (i, original.bboxes[j], number + i, view.bboxes[j], int(original.labels[j]))
-                boxes.append(entry)
-    size, tau = module.pool_size, module.criterion.temperature
-    scale = module.assign == 'scale'
-    assigned = [level_of(b[1], module.levels) for b in boxes]
-
-    def embed(position, index, box):
-        level = module.levels[position]
-        rois = torch.cat((box.new_tensor([index]), box))[None].double()
-        pooled = roi_align(
-            feats[level], rois, (size, size), 1 / STRIDES[level], module.sampling_ratio, 'avg', True
-        ).reshape(1, -1)
-        if len(module.projectors):
-            pooled = module.projectors[0 if module.share_projector else position](pooled)
-        return pooled[0] / pooled[0].norm()
-
-    losses = {}
-    for position in range(len(module.levels)):
-        points = []
-        for view in (0, 2):
-            for k, box in enumerate(boxes):
-                at = assigned[k] if scale else position
-                embedding = embed(at, box[view], box[view + 1])
-                if view == 2 and module.detach_keys:
-                    embedding = embedding.detach()
-                points.append(embedding)
-        total = 0 * sum(f.sum() for f in feats)
-        for a in range(len(points)):
-            mine = boxes[a % len(boxes)]
-            if scale and assigned[a % len(boxes)] != position:
-                continue
-            partner = (a + len(boxes)) % len(points)
-            terms = [torch.exp(points[a] @ points[partner] / tau)]
-            for k in range(len(points)):
-                other = boxes[k % len(boxes)]
-                if k in (a, partner):
-                    continue
-                if module.criterion.negatives == 'other_class' and other[4] == mine[4]:
-                    continue
-                if module.scope == 'image' and other[0] != mine[0]:
-                    continue
-                terms.append(torch.exp(points[a] @ points[k] / tau))
-            total = total - torch.log(terms[0] / sum(terms))
-        weight = module.level_weights[position] * module.criterion.loss_weight
-        share = 1 if scale else len(module.levels)
-        losses[module.names[position]] = weight * total / max(2 * len(boxes), 1) / share
-    return losses
-
-
-@pytest.mark.parametrize(
-    'kwargs',
-    [
-        dict(),
-        dict(projector=dict(type='MLPProjector', hidden_channels=8, out_channels=5)),
-        dict(
-            projector=dict(type='MLPProjector', hidden_channels=8, out_channels=5),
-            share_projector=False,
-        ),
-        dict(assign='scale', projector=dict(type='MLPProjector', out_channels=5)),
-        dict(assign='scale', scope='image'),
-        dict(scope='image'),
-        dict(levels=(0, 2), level_weights=(0.5, 2.0)),
-        dict(detach_keys=True),
-        dict(criterion=dict(type='NTXentLoss', negatives='all', temperature=0.2, loss_weight=0.3)),
-        dict(scope='all_ranks', sampling_ratio=1),
-    ],
-)
-@pytest.mark.parametrize('counts', [(4, 3), (5,), (1,), (0, 3), (0, 0)])
-def test_equals_readable_loop(kwargs, counts):
-    module = build(**kwargs)
-    samples = make_samples(counts, dtype=torch.double)
-    feats = make_feats(2 * len(counts))
-    losses = module(feats, samples)
-    expected = readable_loop(module, feats, samples)
-    assert list(losses) == list(expected)
-    variables = [*feats, *module.parameters()]
-    for name in losses:
-        torch.testing.assert_close(losses[name], expected[name], atol=1e-5, rtol=1e-5)
-    ours, theirs = (
-        torch.autograd.grad(sum(x.values()), variables, allow_unused=True)
-        for x in (losses, expected)
-    )
-    for mine, reference, variable in zip(ours, theirs, variables):
-        mine = torch.zeros_like(variable) if mine is None else mine
-        reference = torch.zeros_like(variable) if reference is None else reference
-        torch.testing.assert_close(mine, reference, atol=1e-5, rtol=1e-5)
-
-
-def total(module, feats, samples):
-    return sum(module(feats, samples).values())
-
-
-@pytest.mark.parametrize('assign', ['all', 'scale'])
-def test_three_hundred_boxes_and_one_class(assign):
-    module = build(assign=assign, projector=dict(type='MLPProjector'))
-    feats = make_feats(4)
-    loss = total(module, feats, make_samples((300, 1), valid_share=1.0, dtype=torch.double))
-    loss.backward()
-    assert torch.isfinite(loss) and all(torch.isfinite(f.grad).all() for f in feats)
-    one_class = total(module, make_feats(4), make_samples((6, 5), classes=1, dtype=torch.double))
-    assert one_class.item() == pytest.approx(0, abs=1e-12)
-
-
-def test_permuting_boxes_changes_nothing():
-    module = build()
-    feats, samples = make_feats(4), make_samples((6, 5), dtype=torch.double)
-    value = total(module, feats, samples)
-    order = torch.tensor([3, 1, 5, 0, 2, 4])
-    for position in (0, 2):
-        samples[position].gt_instances = samples[position].gt_instances[order]
-    torch.testing.assert_close(total(module, feats, samples), value)
-
-
-def test_order_of_the_batch_changes_nothing():
-    module = build()
-    feats, samples = make_feats(4), make_samples((6, 5), dtype=torch.double)
-    value = total(module, feats, samples)
-    swapped = [samples[i] for i in (1, 0, 3, 2)]
-    for position, sample in enumerate(swapped[2:]):
-        sample.set_metainfo(dict(view_of=position))
-    feats = [f[[1, 0, 3, 2]] for f in feats]
-    torch.testing.assert_close(total(module, feats, swapped), value)
-
-
-def test_every_parameter_is_reached_without_boxes_and_with_weight_zero():
-    for kwargs in (dict(), dict(criterion=dict(type='NTXentLoss', loss_weight=0))):
-        module = build(projector=dict(type='MLPProjector'), share_projector=False, **kwargs)
-        loss = total(module, make_feats(2), make_samples((0,), dtype=torch.double))
-        loss.backward()
-        assert loss == 0
-        assert all(p.grad is not None and (p.grad == 0).all() for p in module.parameters())
-
-
-@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
-def test_mixed_precision_is_finite(dtype):
-    module = build(projector=dict(type='MLPProjector')).float()
-    feats = [(100 * f).to(dtype).detach().requires_grad_() for f in make_feats(4)]
-    with torch.autocast('cpu', dtype=torch.bfloat16):
-        losses = module(feats, make_samples((6, 5)))
-    sum(losses.values()).backward()
-    assert all(v.dtype == torch.float32 and torch.isfinite(v) for v in losses.values())
-    assert all(torch.isfinite(f.grad).all() for f in feats)
-
-
-def test_batch_in_which_one_image_has_no_view():
-    module = build()
-    samples, feats = make_samples((6, 5), dtype=torch.double), make_feats(4)
-    value = total(module, [f[[0, 1, 3]] for f in feats], [samples[i] for i in (0, 1, 3)])
-    # the same as if the first image had no box to compare
-    samples[0].gt_instances.view_valid[:] = False
-    torch.testing.assert_close(value, total(module, feats, samples))
-
-
-class TestBackground:
-    """Background regions as further negatives."""
-
-    def value(self, samples, scope='batch', **kwargs):
+@pytest.mark.parametrize('case', CASES)
+@pytest.mark.parametrize('counts', [(4, 3), (1,), (0, 3), (0, 0)])
+def test_equals_readable_loop(case, counts):
+    module = build(trust=False, **CASES[case])
+    loop = ReadableBranch(module)
+    viewed = range(1, len(counts)) if case == 'view or jitter' else None
+    # the second time with a filled queue
+    for seed in range(2):
+        samples = make_samples(counts, viewed, seed=seed)
+        feats = make_feats(len(samples), seed=seed)
+        losses = run(module, feats, samples)
         torch.manual_seed(1)
-        return total(build(scope=scope, **kwargs), make_feats(len(samples)), samples)
-
-    def test_when_needed_only_where_there_is_no_other_class(self):
-        several = make_samples((6, 5), dtype=torch.double)
-        never, needed, always = (
-            self.value(several, background=when) for when in ('never', 'when_needed', 'always')
-        )
-        torch.testing.assert_close(never, needed)
-        assert always > never + 1e-3
-        single = make_samples((3, 2), classes=1, dtype=torch.double)
-        assert self.value(single).item() == pytest.approx(0, abs=1e-12)
-        torch.testing.assert_close(
-            self.value(single, background='when_needed'), self.value(single, background='always')
-        )
-        assert self.value(single, background='when_needed') > 1e-3
-
-    def test_scope_image_needs_it_where_the_batch_would_not(self):
-        samples = make_samples((4, 4), classes=1, dtype=torch.double)
-        for sample in (samples[1], samples[3]):
-            sample.gt_instances.labels[:] = 1
-        value = self.value(samples, 'image', background='when_needed')
-        assert value > self.value(samples, 'image') + 1e-3
-        torch.testing.assert_close(
-            self.value(samples, background='when_needed'), self.value(samples)
-        )
-
-    @pytest.mark.parametrize('scope', ['batch', 'image'])
-    def test_rows_of_unknown_class_are_negatives_of_each_other(self, scope):
-        samples = make_samples((2,), valid_share=1.1, dtype=torch.double)
-        for sample in samples:
-            sample.gt_instances.labels[:] = -1
-        values = [self.value(samples, scope, background=b) for b in ('never', 'when_needed')]
-        assert values[0] > 1e-3
-        torch.testing.assert_close(*values)
-        # alone there is nothing to compare it with
-        for sample in samples:
-            sample.gt_instances.view_valid[1] = False
-        values = [self.value(samples, scope, background=b) for b in ('always', 'when_needed')]
-        assert values[0] > 1e-3
-        torch.testing.assert_close(*values)
-
-    def test_none_is_embedded_for_a_criterion_without_negatives(self, monkeypatch):
-        monkeypatch.setattr(region_contrast, 'sample_background_boxes', None)
-        criterion = dict(type='SimSiamLoss', in_channels=4 * 9)
-        samples = make_samples((3, 2), classes=1, dtype=torch.double)
-        value = self.value(samples, background='when_needed', criterion=criterion)
-        torch.testing.assert_close(value, self.value(samples, criterion=criterion))
-
-    def test_no_room_for_background(self):
-        samples = make_samples((1,), valid_share=1.1, dtype=torch.double)
-        for sample in samples:
-            sample.gt_instances.bboxes[:] = torch.tensor([0.0, 0, SIZE[1], SIZE[0]])
-        loss = self.value(samples, background='always')
-        loss.backward()
-        assert loss.item() == pytest.approx(0, abs=1e-12)
-
-    @pytest.mark.parametrize('assign', ['all', 'scale'])
-    def test_no_box(self, assign):
-        samples = make_samples((0,), dtype=torch.double)
-        loss = self.value(samples, background='always', assign=assign)
-        assert loss == 0 and loss.requires_grad
+        used = [feats[i] for i in module.levels]
+        expected, _ = loop(feats, module.sampler(used, module.strides, samples))
+        assert list(losses) == list(expected)
+        for name in losses:
+            torch.testing.assert_close(losses[name], expected[name], atol=1e-5, rtol=1e-5)
+        variables = [*feats, *module.parameters()]
+        gradients = []
+        for values in (losses, expected):
+            found = torch.autograd.grad(total(values), variables, allow_unused=True)
+            gradients.append(
+                [torch.zeros_like(v) if g is None else g for v, g in zip(variables, found)]
+            )
+        torch.testing.assert_close(*gradients, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize(
-    'kwargs, message',
-    [
-        (dict(scope='world'), "scope='world', one of"),
-        (dict(assign='size'), "assign='size', one of"),
-        (dict(background='yes'), "background='yes', one of"),
-        (dict(levels=(0, 7)), 'indices from 0 to 4'),
-        (dict(levels=(0, 0)), 'each once'),
-        (dict(num_background=0), "num_background=0, .* set contrast.background='never'"),
-        (dict(level_weights=(1.0, 2.0)), 'one for each level used'),
-        (dict(sampling_ratio=0), 'at least 1'),
-    ],
-)
-def test_wrong_settings(kwargs, message):
-    with pytest.raises(ValueError, match=message):
-        RegionContrast(**kwargs)
+@pytest.mark.parametrize('whole', [False, True])
+def test_levels_of_different_channels_and_one_power_of_two(whole):
+    module = build(in_channels=(2, 4, 3), strides=(32, 64, 100), trust=False)
+    samples = make_samples((3, 2), view_scale=1 if whole else 0.5)
+    feats = [make_feats(len(samples), c, (s,))[0] for c, s in ((2, 32), (4, 64), (3, 100))]
+    losses = run(module, feats, samples)
+    assert list(losses) == [f'loss_contrast_level{i}' for i in range(3)]
+    torch.manual_seed(1)
+    expected, _ = ReadableBranch(module)(feats, module.sampler(feats, module.strides, samples))
+    torch.testing.assert_close(losses, expected, atol=1e-5, rtol=1e-5)
 
 
-def test_data_with_one_class_is_contrasted_with_background_by_default():
-    module = RegionContrast(in_channels=4, strides=STRIDES, pool_size=3)
-    feats = [f.float() for f in make_feats(4)]
-    assert total(module, feats, make_samples((3, 2), classes=1)) > 1e-3
-
-
-def test_all_ranks_of_a_single_process_are_its_batch():
-    # without other ranks 'all_ranks' is the batch, background included
-    values = []
-    for scope in ('batch', 'all_ranks'):
-        torch.manual_seed(2)
-        module = build(scope=scope, background='always')
-        values.append(total(module, make_feats(4), make_samples((3, 2), dtype=torch.double)))
+@pytest.mark.parametrize('case', ['defaults', 'jitter', 'patches'])
+@settings(max_examples=8, deadline=None)
+@given(seed=st.integers(0, 1000))
+def test_order_of_the_boxes_changes_nothing(case, seed):
+    module, values = build(**CASES[case]).eval(), []
+    if case == 'jitter':  # so little that it does not matter what is drawn for which box
+        module.sampler.jitter = 1e-9
+    for order in (torch.arange(5), torch.randperm(5)):
+        first, *rest = samples = make_samples((5, 4), seed=seed)
+        first.gt_instances = first.gt_instances[order]
+        picture = rest[1].gt_instances
+        rest[1].gt_instances = picture[torch.cat((order, torch.arange(5, 9)))]
+        values.append(total(run(module, make_feats(3), samples)))
     torch.testing.assert_close(*values)
 
 
-def test_levels_whose_strides_have_one_power_of_two_keep_their_losses():
-    strides = (32, 64, 100)
-    module = RegionContrast(4, strides=strides, pool_size=3, share_projector=False).double()
-    feats = [
-        torch.randn(4, 4, -(-SIZE[0] // s), -(-SIZE[1] // s), dtype=torch.double) for s in strides
-    ]
-    losses = module(feats, make_samples((3, 2), dtype=torch.double))
-    assert list(losses) == [f'loss_contrast_level{i}' for i in range(3)]
-    assert all(value > 0 for value in losses.values())
+@pytest.mark.parametrize('case', ['defaults', 'queue', 'jitter', 'supcon'])
+def test_boxes_that_are_not_valid_are_not_there(case):
+    module = build(**{**CASES[case], 'sampler': dict(type='ViewBoxes', background=0)})
+    valid = torch.tensor([True, False, True, True, False])
+    values = []
+    for removed in (False, True):
+        first, second, picture = make_samples((5, 3), valid_share=1.1)
+        first.gt_instances.view_valid[:] = valid
+        # whatever they are
+        picture.gt_instances.bboxes[1] = float('nan')
+        first.gt_instances.bboxes[4] = torch.tensor([50.0, 50, 20, float('inf')])
+        if removed:
+            first.gt_instances = first.gt_instances[valid]
+            kept = torch.cat((valid, torch.ones(3, dtype=torch.bool)))
+            picture.gt_instances = picture.gt_instances[kept]
+        losses = run(module, make_feats(3), [first, second, picture])
+        values.append({k: v for k, v in losses.items() if 'loss' in k})
+        module = build(**{**CASES[case], 'sampler': dict(type='ViewBoxes', background=0)})
+    assert total(values[0]) > 1e-3
+    torch.testing.assert_close(*values)
+
+
+@pytest.mark.parametrize('case', [*CASES, 'simsiam', 'triplet'])
+@pytest.mark.parametrize('weight', [0, 1])
+def test_nothing_to_do_is_a_zero_that_reaches_every_parameter(case, weight):
+    kwargs = dict(CASES.get(case, {}))
+    simsiam = dict(type='SimSiamLoss', in_channels=5)
+    own = dict(simsiam=simsiam, triplet=dict(type='PairTripletLoss')).get(case)
+    criterion = own or kwargs.get('criterion', dict(type='NTXentLoss'))
+    module = build(**{**kwargs, 'criterion': dict(criterion, loss_weight=weight)})
+    module.sampler.region = 'boxes'  # locations are everywhere else
+    loss = total(module(make_feats(2), make_samples((0,))))
+    loss.backward()
+    assert loss == 0
+    assert all(p.grad is not None and (p.grad == 0).all() for p in module.parameters())
+
+
+@pytest.mark.parametrize('sampler', [None, PATCHES, dict(type='ViewBoxes', jitter=0.1)])
+def test_batch_in_which_by_chance_no_image_has_a_view(sampler):
+    module = build(sampler=sampler)
+    losses = module(make_feats(2), make_samples((3, 2), viewed=()))
+    assert (total(losses) > 0) == (sampler is not None and 'jitter' in sampler)
+    total(losses).backward()
+
+
+def test_three_hundred_boxes_and_one_class():
+    module = build(queue=dict(size=64))
+    for counts, classes in (((300, 1), 3), ((6, 5), 1)):
+        feats = make_feats(3)
+        loss = total(module(feats, make_samples(counts, classes=classes)))
+        loss.backward()
+        # those of one class are compared with the background
+        assert loss > 1e-3 and all(f.grad.isfinite().all() for f in feats)
+    alone = build(sampler=dict(type='ViewBoxes', background=0))
+    loss = total(alone(make_feats(3), make_samples((6, 5), classes=1)))
+    assert loss.item() == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize('case', ['queue', 'own projectors', 'patches'])
+def test_mixed_precision_is_finite(case, dtype):
+    module = build(**CASES[case]).float()
+    for _ in range(2):
+        feats = [(100 * f).detach().to(dtype).requires_grad_() for f in make_feats(3)]
+        with torch.autocast('cpu', dtype=torch.bfloat16):
+            losses = module(feats, make_samples((6, 5)))
+        total(losses).backward()
+        assert all(v.dtype == torch.float32 and v.isfinite() for v in losses.values())
+        assert all(f.grad.isfinite().all() for f in feats)
+
+
+def test_unknown_scope():
+    with pytest.raises(ValueError, match="scope='world' given, one of"):
+        RegionContrast(scope='world')
+
+
+class TestQueue:
+    """When embeddings are kept; what they do is in the comparison with the loop."""
+
+    @pytest.mark.parametrize(
+        'kwargs, counts, training',
+        [
+            (dict(), (3,), False),
+            (dict(criterion=dict(type='NTXentLoss', loss_weight=0)), (3,), True),
+            (dict(), (0,), True),
+        ],
+    )
+    def test_nothing_is_kept_in_eval_with_weight_zero_or_without_boxes(
+        self, kwargs, counts, training
+    ):
+        module = build(queue=dict(size=4), **kwargs).train(training)
+        module(make_feats(2), make_samples(counts))
+        assert not module.queue.mask(torch.full((1, 1), -1)).any()
+
+    def test_is_not_in_checkpoints_and_not_for_a_criterion_without_negatives(self):
+        assert not any('queue' in key for key in build(queue=dict(size=4)).state_dict())
+        criterion = dict(type='SimSiamLoss', in_channels=5)
+        module = build(queue=dict(size=4), criterion=criterion)
+        assert module.queue is None and module.sampler.background == 0
+
+
+class Planted(nn.Module):
+    """A projector that returns given rows."""
+
+    out_channels = 12
+
+    def __init__(self, rows):
+        super().__init__()
+        self.rows = rows
+
+    def forward(self, x):
+        return self.rows + 0 * x.sum()
+
+
+def levels_of(losses):
+    return [value.item() for name, value in losses.items() if 'loss' in name]
+
+
+class TestTrust:
+    """The share of the gradient that goes into the detector."""
+
+    @pytest.mark.parametrize('case', [c for c in CASES if c != 'view or jitter'])
+    def test_is_a_running_mean_of_what_is_learnt(self, case):
+        module = build(**CASES[case])
+        loop, trust = ReadableBranch(module), [0.0] * len(module.levels)
+        for seed in range(3):
+            samples = make_samples((4, 3), view_scale=1, seed=seed)
+            # an object looks the same in both views, more or less
+            feats = [
+                0.2 * feat + other.repeat(2, 1, 1, 1)
+                for feat, other in zip(make_feats(4, seed=seed), make_feats(2, seed=9 + seed))
+            ]
+            losses = run(module, feats, samples)
+            torch.manual_seed(1)
+            used = [feats[i] for i in module.levels]
+            _, means = loop(feats, module.sampler(used, module.strides, samples))
+            for i, (loss, chance) in enumerate(means):
+                share = min(max(1 - loss / chance, 0), 1) if chance > 0 else trust[i]
+                trust[i] = 0.95 * trust[i] + 0.05 * share
+            assert module.trust.tolist() == pytest.approx(trust, abs=1e-5)
+            # a mean whose weights are the values themselves
+            mean = sum(t * t for t in trust) / max(sum(trust), 1e-6)
+            assert losses['contrast_trust'].item() == pytest.approx(mean, abs=1e-5)
+        assert max(trust) > 1e-3
+
+    @pytest.mark.parametrize('criterion', ['NTXentLoss', 'SupConLoss', 'PatchNCELoss'])
+    def test_stays_zero_at_the_chance_level(self, criterion):
+        module = build(criterion=dict(type=criterion), queue=dict(size=2))
+        with torch.no_grad():
+            module.projector.out[0].weight.zero_()
+            module.projector.out[0].bias.fill_(1)
+        for _ in range(3):
+            losses = module(make_feats(3), make_samples((5, 4)))
+            assert total(losses) > 0.5
+        assert module.trust.abs().max() < 1e-6
+
+    @pytest.mark.parametrize('criterion', ['NTXentLoss', 'SupConLoss', 'PatchNCELoss'])
+    def test_rises_where_embeddings_tell_all_pairs_apart(self, criterion):
+        module = build(
+            criterion=dict(type=criterion, temperature=0.1),
+            sampler=dict(type='ViewBoxes', background=0),
+        )
+        samples = make_samples((3,), valid_share=1.1)
+        samples[0].gt_instances.labels = samples[1].gt_instances.labels = torch.arange(3)
+        # all apart on the first level, on the others all alike
+        rows = torch.ones(3, 6, 12, dtype=torch.double)
+        rows[0] = torch.eye(12)[[0, 1, 2, 0, 1, 2]]
+        module.projector = Planted(rows)
+        for _ in range(100):
+            module(make_feats(2), samples)
+        others = 2 if criterion == 'PatchNCELoss' else 4
+        share = 1 - math.log(1 + others * math.exp(-10)) / math.log(1 + others)
+        assert share > 0.999
+        expected = [share * (1 - 0.95**100), 0, 0]
+        assert module.trust.tolist() == pytest.approx(expected, abs=1e-6)
+
+    @pytest.mark.parametrize(
+        'trust, factors',
+        [
+            # weights of the levels (in place of 1/3), times their mean trust
+            ((0.3, 0.0, 0.1), (3 * 0.75 * 0.25, 0.0, 3 * 0.25 * 0.25)),
+            ((0.2, 0.2, 0.2), (0.2, 0.2, 0.2)),
+            # the whole say of a mean over the one level that has learned
+            ((0.0, 0.5, 0.0), (0.0, 1.5, 0.0)),
+            ((0.0, 0.0, 0.0), (0.0, 0.0, 0.0)),
+        ],
+    )
+    def test_weighs_the_gradient_into_the_features_alone(self, trust, factors):
+        samples, results = make_samples((4, 3)), []
+        for kwargs in (dict(), dict(trust=False)):
+            module, feats = build(queue=dict(size=3), **kwargs), make_feats(3)
+            if module.trust is not None:
+                module.trust.copy_(torch.tensor(trust))
+            losses = run(module, feats, samples)
+            gradients = torch.autograd.grad(total(losses), [*feats, *module.parameters()])
+            results.append((levels_of(losses), gradients))
+        assert 'contrast_trust' not in losses
+        (losses, gradients), (plain, whole) = results
+        assert losses == plain
+        torch.testing.assert_close(gradients[3:], whole[3:])
+        for factor, mine, full in zip(factors, gradients, whole):
+            assert full.abs().sum() > 0
+            torch.testing.assert_close(mine, factor * full, atol=1e-7, rtol=1e-6)
+
+    @pytest.mark.parametrize('what', ['eval', 'no negatives', 'no box', 'not finite'])
+    def test_keeps_its_value(self, what):
+        module = build(sampler=dict(type='ViewBoxes', background=0)).train(what != 'eval')
+        module.trust.copy_(torch.tensor([0.1, 0.2, 0.3]))
+        before, feats = module.trust.clone(), make_feats(3)
+        if what == 'not finite':
+            feats = [f.detach().fill_(float('nan')).requires_grad_() for f in feats]
+        samples = make_samples(
+            (0, 0) if what == 'no box' else (3, 4), classes=1 if what == 'no negatives' else 3
+        )
+        losses = module(feats, samples)
+        assert torch.equal(module.trust, before)
+        assert losses['contrast_trust'].item() == pytest.approx(0.14 / 0.6)
+        again = build()
+        again.load_state_dict(module.state_dict())
+        assert torch.equal(again.trust, before)
+
+    @pytest.mark.parametrize('criterion', ['SimSiamLoss', 'PairTripletLoss'])
+    def test_is_not_there_without_a_chance_level(self, criterion):
+        own = dict(in_channels=5, hidden_channels=4) if criterion == 'SimSiamLoss' else {}
+        module, feats = build(criterion=dict(type=criterion, **own)), make_feats(3)
+        losses = module(feats, make_samples((4, 3)))
+        total(losses).backward()
+        assert 'contrast_trust' not in losses and 'trust' not in module.state_dict()
+        assert all(f.grad.abs().sum() > 0 for f in feats)

@@ -3,7 +3,7 @@ import pytest
 import torch
 from mmdet.models.data_preprocessors import DetDataPreprocessor
 from mmdet.structures import DetDataSample
-from mmdet.structures.bbox import HorizontalBoxes, get_box_tensor
+from mmdet.structures.bbox import HorizontalBoxes
 from mmdet.structures.mask import BitmapMasks
 from mmengine.logging import MessageHub
 from mmengine.structures import InstanceData, PixelData
@@ -11,226 +11,190 @@ from mmengine.structures import InstanceData, PixelData
 from mmdet_contrast.models.data_preprocessors import ContrastiveDataPreprocessor
 
 NORM = dict(mean=[123.0, 116.0, 103.0], std=[58.0, 57.0, 56.0], bgr_to_rgb=True)
+SIZES = ((20, 30), (24, 18), (23, 31), (64, 40), (7, 5))
+BOXES = [[1.0, 2, 11, 12], [4, 4, 20, 16]]
+scales = pytest.mark.parametrize('view_scale', [0.5, 1])
 
 
-def make_sample(height, width, masks=False):
+def make_sample(height, width, moved=False):
     sample = DetDataSample(metainfo=dict(img_shape=(height, width), scale_factor=(1.0, 1.0)))
-    boxes = torch.tensor([[1.0, 2, 11, 12], [4, 4, 20, 16]])
     sample.gt_instances = InstanceData(
-        bboxes=HorizontalBoxes(boxes),
+        bboxes=HorizontalBoxes(BOXES),
         labels=torch.tensor([0, 1]),
         view_valid=torch.tensor([True, False]),
+        masks=BitmapMasks(np.ones((2, height, width), np.uint8), height, width),
     )
-    if masks:
-        sample.gt_instances.masks = BitmapMasks(
-            np.ones((2, height, width), np.uint8), height, width
-        )
     sample.ignored_instances = InstanceData(
-        bboxes=HorizontalBoxes(torch.zeros(0, 4)), labels=torch.zeros(0, dtype=torch.long)
+        bboxes=HorizontalBoxes([[0.0, 0, 8, 8]]), labels=torch.tensor([0])
     )
+    sample.gt_sem_seg = PixelData(sem_seg=torch.zeros(1, height, width, dtype=torch.uint8))
+    if moved:
+        for field in ('gt_instances', 'ignored_instances'):
+            instances = sample.get(field)
+            instances.view_bboxes = HorizontalBoxes(instances.bboxes.tensor + 3)
     return sample
 
 
-def make_data(sizes=((20, 30), (24, 18)), views=(True, True), **kwargs):
+def make_data(sizes=SIZES[:2], views=None, moved=False):
     generator = torch.Generator().manual_seed(0)
+    views = views or [True] * len(sizes)
     inputs = [
         torch.randint(0, 255, ((2, 3, *size) if view else (3, *size)), generator=generator).byte()
         for size, view in zip(sizes, views)
     ]
-    return dict(inputs=inputs, data_samples=[make_sample(*size, **kwargs) for size in sizes])
+    samples = [make_sample(*size, moved=moved and view) for size, view in zip(sizes, views)]
+    return dict(inputs=inputs, data_samples=samples)
 
 
-def test_originals_then_views_as_if_each_were_an_image():
+def normalised(image, convert=True):
+    """An image as the detector sees it."""
+    mean, std = (torch.tensor(NORM[k])[:, None, None] for k in ('mean', 'std'))
+    return ((image.flip(0) if convert else image).float() - mean) / std
+
+
+@scales
+@pytest.mark.parametrize('divisor', [1, 32, 3])
+@pytest.mark.parametrize(
+    'views',
+    [[True], [True] * 2, [True] * 4, [True] * 5, [False, True, False, True, True], [False, True]],
+)
+@pytest.mark.parametrize('moved', [False, True])
+def test_pixels_and_boxes_of_every_tile(view_scale, divisor, views, moved):
+    data = make_data(SIZES[: len(views)], views, moved)
+    preprocessor = ContrastiveDataPreprocessor(
+        **NORM, pad_size_divisor=divisor, pad_value=1.5, view_scale=view_scale
+    )
+    out = preprocessor(data, True)
+    samples, number, grid = out['data_samples'], len(views), round(1 / view_scale)
+    height, width = out['inputs'].shape[2:]
+    pictures = -(-sum(views) // grid**2)
+    assert len(samples) == len(out['inputs']) == number + pictures
+    assert [s.view for s in samples] == [0] * number + [1] * pictures
+    assert height % divisor == width % divisor == 0
+    assert all(s.batch_input_shape == (height, width) for s in samples)
+    expected = torch.full((number + pictures, 3, height, width), 1.5)
+    boxes, labels = [[] for _ in samples], [[] for _ in samples]
+    shown = 0
+    for i, (image, has_view) in enumerate(zip(data['inputs'], views)):
+        assert samples[i].has_view is has_view
+        original = image[0] if has_view else image
+        expected[i, :, : original.shape[1], : original.shape[2]] = normalised(original)
+        boxes[i], labels[i] = torch.tensor(BOXES), [0, 1]
+        if not has_view:
+            continue
+        place, cell = number + shown // grid**2, shown % grid**2
+        top, left = cell // grid * height // grid, cell % grid * width // grid
+        assert samples[i].view_place == (place, view_scale, left / width, top / height)
+        assert samples[i].view_moved is moved
+        tile = torch.full((3, height, width), 1.5)
+        tile[:, : image.shape[2], : image.shape[3]] = normalised(image[1])
+        # the mean of 2 x 2 pixels, one by one
+        for y in range(height // grid):
+            for x in range(width // grid):
+                pixels = tile[:, y * grid : (y + 1) * grid, x * grid : (x + 1) * grid]
+                expected[place, :, top + y, left + x] = pixels.mean(dim=(1, 2))
+        for box, label in zip(BOXES, (0, 1)):
+            corner = [left, top] * 2
+            boxes[place].append([(v + 3 * moved) / grid + c for v, c in zip(box, corner)])
+            labels[place].append(label)
+        shown += 1
+    torch.testing.assert_close(out['inputs'], expected, atol=1e-5, rtol=1e-5)
+    for sample, places, classes in zip(samples, boxes, labels):
+        assert torch.equal(sample.gt_instances.bboxes, torch.as_tensor(places))
+        assert sample.gt_instances.labels.tolist() == classes
+        assert 'view_bboxes' not in sample.gt_instances
+        assert 'view_bboxes' not in sample.ignored_instances
+        assert len(sample.ignored_instances) == 1 - sample.view
+
+
+def test_whole_views_are_images_of_their_own():
     data = make_data()
     flat = [x[0] for x in data['inputs']] + [x[1] for x in data['inputs']]
-    samples = [make_sample(*size) for size in ((20, 30), (24, 18)) * 2]
-    expected = DetDataPreprocessor(**NORM, pad_size_divisor=32)(
-        dict(inputs=flat, data_samples=samples), True
-    )
-    out = ContrastiveDataPreprocessor(**NORM, pad_size_divisor=32)(data, True)
-    assert out['inputs'].shape == (4, 3, 32, 32)
+    samples = [make_sample(*size) for size in SIZES[:2] * 2]
+    options = dict(**NORM, pad_size_divisor=32)
+    expected = DetDataPreprocessor(**options)(dict(inputs=flat, data_samples=samples), True)
+    out = ContrastiveDataPreprocessor(**options, view_scale=1)(data, True)
     assert torch.equal(out['inputs'], expected['inputs'])
-    assert [s.view for s in out['data_samples']] == [0, 0, 1, 1]
-    assert [s.view_of for s in out['data_samples'][2:]] == [0, 1]
     for ours, theirs in zip(out['data_samples'], expected['data_samples']):
         assert torch.equal(ours.gt_instances.bboxes, theirs.gt_instances.bboxes)
-        assert ours.batch_input_shape == theirs.batch_input_shape == (32, 32)
-        assert ours.pad_shape == theirs.pad_shape
 
 
-def test_stacked_inputs():
-    data = make_data(sizes=((20, 30), (20, 30)))
-    listed = ContrastiveDataPreprocessor(**NORM)(make_data(sizes=((20, 30), (20, 30))), True)
-    data['inputs'] = torch.stack(data['inputs'])
-    stacked = ContrastiveDataPreprocessor(**NORM)(data, True)
-    assert torch.equal(listed['inputs'], stacked['inputs'])
+@pytest.mark.parametrize('convert', [False, True])
+@pytest.mark.parametrize('normalise', [False, True])
+def test_what_is_blank_is_what_padding_is(convert, normalise):
+    norm = dict(mean=[10.0, 20.0, 30.0], std=[2.0, 4.0, 8.0]) if normalise else {}
+    preprocessor = ContrastiveDataPreprocessor(
+        **norm, bgr_to_rgb=convert, pad_value=7, pad_size_divisor=16
+    )
+    data = make_data(sizes=((20, 30), (24, 18)))
+    image, _, picture = preprocessor(data, True)['inputs']
+    # below the first and right of the second view; the two tiles that are left
+    for blank in (image[:, 20:], picture[:, 10:16, :16], picture[:, :16, 25:], picture[:, 16:]):
+        torch.testing.assert_close(blank, torch.full_like(blank, 7))
 
 
-def test_batch_with_and_without_views():
-    out = ContrastiveDataPreprocessor(**NORM)(make_data(views=(False, True)), True)
-    assert len(out['inputs']) == 3
-    assert [s.view for s in out['data_samples']] == [0, 0, 1]
-    assert out['data_samples'][2].view_of == 1
-
-
-def test_without_views_it_is_the_stock_one():
-    out = ContrastiveDataPreprocessor(**NORM)(make_data(views=(False, False)), False)
-    expected = DetDataPreprocessor(**NORM)(make_data(views=(False, False)), False)
+@scales
+@pytest.mark.parametrize('training', [False, True])
+def test_without_views_it_is_the_stock_one(view_scale, training):
+    data, again = (make_data(views=[False, False]) for _ in range(2))
+    options = dict(**NORM, pad_size_divisor=32, pad_mask=True)
+    out = ContrastiveDataPreprocessor(**options, view_scale=view_scale)(data, training)
+    expected = DetDataPreprocessor(**options)(again, training)
     assert torch.equal(out['inputs'], expected['inputs'])
     for ours, theirs in zip(out['data_samples'], expected['data_samples']):
         assert ours.metainfo == theirs.metainfo
 
 
-def test_view_boxes_become_the_boxes_of_the_view():
-    data = make_data(sizes=((20, 30),), views=(True,))
-    moved = torch.tensor([[19.0, 2, 29, 12], [10, 4, 26, 16]])
-    data['data_samples'][0].gt_instances.view_bboxes = HorizontalBoxes(moved)
-    ignored = InstanceData(bboxes=torch.tensor([[0.0, 0, 8, 8]]), labels=torch.tensor([0]))
-    ignored.view_bboxes = torch.tensor([[22.0, 0, 30, 8]])
-    data['data_samples'][0].ignored_instances = ignored
-    first, second = ContrastiveDataPreprocessor(**NORM)(data, True)['data_samples']
-    assert torch.equal(second.gt_instances.bboxes, moved)
-    assert first.gt_instances.bboxes[0].tolist() == [1, 2, 11, 12]
-    assert first.ignored_instances.bboxes.tolist() == [[0, 0, 8, 8]]
-    assert second.ignored_instances.bboxes.tolist() == [[22, 0, 30, 8]]
-    assert 'view_bboxes' not in first.gt_instances and 'view_bboxes' not in second.gt_instances
+def test_stacked_inputs():
+    data, stacked = (make_data(sizes=((20, 30), (20, 30))) for _ in range(2))
+    stacked['inputs'] = torch.stack(stacked['inputs'])
+    listed, stacked = (ContrastiveDataPreprocessor(**NORM)(x, True) for x in (data, stacked))
+    assert torch.equal(listed['inputs'], stacked['inputs'])
 
 
-@pytest.mark.parametrize('canvas', [None, dict(max_images=1)])
-def test_a_batch_may_be_given_again(canvas):
-    data = make_data(sizes=((64, 64),), views=(True,))
-    moved = torch.tensor([[40.0, 2, 60, 12], [10, 30, 26, 46]])
-    data['data_samples'][0].gt_instances.view_bboxes = HorizontalBoxes(moved)
-    preprocessor = ContrastiveDataPreprocessor(**NORM, canvas=canvas)
-    (_, first), (_, again) = (preprocessor(data, True)['data_samples'] for _ in range(2))
-    assert torch.equal(
-        get_box_tensor(first.gt_instances.bboxes), get_box_tensor(again.gt_instances.bboxes)
-    )
-    assert torch.equal(data['data_samples'][0].gt_instances.view_bboxes.tensor, moved)
+def test_a_batch_may_be_given_again():
+    data, preprocessor = make_data(moved=True), ContrastiveDataPreprocessor(**NORM)
+    first, again = (preprocessor(data, True) for _ in range(2))
+    assert torch.equal(first['inputs'], again['inputs'])
+    for ours, theirs in zip(first['data_samples'], again['data_samples']):
+        assert torch.equal(ours.gt_instances.bboxes, theirs.gt_instances.bboxes)
+    for sample in data['data_samples']:
+        assert 'view' not in sample and 'view_bboxes' in sample.gt_instances
 
 
-def test_batch_augments_scale_every_box_once():
+@scales
+def test_batch_augments_scale_every_box_once(view_scale):
     augment = dict(type='BatchSyncRandomResize', random_size_range=(64, 64), interval=1)
-    preprocessor = ContrastiveDataPreprocessor(**NORM, batch_augments=[augment])
-    MessageHub.get_current_instance().update_info('iter', 0)
-    for expected in (1.0, 2.0):
-        out = preprocessor(make_data(sizes=((32, 32), (32, 32))), True)
-        for sample in out['data_samples']:
-            assert sample.gt_instances.bboxes[0].tolist() == [
-                expected * v for v in (1.0, 2.0, 11.0, 12.0)
-            ]
-    assert out['inputs'].shape == (4, 3, 64, 64)
-
-
-def test_masks_are_padded_in_both_views():
-    preprocessor = ContrastiveDataPreprocessor(**NORM, pad_mask=True, pad_size_divisor=32)
-    out = preprocessor(make_data(masks=True), True)
-    assert [s.gt_instances.masks.masks.shape for s in out['data_samples']] == [(2, 32, 32)] * 4
-
-
-def test_wrong_number_of_views():
-    data = make_data(sizes=((20, 30),), views=(True,))
-    data['inputs'][0] = torch.zeros(3, 3, 20, 30)
-    with pytest.raises(ValueError, match=r'\(2, C, H, W\) expected'):
-        ContrastiveDataPreprocessor(**NORM)(data, True)
-
-
-def canvas_preprocessor(canvas=None, **options):
-    return ContrastiveDataPreprocessor(**NORM, canvas=canvas or {}, **options)
-
-
-def test_canvas_follows_the_originals():
-    data = make_data(sizes=((40, 60), (48, 36)))
-    whole = ContrastiveDataPreprocessor(**NORM, pad_size_divisor=32)(
-        make_data(sizes=((40, 60), (48, 36))), True
+    preprocessor = ContrastiveDataPreprocessor(
+        **NORM, batch_augments=[augment], view_scale=view_scale
     )
-    out = canvas_preprocessor(pad_size_divisor=32)(data, True)
-    assert out['inputs'].shape == (3, 3, 64, 64)
-    assert torch.equal(out['inputs'][:2], whole['inputs'][:2])
-    samples = out['data_samples']
-    assert [s.view for s in samples] == [0, 0, 1]
-    assert samples[2].canvas and 'view_of' not in samples[2].metainfo
-    assert samples[2].batch_input_shape == samples[2].pad_shape == (64, 64)
-    # the second box of each image is not valid
-    instances = samples[2].gt_instances
-    assert sorted(instances.source_image.tolist()) == [0, 1]
-    assert instances.source_box.tolist() == [0, 0]
-    for box, image in zip(instances.bboxes.int().tolist(), instances.source_image.tolist()):
-        (x1, y1, x2, y2), (u1, v1, u2, v2) = box, (1, 2, 11, 12)
-        expected = whole['inputs'][2 + image, :, v1:v2, u1:u2]
-        torch.testing.assert_close(out['inputs'][2, :, y1:y2, x1:x2], expected)
-    # blank is what padding is, to the nearest whole pixel value
-    assert out['inputs'][2, :, 16:].abs().max() < 0.5 / 56 + 1e-6
-
-
-def test_blank_canvas_is_padding_in_every_colour_order():
-    norm = dict(mean=[10.0, 20.0, 30.0], std=[2.0, 4.0, 8.0], pad_value=1.5)
-    for convert in (False, True):
-        preprocessor = ContrastiveDataPreprocessor(**norm, bgr_to_rgb=convert, canvas={})
-        out = preprocessor(make_data(sizes=((40, 60),), views=(True,)), True)
-        torch.testing.assert_close(out['inputs'][1, :, 24:], torch.full((3, 16, 60), 1.5))
-    raw = ContrastiveDataPreprocessor(pad_value=7, canvas={})
-    out = raw(make_data(sizes=((40, 60),), views=(True,)), True)
-    assert (out['inputs'][1, :, 24:] == 7).all()
-
-
-def test_canvas_with_and_without_views_and_moved_boxes():
-    data = make_data(sizes=((40, 60), (40, 60)), views=(False, True))
-    moved = torch.tensor([[40.0, 2, 50, 12], [10, 4, 26, 16]])
-    data['data_samples'][1].gt_instances.view_bboxes = HorizontalBoxes(moved)
-    view = data['inputs'][1][1]
-    out = ContrastiveDataPreprocessor(canvas={})(data, True)
-    assert len(out['inputs']) == 3
-    instances = out['data_samples'][2].gt_instances
-    assert instances.source_image.tolist() == [1]
-    x1, y1, x2, y2 = instances.bboxes[0].int().tolist()
-    assert torch.equal(out['inputs'][2, :, y1:y2, x1:x2], view[:, 2:12, 40:50].float())
-    assert all('view_bboxes' not in s.gt_instances for s in out['data_samples'])
-
-
-def test_canvas_of_stacked_inputs():
-    data = make_data(sizes=((40, 60), (40, 60)))
-    data['inputs'] = torch.stack(data['inputs'])
-    assert canvas_preprocessor()(data, True)['inputs'].shape == (3, 3, 40, 60)
-
-
-def test_no_valid_box_makes_no_canvas():
-    data = make_data(sizes=((40, 60),), views=(True,))
-    data['data_samples'][0].gt_instances.view_valid[:] = False
-    out = canvas_preprocessor()(data, True)
-    assert len(out['inputs']) == 1 and out['data_samples'][0].canvas_left_out == 0
-
-
-def test_batch_augments_scale_canvas_boxes():
-    augment = dict(type='BatchSyncRandomResize', random_size_range=(128, 128), interval=1)
-    preprocessor = canvas_preprocessor(batch_augments=[augment])
     MessageHub.get_current_instance().update_info('iter', 0)
-    for expected in (1.0, 2.0):
-        out = preprocessor(make_data(sizes=((64, 64), (64, 64))), True)
-        boxes = out['data_samples'][2].gt_instances.bboxes
-        sides = boxes[:, 2:] - boxes[:, :2]
-        assert torch.equal(sides, torch.full((2, 2), 10 * expected))
-    assert out['inputs'].shape == (3, 3, 128, 128)
-    assert out['data_samples'][2].gt_instances.source_box.tolist() == [0, 0]
+    # the first step has the size of the data still
+    for factor in (1.0, 2.0):
+        out = preprocessor(make_data(sizes=((32, 32), (32, 32)), moved=True), True)
+        first, second, picture = out['data_samples'][:3]
+        for sample in (first, second):
+            assert torch.equal(sample.gt_instances.bboxes, factor * torch.tensor(BOXES))
+        moved = view_scale * (torch.tensor(BOXES) + 3)
+        assert torch.equal(picture.gt_instances.bboxes[:2], factor * moved)
+        # where a view is follows from the size that the picture has now
+        assert picture.img_shape == (factor * 32, factor * 32)
+        assert first.view_place == (2, view_scale, 0, 0)
+    assert out['inputs'].shape[2:] == (64, 64)
 
 
-def test_canvas_beside_masks_and_segmentation_maps():
-    augments = [
-        dict(type='BatchFixedSizePad', size=(96, 96), pad_mask=True, pad_seg=True),
-        dict(type='BatchResize', scale=(64, 64)),
-    ]
-    for augment in augments:
-        data = make_data(sizes=((40, 60), (48, 36)), masks=True)
-        for sample, size in zip(data['data_samples'], ((40, 60), (48, 36))):
-            sample.gt_sem_seg = PixelData(sem_seg=torch.zeros(1, *size, dtype=torch.uint8))
-        preprocessor = canvas_preprocessor(
-            pad_mask=True, pad_seg=True, pad_size_divisor=32, batch_augments=[augment]
-        )
-        samples = preprocessor(data, True)['data_samples']
-        assert len(samples[0].gt_instances.masks) == 2
-        assert len(samples[2].gt_instances) == 2
+@pytest.mark.parametrize('augments', [None, [dict(type='BatchResize', scale=(64, 64))]])
+def test_masks_and_segmentation_maps_are_those_of_the_originals(augments):
+    preprocessor = ContrastiveDataPreprocessor(
+        **NORM, pad_mask=True, pad_seg=True, pad_size_divisor=32, batch_augments=augments
+    )
+    samples = preprocessor(make_data(sizes=((40, 60), (48, 36))), True)['data_samples']
+    for sample in samples[:2]:
+        assert sample.gt_instances.masks.masks.shape == (2, 64, 64)
+        assert sample.gt_sem_seg.sem_seg.shape == (1, 64, 64)
+    assert 'masks' not in samples[2].gt_instances and 'gt_sem_seg' not in samples[2]
 
 
-def test_unknown_canvas_options():
-    with pytest.raises(ValueError, match='share=3'):
-        canvas_preprocessor(dict(share=3))
+def test_unknown_scale():
+    with pytest.raises(ValueError, match='view_scale=0.3 given, 0.5 or 1 expected'):
+        ContrastiveDataPreprocessor(view_scale=0.3)

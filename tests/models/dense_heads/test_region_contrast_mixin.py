@@ -12,6 +12,7 @@ from mmengine.runner import Runner, load_checkpoint
 from mmdet_contrast import config_path
 
 HEADS = ('retina', 'fcos', 'gfl', 'atss')
+NAMES = [f'loss_contrast_p{i}' for i in range(3, 8)]
 
 
 def load(name):
@@ -57,6 +58,8 @@ def one_batch(model, counts=(2, 3), views=True, size=96, viewed=None):
     )
     for i in (range(len(counts)) if viewed is None else viewed) if views else ():
         data['inputs'][i] = torch.stack((data['inputs'][i], data['inputs'][i].flip(0)))
+        instances = data['data_samples'][i].gt_instances
+        instances.view_valid = torch.ones(len(instances), dtype=torch.bool)
     return model.data_preprocessor(data, training=True)
 
 
@@ -69,20 +72,15 @@ def losses_of(model, data):
 def test_losses_and_gradients(head, counts):
     model = build(contrastive_config(head))
     losses = losses_of(model, one_batch(model, counts))
-    names = [f'loss_contrast_p{i}' for i in range(3, 8)]
-    assert set(names) < set(losses) and 'loss_cls' in losses and 'loss_bbox' in losses
-    total, _ = model.parse_losses(losses)
-    total.backward()
-    assert torch.isfinite(total)
-    for name, parameter in model.named_parameters():
-        assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), name
+    assert {*NAMES, 'loss_cls', 'loss_bbox', 'contrast_trust'} <= set(losses)
+    check_gradients(model, losses)
     if min(counts) > 1:
-        assert all(losses[name] > 0 for name in names)
+        assert all(losses[name] > 0 for name in NAMES)
 
 
 def test_without_weight_and_with_one_view_it_is_retinanet_bit_for_bit():
     cfg = load('retina_contrast_shapes.py')
-    cfg.model.bbox_head.contrast.criterion.loss_weight = 0
+    cfg.model.bbox_head.contrast.criterion = dict(type='NTXentLoss', loss_weight=0)
     ours, theirs = build(cfg), build(load('retina_shapes.py'))
     theirs.load_state_dict(ours.state_dict(), strict=False)
     results = []
@@ -108,59 +106,45 @@ def test_detection_on_originals_is_that_of_the_originals_alone():
             torch.testing.assert_close(a, b)
 
 
-def test_train_on_both_views():
-    cfg = load('retina_contrast_shapes.py')
-    cfg.model.bbox_head.train_views = 'both'
-    model = build(cfg).eval()
-    plain = build(load('retina_shapes.py')).eval()
-    plain.load_state_dict(model.state_dict(), strict=False)
-    data = one_batch(model)
-    losses, expected = losses_of(model, data), losses_of(plain, data)
-    for key in ('loss_cls', 'loss_bbox'):
-        for a, b in zip(losses[key], expected[key]):
-            torch.testing.assert_close(a, b)
-    cfg.model.bbox_head.train_views = 'views'
-    with pytest.raises(ValueError, match="train_views='views', 'originals' or 'both' expected"):
-        build(cfg)
-
-
 def test_no_view_is_an_error_that_says_what_to_set():
     model = build(load('retina_contrast_shapes.py'))
-    with pytest.raises(RuntimeError, match='put ContrastiveView and PackContrastiveInputs'):
+    with pytest.raises(
+        RuntimeError, match='with ContrastiveView and PackContrastiveInputs and set'
+    ):
         losses_of(model, one_batch(model, views=False))
 
 
-@pytest.mark.parametrize('head', HEADS)
-def test_without_a_view_from_keys_of_the_same_image(head):
-    cfg = contrastive_config(head)
-    cfg.model.bbox_head.contrast.update(key_source='image', box_jitter=0.1)
-    model = build(cfg)
-    losses = losses_of(model, one_batch(model, views=False))
-    assert all(losses[f'loss_contrast_p{i}'] > 0 for i in range(3, 8))
-    total, _ = model.parse_losses(losses)
-    total.backward()
+def check_gradients(model, losses):
+    model.parse_losses(losses)[0].backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), name
-    with pytest.raises(RuntimeError, match='remove ContrastiveView from the train_pipeline'):
-        losses_of(model, one_batch(model))
 
 
-@pytest.mark.parametrize('source', ['view', 'view_or_image'])
+@pytest.mark.parametrize('head', HEADS)
+@pytest.mark.parametrize('views', [False, True])
+def test_boxes_moved_in_the_same_image(head, views):
+    cfg = contrastive_config(head)
+    cfg.model.bbox_head.contrast.sampler = dict(type='JitteredBoxes')
+    model = build(cfg)
+    losses = losses_of(model, one_batch(model, views=views))
+    assert all(losses[name] > 0 for name in NAMES)
+    check_gradients(model, losses)
+
+
+@pytest.mark.parametrize('jitter', [None, 0.1])
 @pytest.mark.parametrize('viewed', [(0,), ()])
-def test_views_for_some_images_or_by_chance_for_none(source, viewed):
+def test_views_for_some_images_or_by_chance_for_none(jitter, viewed):
     cfg = load('retina_contrast_shapes.py')
-    cfg.model.bbox_head.contrast.update(key_source=source, box_jitter=0.1)
+    cfg.model.bbox_head.contrast.sampler = dict(type='ViewBoxes', jitter=jitter)
     model = build(cfg)
     data = one_batch(model, viewed=viewed)
     assert len(data['inputs']) == 2 + len(viewed)
     for sample in data['data_samples'][:2]:
         sample.set_metainfo(dict(view=0))  # as PackContrastiveInputs does
     losses = losses_of(model, data)
-    contrasted = source == 'view_or_image' or len(viewed) > 0
-    assert all((losses[f'loss_contrast_p{i}'] > 0) == contrasted for i in range(3, 8))
-    model.parse_losses(losses)[0].backward()
-    for name, parameter in model.named_parameters():
-        assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), name
+    contrasted = jitter is not None or len(viewed) > 0
+    assert all((losses[name] > 0) == contrasted for name in NAMES)
+    check_gradients(model, losses)
 
 
 @pytest.mark.parametrize('head', HEADS)
@@ -210,12 +194,15 @@ def tiny_run(cfg, root, work_dir, epochs=1):
 def test_training_logs_every_level(head, prob, tiny_shapes, tmp_path):
     cfg = contrastive_config(head)
     if prob < 1:
-        cfg.model.bbox_head.contrast.update(key_source='view_or_image', box_jitter=0.1)
-        cfg.train_dataloader.dataset.pipeline[4].prob = prob
+        cfg.model.bbox_head.contrast.sampler = dict(type='ViewBoxes', jitter=0.1)
+        (view,) = (
+            step for step in cfg.train_dataloader.dataset.pipeline if step.type == 'ContrastiveView'
+        )
+        view.prob = prob
     runner = tiny_run(cfg, tiny_shapes, tmp_path)
     lines = [json.loads(line) for line in open(next(tmp_path.glob('*/vis_data/scalars.json')))]
     logged = [line for line in lines if 'loss' in line]
-    names = ['loss_cls', 'loss_bbox', *(f'loss_contrast_p{i}' for i in range(3, 8))]
+    names = ['loss_cls', 'loss_bbox', *NAMES, 'contrast_trust']
     assert len(logged) == 3
     for line in logged:
         assert all(line[name] == line[name] for name in names)

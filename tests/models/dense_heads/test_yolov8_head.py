@@ -276,54 +276,44 @@ def test_nothing_above_the_threshold():
     assert result.bboxes.shape == (0, 4)
 
 
-def test_contrastive_head_needs_a_projector_for_each_level():
-    init_default_scope('mmdet')
-    cfg = dict(type='ContrastiveYOLOv8Head', num_classes=3, in_channels=[16, 16, 24])
-    with pytest.raises(ValueError, match='share_projector=False'):
-        MODELS.build(cfg)
-    contrast = dict(projector=dict(type='MLPProjector'), share_projector=False, pool_size=2)
-    head = MODELS.build(dict(cfg, contrast=contrast))
-    assert [p.layers[0].in_features for p in head.contrast.projectors] == [64, 64, 96]
+CONTRASTIVE = dict(type='ContrastiveYOLOv8Head', num_classes=CLASSES, in_channels=[16, 16, 24])
 
 
-@pytest.mark.parametrize('train_views, number', [('originals', 2), ('both', 4)])
-def test_the_contrastive_losses_grow_with_the_batch_as_the_others_do(
-    train_views, number, monkeypatch
-):
+def test_contrastive_head_has_a_projector_for_each_level():
     init_default_scope('mmdet')
-    contrast = dict(projector=dict(type='MLPProjector'), share_projector=False, pool_size=2)
-    head = MODELS.build(
-        dict(
-            type='ContrastiveYOLOv8Head',
-            num_classes=CLASSES,
-            in_channels=[16, 16, 24],
-            contrast=contrast,
-            train_views=train_views,
-        )
-    )
-    instances = make_instances((3, 2))
+    contrast = dict(sampler=dict(type='ViewBoxes', pool_size=2))
+    head = MODELS.build(dict(CONTRASTIVE, contrast=contrast))
+    assert [layer.in_features for layer in head.contrast.projector.hidden] == [96, 96, 96]
+
+
+def test_the_contrastive_losses_grow_with_the_batch_as_the_others_do(monkeypatch):
+    init_default_scope('mmdet')
+    contrast = dict(sampler=dict(type='ViewBoxes', background=0), queue=dict(type='FeatureQueue'))
+    # in training a queue and the trust change from call to call
+    head = MODELS.build(dict(CONTRASTIVE, contrast=contrast)).eval()
     samples = []
-    for i in range(4):
-        meta = dict(img_shape=(64, 96), view=i // 2)
-        if i >= 2:
-            meta['view_of'] = i - 2
-        samples.append(DetDataSample(gt_instances=instances[i % 2], metainfo=meta))
+    for instances in make_instances((3, 2)):
+        instances.view_valid = torch.ones(len(instances), dtype=torch.bool)
+        samples.append(DetDataSample(gt_instances=instances, metainfo=dict(img_shape=(64, 96))))
+    inputs = [torch.zeros(2, 3, 64, 96) for _ in samples]
+    layout = MODELS.build(dict(type='ContrastiveDataPreprocessor'))
+    samples = layout(dict(inputs=inputs, data_samples=samples), True)['data_samples']
     generator = torch.Generator().manual_seed(1)
     feats = tuple(
-        torch.randn(4, c, 64 // s, 96 // s, generator=generator)
+        torch.randn(3, c, 64 // s, 96 // s, generator=generator)
         for c, s in ((16, 8), (16, 16), (24, 32))
     )
 
     def losses():
-        return {name: loss.item() for name, loss in head.loss(feats, samples).items()}
+        values = head.loss(feats, samples).items()
+        return {name: loss.item() for name, loss in values if 'loss' in name}
 
-    own = {name: loss.item() for name, loss in head.contrast(feats, samples).items()}
+    own = head.contrast(feats, samples).items()
+    own = {name: loss.item() for name, loss in own if 'loss' in name}
     many = losses()
-    assert own and {n: many[n] for n in own} == pytest.approx(
-        {n: number * v for n, v in own.items()}
-    )
+    assert own and {n: many[n] for n in own} == pytest.approx({n: 2 * v for n, v in own.items()})
     monkeypatch.setattr('mmdet_contrast.models.dense_heads.yolov8_head.get_world_size', lambda: 3)
     assert losses() == pytest.approx({name: 3 * value for name, value in many.items()})
     monkeypatch.undo()
     head.scale_by_batch = False
-    assert losses() == pytest.approx({name: value / number for name, value in many.items()})
+    assert losses() == pytest.approx({name: value / 2 for name, value in many.items()})

@@ -125,7 +125,7 @@ def test_pseudo_labels_would_move_the_rows_of_two_views():
     student = Config.fromfile(config_path('gfl_contrast_shapes.py')).model
     with pytest.raises(ValueError, match='ContrastiveGFLHead, which pairs the boxes of two views'):
         build(student, yolo(2), None, pseudo_labels=dict())
-    student.bbox_head.contrast.update(key_source='image', box_jitter=0.1)
+    student.bbox_head.contrast.sampler = dict(type='JitteredBoxes')
     build(student, yolo(2), None, pseudo_labels=dict())
 
 

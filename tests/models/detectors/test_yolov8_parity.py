@@ -94,8 +94,8 @@ def test_outputs(reference, arch, size, mode):
         name = f'{prefix}/{key}'
         ours = recipes.summarise(name, value.numpy())
         theirs = reference[name]
-        # float32 of other threads and kernels differs in the sixth digit of the largest values
-        limit = max(1e-4, 2e-5 * np.abs(theirs).max())
+        # float32 of other processors, threads and kernels differs in the fifth digit
+        limit = max(1e-4, 1e-4 * np.abs(theirs).max())
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=limit, err_msg=name)
 
 

@@ -2,61 +2,24 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
+from readable_losses import supcon
 
 from mmdet_contrast.models.losses import NTXentLoss, SupConLoss
 
 
-def readable_loop(query, key, labels, groups, temperature, background=(), use=None, weights=None):
-    """SupCon, one anchor and one candidate at a time."""
-    count = len(query)
-    points = [x / x.norm() for x in (*query, *key)]
-    extra = [x / x.norm() for x in background]
-    total, mass = 0.0, 0.0
-    for i, anchor in enumerate(points):
-        row, partner = i % count, (i + count) % (2 * count)
-        denominator, positives = 0.0, []
-        for k, other in enumerate(points):
-            if k == i or (groups is not None and groups[k % count] != groups[row]):
-                continue
-            similarity = anchor @ other / temperature
-            denominator = denominator + torch.exp(similarity)
-            if k == partner or (labels[row] >= 0 and labels[k % count] == labels[row]):
-                positives.append(similarity)
-        for k, other in enumerate(extra):
-            if use is None or use[row, k]:
-                denominator = denominator + torch.exp(anchor @ other / temperature)
-        term = -sum(s - torch.log(denominator) for s in positives) / len(positives)
-        weight = 1.0 if weights is None else float(weights[row])
-        total, mass = total + weight * term, mass + weight
-    return total / mass
-
-
 @pytest.mark.parametrize('by_image', [False, True])
-@pytest.mark.parametrize('count', [1, 2, 5, 17])
+@pytest.mark.parametrize('count', [1, 2, 17])
 @pytest.mark.parametrize('temperature', [0.07, 0.5])
 def test_equals_readable_loop(by_image, count, temperature, make_pairs):
     query, key, labels, groups = make_pairs(count)
     groups = groups if by_image else None
-    query.requires_grad_()
-    key.requires_grad_()
-    loss = SupConLoss(temperature)(query, key, labels, groups)
-    expected = readable_loop(query, key, labels, groups, temperature)
+    background, use = torch.randn(4, 6, dtype=torch.double), torch.rand(count, 4) > 0.5
+    call = (query, key, labels, groups, background, use)
+    loss, (expected, _) = SupConLoss(temperature)(*call), supcon(*call, temperature)
     torch.testing.assert_close(loss, expected)
-    for ours, theirs in zip(
-        torch.autograd.grad(loss, (query, key)), torch.autograd.grad(expected, (query, key))
-    ):
-        torch.testing.assert_close(ours, theirs)
-
-
-def test_background_and_weights_equal_readable_loop(make_pairs):
-    query, key, labels, groups = make_pairs(9)
-    background = torch.randn(4, 6, dtype=torch.double)
-    mask, weights = torch.rand(9, 4) > 0.5, torch.rand(9)
-    loss = SupConLoss(0.2)(
-        query, key, labels, groups, background=background, background_mask=mask, weights=weights
-    )
-    expected = readable_loop(query, key, labels, groups, 0.2, background, mask, weights)
-    torch.testing.assert_close(loss, expected)
+    gradients = (torch.autograd.grad(x, (query, key)) for x in (loss, expected))
+    torch.testing.assert_close(*gradients)
 
 
 def test_hand_worked():
@@ -67,13 +30,12 @@ def test_hand_worked():
     assert loss.item() == pytest.approx((4 * first + 2 * second) / 6)
 
 
-@pytest.mark.parametrize('count', [2, 3, 16, 100])
+@pytest.mark.parametrize('count', [2, 3, 100])
 @pytest.mark.parametrize('temperature', [0.1, 0.5])
 def test_equals_pytorch_metric_learning(count, temperature, make_pairs):
     losses = pytest.importorskip('pytorch_metric_learning.losses', reason='the reference')
-    query, key, _, _ = make_pairs(count)
     labels = torch.arange(count) % max(2, count // 3)
-    inputs = torch.cat((query, key)).requires_grad_()
+    inputs = torch.cat(make_pairs(count)[:2]).detach().requires_grad_()
     theirs = losses.SupConLoss(temperature)(inputs, labels.repeat(2))
     ours = SupConLoss(temperature)(*inputs.chunk(2), labels)
     torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=1e-6)
@@ -86,28 +48,21 @@ def test_one_class_alone_is_a_loss_here_and_zero_in_pytorch_metric_learning(make
     query, key, _, _ = make_pairs(4)
     labels = torch.zeros(4, dtype=torch.long)
     assert losses.SupConLoss(0.1)(torch.cat((query, key)), labels.repeat(2)).item() == 0
-    expected = readable_loop(query, key, labels, None, 0.1)
+    expected, _ = supcon(query, key, labels)
     assert expected > 0
     torch.testing.assert_close(SupConLoss(0.1)(query, key, labels), expected)
 
 
-@pytest.mark.parametrize('labels', [torch.arange(7), torch.full((7,), -1)])
+@pytest.mark.parametrize('labels', [torch.arange(7), torch.full((7,), -1), None])
 def test_without_common_labels_it_is_nt_xent(labels, make_pairs):
     query, key, _, groups = make_pairs(7)
     expected = NTXentLoss(0.3, 'all')(query, key, groups=groups)
     torch.testing.assert_close(SupConLoss(0.3)(query, key, labels, groups), expected)
 
 
-def test_without_common_labels_it_equals_lightly(make_pairs):
-    loss = pytest.importorskip('lightly.loss', reason='the reference')
-    query, key = (x.float() for x in make_pairs(16)[:2])
-    theirs = loss.NTXentLoss(0.1)(query, key)
-    torch.testing.assert_close(SupConLoss(0.1)(query, key, torch.arange(16)), theirs)
-
-
 def mean_over_positives(query, key, labels, temperature, eps=0.0, with_self=False):
     """For each anchor what public implementations take the mean of, as they do."""
-    features = torch.nn.functional.normalize(torch.cat((query, key)), dim=1)
+    features = F.normalize(torch.cat((query, key)), dim=1)
     labels = labels.repeat(2)
     logits = features @ features.T / temperature
     logits = logits - logits.amax(dim=1, keepdim=True)
@@ -142,23 +97,3 @@ def test_fsce_counts_the_anchor_among_its_positives(make_pairs):
     labels = torch.arange(8) % 2  # of 8 embeddings of each class 7 are positives
     fsce = -mean_over_positives(query, key, labels, 0.2, with_self=True).mean()
     torch.testing.assert_close(SupConLoss(0.2, loss_weight=7 / 8)(query, key, labels), fsce)
-
-
-@pytest.mark.parametrize('max_elements', [1, 40, 200])
-def test_slices_give_the_same(max_elements, make_pairs):
-    query, key, labels, groups = make_pairs(9)
-    query.requires_grad_()
-    background = torch.randn(2, 6, dtype=torch.double, requires_grad=True)
-    results = []
-    for size in (max_elements, 2**20):
-        loss = SupConLoss(0.5, max_elements=size)(query, key, labels, groups, background=background)
-        results.append((loss, *torch.autograd.grad(loss, (query, background))))
-    for sliced, whole in zip(*results):
-        torch.testing.assert_close(sliced, whole)
-
-
-def test_refuses():
-    with pytest.raises(ValueError, match='SupConLoss got temperature=0'):
-        SupConLoss(0)
-    with pytest.raises(ValueError, match='SupConLoss got no labels; .* -1 where it is unknown'):
-        SupConLoss()(torch.randn(3, 4), torch.randn(3, 4))

@@ -1,4 +1,0 @@
-# Packed objects that pass without gradient: the cheapest second view.
-_base_ = './retina_contrast_shapes_canvas.py'
-
-model = dict(type='ContrastiveDetector', view_grad=False)

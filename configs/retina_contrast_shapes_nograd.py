@@ -1,4 +1,0 @@
-# The views pass without gradient: fixed targets for backbone and neck.
-_base_ = './retina_contrast_shapes.py'
-
-model = dict(type='ContrastiveDetector', view_grad=False)

@@ -1,0 +1,171 @@
+"""Which boxes are compared with which."""
+
+from typing import List, Optional, Sequence, Tuple
+
+import torch
+from mmdet.registry import MODELS
+from mmdet.structures import DetDataSample
+from mmdet.structures.bbox import get_box_tensor
+from torch import Tensor, nn
+
+from ..losses import PairBatch
+from .background import sample_background
+from .rois import batch_rois
+
+
+class _BoxSampler(nn.Module):
+    """Pairs of boxes, and regions of the background."""
+
+    sampling_ratio = 2
+
+    def __init__(self, pool_size: int, background: int) -> None:
+        super().__init__()
+        self.pool_size = pool_size
+        self.background = background
+
+    def _batch(
+        self,
+        pairs: Tensor,
+        labels: Tensor,
+        valid: Tensor,
+        samples: Sequence[DetDataSample],
+        device: torch.device,
+    ) -> PairBatch:
+        """Join pairs of regions (2, M, 5) with regions of the originals' background."""
+        # what takes no part may be no region at all, and is pooled all the same
+        rows, mask = [torch.where(valid[:, None], pairs, 0.0).flatten(0, 1)], None
+        if self.background:
+            originals = _positions(samples, view=0)
+            rois, free = sample_background(
+                [samples[i] for i in originals], originals, self.background, device
+            )
+            rows.append(rois)
+            mask = free[None, None]
+        return PairBatch(
+            torch.cat(rows)[None], labels=labels[None], valid=valid[None], background_mask=mask
+        )
+
+
+@MODELS.register_module()
+class ViewBoxes(_BoxSampler):
+    """Compare each object in an image with itself in the image's second view.
+
+    The views are those of ``ContrastiveView``, laid out by ``ContrastiveDataPreprocessor``. Boxes
+    that ``view_valid`` marks False take no part.
+
+    Args:
+        pool_size (int): Height and width P of the pooled regions.
+        background (int): Regions of the background drawn in each image; they are negatives of
+            objects that meet no object of another class. 0 for none.
+        jitter (float, optional): Images without a view (``ContrastiveView(prob=...)``) are handled
+            by :class:`JitteredBoxes` with this share. Defaults to None: they take no part.
+    """
+
+    needs_views = True
+
+    def __init__(
+        self, pool_size: int = 3, background: int = 4, jitter: Optional[float] = None
+    ) -> None:
+        super().__init__(pool_size, background)
+        self.jitter = jitter
+
+    def forward(
+        self,
+        feats: Sequence[Tensor],
+        strides: Sequence[float],
+        batch_data_samples: List[DetDataSample],
+    ) -> PairBatch:
+        """Pair the boxes.
+
+        Args:
+            feats (Sequence[Tensor]): Features (B, C_l, H_l, W_l) of each level.
+            strides (Sequence[float]): Stride of each level in pixels.
+            batch_data_samples (list[DetDataSample]): The B samples: originals, then pictures of
+                views.
+
+        Returns:
+            PairBatch: Its rows are (1, 2M + K, 5) regions ``(position in the batch, x1, y1, x2,
+            y2)`` in pixels of the batch.
+        """
+        samples, device = batch_data_samples, feats[0].device
+        originals = _positions(samples, view=0)
+        shown = [i for i in originals if samples[i].metainfo.get('has_view', False)]
+        # in the pictures they are in the order of the originals
+        pairs = _rois(samples, shown + _positions(samples, view=1), device)
+        pairs = pairs.view(2, len(pairs) // 2, 5)
+        labels = _joined([samples[i].gt_instances.labels for i in shown], torch.long, device)
+        valid = _joined([samples[i].gt_instances.view_valid for i in shown], torch.bool, device)
+        if self.jitter is not None:
+            alone = [i for i in originals if i not in shown]
+            parts = _jittered_pairs(samples, alone, self.jitter, device)
+            pairs = torch.cat((pairs, parts[0]), dim=1)
+            labels, valid = torch.cat((labels, parts[1])), torch.cat((valid, parts[2]))
+        return self._batch(pairs, labels, valid, samples, device)
+
+
+@MODELS.register_module()
+class JitteredBoxes(_BoxSampler):
+    r"""Compare each object with itself in the same image: its box, moved at random twice.
+
+    .. math::
+        x' = x + u w, \quad y' = y + v h, \qquad u, v \sim U(-\text{jitter}, \text{jitter})
+
+    independently for both corners, within the image (the box sampling of FSCE, arXiv 2103.05950,
+    and SoCo, arXiv 2106.02637). Needs no second view and no second pass. Uses PyTorch's generator.
+
+    Args:
+        jitter (float): Largest shift as a share of the side, below 0.5: corners cannot swap.
+        pool_size (int): Height and width P of the pooled regions.
+        background (int): See :class:`ViewBoxes`.
+    """
+
+    needs_views = False
+
+    def __init__(self, jitter: float = 0.1, pool_size: int = 3, background: int = 4) -> None:
+        super().__init__(pool_size, background)
+        self.jitter = jitter
+
+    def forward(
+        self,
+        feats: Sequence[Tensor],
+        strides: Sequence[float],
+        batch_data_samples: List[DetDataSample],
+    ) -> PairBatch:
+        """Pair the boxes of the originals; see :class:`ViewBoxes`."""
+        samples, device = batch_data_samples, feats[0].device
+        pairs = _jittered_pairs(samples, _positions(samples, view=0), self.jitter, device)
+        return self._batch(*pairs, samples, device)
+
+
+def _positions(samples: Sequence[DetDataSample], view: int) -> List[int]:
+    """Return the positions of the originals (0) or of the pictures of views (1)."""
+    return [i for i, sample in enumerate(samples) if sample.metainfo.get('view', 0) == view]
+
+
+def _rois(
+    samples: Sequence[DetDataSample], positions: Sequence[int], device: torch.device
+) -> Tensor:
+    boxes = [get_box_tensor(samples[i].gt_instances.bboxes) for i in positions]
+    return batch_rois(boxes, positions, device)
+
+
+def _joined(parts: List[Tensor], dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.cat(parts) if parts else torch.zeros(0, dtype=dtype, device=device)
+
+
+def _jittered_pairs(
+    samples: Sequence[DetDataSample], positions: Sequence[int], share: float, device: torch.device
+) -> Tuple[Tensor, Tensor, Tensor]:
+    """Return two regions of each box (2, M, 5), its label and whether it has an area."""
+    rois = _rois(samples, positions, device)
+    labels = _joined([samples[i].gt_instances.labels for i in positions], torch.long, device)
+    sizes = [(samples[i].img_shape[:2], len(samples[i].gt_instances)) for i in positions]
+    limits = [[w, h, w, h] for (h, w), number in sizes for _ in range(number)]
+    limits = torch.tensor(limits, dtype=torch.float32).view(-1, 4).to(device, non_blocking=True)
+    boxes = torch.minimum(rois[:, 1:].clamp(min=0), limits)
+    sides = boxes[:, 2:] - boxes[:, :2]
+    shift = torch.empty(2, *boxes.shape, device=device).uniform_(-share, share)
+    shift = shift * sides.repeat(1, 2)
+    moved = torch.minimum((boxes + shift).clamp(min=0), limits)
+    pairs = torch.cat((rois[:, :1].expand(2, -1, -1), moved), dim=2)
+    return pairs, labels, (sides > 0).all(dim=1)
