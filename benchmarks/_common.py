@@ -21,17 +21,19 @@ GIB = 2**30
 MIB = 2**20
 
 
-def parser(description: str) -> argparse.ArgumentParser:
-    """Return the parser with the options of every benchmark."""
+def parser(description: str, device: bool = False) -> argparse.ArgumentParser:
+    """Return the parser with the options of every benchmark, and with ``--device`` if wanted."""
     result = argparse.ArgumentParser(
         description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     result.add_argument('--quick', action='store_true', help='tiny sizes: do the scripts run?')
+    if device:
+        result.add_argument('--device', choices=('cpu', 'cuda'), default='cpu')
     return result
 
 
-def machine() -> str:
-    """Describe processor, cores, memory, threads and versions in one line."""
+def machine(device: str = 'cpu') -> str:
+    """Describe processor or GPU, cores, memory, threads and versions in one line."""
     import torch
 
     name = platform.processor() or platform.machine()
@@ -45,10 +47,19 @@ def machine() -> str:
     if meminfo.exists():
         memory = f', {int(meminfo.read_text().split()[1]) / MIB:.0f} GiB'
     load = f', load {os.getloadavg()[0]:.1f}' if hasattr(os, 'getloadavg') else ''
+    gpu = f'{torch.cuda.get_device_name()}; ' if device == 'cuda' else ''
     return (
-        f'{name}, {os.cpu_count()} cores{memory}; {torch.get_num_threads()} threads, '
+        f'{gpu}{name}, {os.cpu_count()} cores{memory}; {torch.get_num_threads()} threads, '
         f'torch {torch.__version__}, Python {platform.python_version()}{load}'
     )
+
+
+def synchronize() -> None:
+    """Wait until the GPU is done, if this process uses one."""
+    import torch
+
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
 
 
 def seconds(
@@ -78,23 +89,35 @@ def seconds(
         for name, function in functions.items():
             if sum(taken[name]) > limit:
                 continue
+            synchronize()
             start = time.perf_counter()
             function()
+            synchronize()
             taken[name].append(time.perf_counter() - start)
     gc.enable()
     return {name: median(values) for name, values in taken.items()}
 
 
 class PeakMemory:
-    """Growth of this process's resident memory over what it was on entry, in bytes.
+    """Growth of this process's memory over what it was on entry, in bytes.
 
-    On Linux the high-water mark is set back on entry, so that what the imports needed for a
-    moment does not hide small growth. Elsewhere it is the growth of ``ru_maxrss``.
+    On a GPU it is the growth of what PyTorch has allocated, on a CPU that of resident memory. On
+    Linux the high-water mark is set back on entry, so that what the imports needed for a moment
+    does not hide small growth. Elsewhere it is the growth of ``ru_maxrss``.
     """
+
+    def __init__(self, device: str = 'cpu') -> None:
+        self.device = device
 
     def __enter__(self) -> 'PeakMemory':
         gc.collect()
         self.grown = 0
+        if self.device == 'cuda':
+            import torch
+
+            torch.cuda.reset_peak_memory_stats()
+            self._before = torch.cuda.memory_allocated()
+            return self
         self._resets = True
         try:
             Path('/proc/self/clear_refs').write_text('5')
@@ -107,6 +130,10 @@ class PeakMemory:
         self.grown = self._peak() - self._before
 
     def _peak(self) -> int:
+        if self.device == 'cuda':
+            import torch
+
+            return torch.cuda.max_memory_allocated()
         if self._resets:
             status = Path('/proc/self/status').read_text().splitlines()
             return next(int(x.split()[1]) * 1024 for x in status if x.startswith('VmHWM'))
@@ -128,8 +155,14 @@ def release_memory() -> None:
         pass
 
 
-def limit_memory(gib: float) -> None:
-    """Let allocations beyond this much address space fail instead of filling the machine."""
+def limit_memory(gib: float, device: str = 'cpu') -> None:
+    """Let allocations beyond this much (on a CPU: address space) fail."""
+    if device == 'cuda':
+        import torch
+
+        total = torch.cuda.get_device_properties(0).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(1.0, gib * GIB / total))
+        return
     import resource
 
     resource.setrlimit(
@@ -139,7 +172,8 @@ def limit_memory(gib: float) -> None:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Tell a failed allocation from other errors."""
-    return isinstance(error, MemoryError) or "can't allocate memory" in str(error)
+    signs = ("can't allocate memory", 'out of memory')
+    return isinstance(error, MemoryError) or any(sign in str(error) for sign in signs)
 
 
 def in_fresh_process(arguments: Sequence[str], script: str) -> Optional[dict]:
@@ -240,3 +274,80 @@ def random_batch(size: int, images: int, num_classes: int, boxes: int = 10):
         )
         samples.append(sample)
     return pictures, samples
+
+
+def build_model(cfg, device: str):
+    """Build and initialise a detector without pre-trained weights and without a word.
+
+    Args:
+        cfg (Config): The whole config.
+        device (str): Of the model.
+
+    Returns:
+        BaseDetector: In training mode.
+    """
+    import torch
+    from mmdet.registry import MODELS
+    from mmengine.logging import MMLogger
+
+    MMLogger.get_instance('mmengine').setLevel('WARNING')
+    cfg.model.backbone.init_cfg = None
+    torch.manual_seed(0)
+    model = MODELS.build(cfg.model)
+    model.init_weights()
+    return model.to(device).train()
+
+
+def view_batch(
+    images: int,
+    boxes: int,
+    height: int,
+    width: int,
+    num_classes: int = 80,
+    prob: float = 1.0,
+    seed: int = 0,
+) -> dict:
+    """Draw pictures of smooth noise with boxes, and make their views.
+
+    Args:
+        images (int): Number of pictures N.
+        boxes (int): Boxes in a picture.
+        height (int): Of a picture in pixels.
+        width (int): Of a picture in pixels.
+        num_classes (int): Classes; the boxes of a picture are of one after the other.
+        prob (float): Probability that a picture gets a view.
+        seed (int): Of everything that is drawn.
+
+    Returns:
+        dict: ``inputs`` and ``data_samples``, N of each, as a data preprocessor takes them.
+    """
+    import cv2
+    import numpy as np
+    from mmdet.structures.bbox import HorizontalBoxes
+
+    from mmdet_contrast.datasets.transforms import ContrastiveView, PackContrastiveInputs
+
+    # every box takes part, however much of its view is repainted
+    transforms = (
+        ContrastiveView(prob=prob, max_overwritten=1.0),
+        PackContrastiveInputs(meta_keys=('img_id', 'img_shape', 'ori_shape', 'scale_factor')),
+    )
+    rng = np.random.default_rng(seed)
+    np.random.seed(seed)
+    packed = []
+    for i in range(images):
+        noise = rng.integers(0, 256, (height // 8, width // 8, 3), np.uint8)
+        results = dict(
+            img=cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC),
+            img_id=i,
+            img_shape=(height, width),
+            ori_shape=(height, width),
+            scale_factor=(1.0, 1.0),
+            gt_bboxes=HorizontalBoxes(random_boxes(boxes, height, width, seed + i)),
+            gt_bboxes_labels=np.arange(boxes) % num_classes,
+            gt_ignore_flags=np.zeros(boxes, bool),
+        )
+        for transform in transforms:
+            results = transform(results)
+        packed.append(results)
+    return {key: [item[key] for item in packed] for key in ('inputs', 'data_samples')}

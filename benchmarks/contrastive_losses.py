@@ -5,7 +5,7 @@ locations to an image. References: pytorch-metric-learning's SupConLoss and Trip
 over all triplets; each pair a class of its own), and the steps of the published PatchNCE as plain
 operations (diagonal apart, -10 in its place). Peak memory is the growth of a fresh process's
 resident memory during the call; one that would need more than --memory-limit GiB of address space
-is reported as out of memory.
+is reported as out of memory. On a GPU both are of what PyTorch allocates.
 """
 
 import json
@@ -19,14 +19,14 @@ LOSSES = ('SupCon', 'PatchNCE', 'Triplet')
 SIDES = ('ours', 'theirs')
 
 
-def supcon(pairs: int) -> Dict[str, Callable]:
+def supcon(pairs: int, device: str) -> Dict[str, Callable]:
     """Return both SupCon losses."""
     import torch
     from pytorch_metric_learning.losses import SupConLoss as Theirs
 
     from mmdet_contrast.models.losses import SupConLoss
 
-    labels, theirs = torch.arange(pairs) % CLASSES, Theirs(0.1)
+    labels, theirs = torch.arange(pairs, device=device) % CLASSES, Theirs(0.1)
     ours = SupConLoss(0.1)
     return dict(
         ours=lambda q, k: ours(q, k, labels),
@@ -34,7 +34,7 @@ def supcon(pairs: int) -> Dict[str, Callable]:
     )
 
 
-def patch_nce(pairs: int) -> Dict[str, Callable]:
+def patch_nce(pairs: int, device: str) -> Dict[str, Callable]:
     """Return our PatchNCE loss and the published steps."""
     import torch
     import torch.nn.functional as F
@@ -42,19 +42,21 @@ def patch_nce(pairs: int) -> Dict[str, Callable]:
     from mmdet_contrast.models.losses import PatchNCELoss
 
     size = min(LOCATIONS, pairs)
-    groups, ours = torch.arange(pairs) // size, PatchNCELoss(0.07)
+    groups, ours = torch.arange(pairs, device=device) // size, PatchNCELoss(0.07)
+    diagonal = torch.eye(size, dtype=torch.bool, device=device)
+    target = torch.zeros(pairs, dtype=torch.long, device=device)
 
     def theirs(query, key):
         q, k = F.normalize(query, dim=1), F.normalize(key.detach(), dim=1)
         similarity = torch.bmm(q.reshape(-1, size, DIM), k.reshape(-1, size, DIM).transpose(1, 2))
-        similarity = similarity.masked_fill(torch.eye(size, dtype=torch.bool), -10)
+        similarity = similarity.masked_fill(diagonal, -10)
         logits = torch.cat(((q * k).sum(1, keepdim=True), similarity.reshape(-1, size)), dim=1)
-        return F.cross_entropy(logits / 0.07, torch.zeros(pairs, dtype=torch.long))
+        return F.cross_entropy(logits / 0.07, target)
 
     return dict(ours=lambda q, k: ours(q, k, groups=groups), theirs=theirs)
 
 
-def triplet(pairs: int) -> Dict[str, Callable]:
+def triplet(pairs: int, device: str) -> Dict[str, Callable]:
     """Return both triplet losses over all triplets."""
     import torch
     from pytorch_metric_learning.distances import CosineSimilarity
@@ -64,19 +66,20 @@ def triplet(pairs: int) -> Dict[str, Callable]:
     from mmdet_contrast.models.losses import TripletLoss
 
     theirs = TripletMarginLoss(0.2, distance=CosineSimilarity(), reducer=MeanReducer())
-    labels = torch.arange(pairs).repeat(2)
+    labels = torch.arange(pairs, device=device).repeat(2)
     return dict(
-        ours=TripletLoss(0.2),
+        ours=TripletLoss(0.2, loss_weight=1.0),
         theirs=lambda q, k: theirs(torch.cat((q, k)), labels),
     )
 
 
-def make_step(loss: str, side: str, pairs: int) -> Callable[[], float]:
+def make_step(loss: str, side: str, pairs: int, device: str) -> Callable[[], float]:
     """Return a function that runs a loss forward and backward and returns its value."""
     import torch
 
-    both = dict(SupCon=supcon, PatchNCE=patch_nce, Triplet=triplet)[loss](pairs)
-    query, key = torch.randn(2, pairs, DIM, generator=torch.Generator().manual_seed(0)).unbind()
+    both = dict(SupCon=supcon, PatchNCE=patch_nce, Triplet=triplet)[loss](pairs, device)
+    generator = torch.Generator().manual_seed(0)
+    query, key = torch.randn(2, pairs, DIM, generator=generator).to(device).unbind()
     query.requires_grad_()
     key.requires_grad_()
 
@@ -89,14 +92,14 @@ def make_step(loss: str, side: str, pairs: int) -> Callable[[], float]:
     return step
 
 
-def run_case(loss: str, side: str, pairs: int, memory_limit: float) -> None:
+def run_case(loss: str, side: str, pairs: int, device: str, memory_limit: float) -> None:
     """In a fresh process: print value and peak memory of one call as JSON."""
-    make_step(loss, side, 2 * LOCATIONS)()
+    make_step(loss, side, 2 * LOCATIONS, device)()
     common.release_memory()
-    step, result = make_step(loss, side, pairs), None
-    common.limit_memory(memory_limit)
+    step, result = make_step(loss, side, pairs, device), None
+    common.limit_memory(memory_limit, device)
     try:
-        with common.PeakMemory() as memory:
+        with common.PeakMemory(device) as memory:
             value = step()
         result = dict(value=value, memory=memory.grown)
     except (RuntimeError, MemoryError) as error:
@@ -107,30 +110,30 @@ def run_case(loss: str, side: str, pairs: int, memory_limit: float) -> None:
 
 def main() -> None:
     """Run the benchmark."""
-    parser = common.parser(__doc__)
+    parser = common.parser(__doc__, device=True)
     parser.add_argument('--pairs', type=int, nargs='+', default=[128, 512, 2048])
     parser.add_argument('--memory-limit', type=float, default=14, metavar='GIB')
     parser.add_argument('--case', nargs=3, metavar=('LOSS', 'SIDE', 'PAIRS'), help='for itself')
     args = parser.parse_args()
     if args.case:
         loss, side, pairs = args.case
-        run_case(loss, side, int(pairs), args.memory_limit)
+        run_case(loss, side, int(pairs), args.device, args.memory_limit)
         return
     cases = [(loss, n) for loss in LOSSES for n in ([16] if args.quick else args.pairs)]
 
     # the small processes come first: a child starts with its parent's high-water mark
-    limit = ['--memory-limit', str(args.memory_limit)]
+    options = ['--memory-limit', str(args.memory_limit), '--device', args.device]
     results = {
-        (loss, n, side): common.in_fresh_process(['--case', loss, side, str(n), *limit], __file__)
+        (loss, n, side): common.in_fresh_process(['--case', loss, side, str(n), *options], __file__)
         for loss, n in cases
         for side in SIDES
     }
 
-    print(common.machine())
+    print(common.machine(args.device))
     rows = []
     for loss, n in cases:
         done = {s: results[loss, n, s] for s in SIDES if results[loss, n, s]}
-        steps = {side: make_step(loss, side, n) for side in done}
+        steps = {side: make_step(loss, side, n, args.device) for side in done}
         taken = common.seconds(steps, repeats=2 if args.quick else 21, limit=15)
         memory = {side: result['memory'] for side, result in done.items()}
         if 'theirs' in done:

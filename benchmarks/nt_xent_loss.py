@@ -2,21 +2,21 @@
 
 Forward and backward with pairs of 128-dimensional embeddings. Peak memory is the growth of a
 fresh process's resident memory during the call; one that would need more than --memory-limit GiB
-of address space is reported as out of memory.
+of address space is reported as out of memory. On a GPU both are of what PyTorch allocates.
 """
 
 import json
 import sys
-from typing import Callable, Optional
+from typing import Callable
 
 import _common as common
 
 DIM = 128
 TEMPERATURE = 0.5
-THEIRS = ('pytorch-metric-learning', 'lightly')
+NAMES = ('ours', 'pytorch-metric-learning', 'lightly')
 
 
-def build(name: str, pairs: int) -> Callable:
+def build(name: str) -> Callable:
     """Return a loss of query and key by name."""
     if name == 'pytorch-metric-learning':
         from pytorch_metric_learning import losses
@@ -28,20 +28,17 @@ def build(name: str, pairs: int) -> Callable:
         return LightlyLoss(TEMPERATURE)
     from mmdet_contrast.models.losses import NTXentLoss
 
-    if name == 'ours, sliced':
-        # the similarity matrix sixteen times over its limit
-        return NTXentLoss(TEMPERATURE, 'all', max_elements=(2 * pairs) ** 2 // 16)
     return NTXentLoss(TEMPERATURE, 'all')
 
 
-def make_step(name: str, pairs: int) -> Callable[[], float]:
+def make_step(name: str, pairs: int, device: str) -> Callable[[], float]:
     """Return a function that runs the loss forward and backward and returns its value."""
     import torch
 
     generator = torch.Generator().manual_seed(0)
-    query, key = torch.randn(2, pairs, DIM, generator=generator).unbind()
+    query, key = torch.randn(2, pairs, DIM, generator=generator).to(device).unbind()
     query, key = query.requires_grad_(), key.requires_grad_()
-    loss = build(name, pairs)
+    loss = build(name)
 
     def step() -> float:
         query.grad = key.grad = None
@@ -52,15 +49,15 @@ def make_step(name: str, pairs: int) -> Callable[[], float]:
     return step
 
 
-def run_case(name: str, pairs: int, memory_limit: float) -> None:
+def run_case(name: str, pairs: int, device: str, memory_limit: float) -> None:
     """In a fresh process: print value and peak memory of one call as JSON."""
     # loads whatever is loaded at the first call only
-    make_step(name, min(pairs, 128))()
+    make_step(name, min(pairs, 128), device)()
     common.release_memory()
-    step = make_step(name, pairs)
-    common.limit_memory(memory_limit)
+    step = make_step(name, pairs, device)
+    common.limit_memory(memory_limit, device)
     try:
-        with common.PeakMemory() as memory:
+        with common.PeakMemory(device) as memory:
             value = step()
     except (RuntimeError, MemoryError) as error:
         if not common.is_out_of_memory(error):
@@ -72,45 +69,44 @@ def run_case(name: str, pairs: int, memory_limit: float) -> None:
 
 def main() -> None:
     """Run the benchmark."""
-    parser = common.parser(__doc__)
+    parser = common.parser(__doc__, device=True)
     parser.add_argument('--pairs', type=int, nargs='+', default=[128, 512, 2048, 8192])
     parser.add_argument('--memory-limit', type=float, default=14, metavar='GIB')
     parser.add_argument('--case', nargs=2, metavar=('NAME', 'PAIRS'), help='used by the script')
     args = parser.parse_args()
     if args.case:
-        run_case(args.case[0], int(args.case[1]), args.memory_limit)
+        run_case(args.case[0], int(args.case[1]), args.device, args.memory_limit)
         return
     sizes = [16] if args.quick else args.pairs
 
     # the small processes come first: a child starts with its parent's high-water mark
-    results = {}
-    for pairs in sizes:
-        for name in ('ours', 'ours, sliced', *THEIRS):
-            arguments = ['--case', name, str(pairs), '--memory-limit', str(args.memory_limit)]
-            results[pairs, name] = common.in_fresh_process(arguments, __file__)
+    options = ['--memory-limit', str(args.memory_limit), '--device', args.device]
+    results = {
+        (pairs, name): common.in_fresh_process(['--case', name, str(pairs), *options], __file__)
+        for pairs in sizes
+        for name in NAMES
+    }
 
-    print(common.machine())
+    print(common.machine(args.device))
     rows = []
     for pairs in sizes:
-        done = {name: results[pairs, name] for name in ('ours', 'ours, sliced', *THEIRS)}
-        fits = {name: make_step(name, pairs) for name, result in done.items() if result}
+        done = {name: results[pairs, name] for name in NAMES if results[pairs, name]}
+        steps = {name: make_step(name, pairs, args.device) for name in done}
         repeats = 2 if args.quick else max(3, min(101, 20 * (512 // pairs) ** 2))
-        taken = common.seconds(fits, repeats=repeats, limit=15)
-        values = {name: done[name]['value'] for name in fits}
-        for name in done:
-            own = name.startswith('ours')
-
-            def get(key: str, name: str = name) -> Optional[float]:
-                return done[name][key] if done[name] else None  # noqa: B023
-
+        taken = common.seconds(steps, repeats=repeats, limit=15)
+        memory = {name: result['memory'] for name, result in done.items()}
+        values = {name: result['value'] for name, result in done.items()}
+        for name in NAMES:
+            time_ratio = common.show_ratio(taken.get(name), taken['ours'])
+            memory_ratio = common.show_ratio(memory.get(name), memory['ours'])
             rows.append(
                 (
                     str(pairs),
                     name,
                     common.show_time(taken.get(name)),
-                    '' if own else common.show_ratio(taken.get(name), taken['ours']),
-                    common.show_memory(get('memory')),
-                    '' if own else common.show_ratio(get('memory'), done['ours']['memory']),
+                    '' if name == 'ours' else time_ratio,
+                    common.show_memory(memory.get(name)),
+                    '' if name == 'ours' else memory_ratio,
                     f'{values[name]:.6f}' if name in values else '-',
                 )
             )

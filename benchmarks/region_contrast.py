@@ -1,64 +1,77 @@
-"""RegionContrast against the algorithm of per-box crops and broadcast cosine similarity.
+"""RegionContrast against per-box loops, its number of operators, and its share of a step.
 
-Pool, project and NT-Xent, forward and backward down to the feature maps of five levels. The
-reference ("loop") crops each box out of its image's feature map in a Python loop, resizes the crop
-adaptively, flattens, computes ``cosine_similarity(x[:, None], x[None])`` and takes the term of
-each anchor in a loop. The broadcast of 8 x 20 boxes with their views would need 40 GiB; it is
-made, and differentiated, in the largest pieces of rows that fit --memory, which adds no work,
-since the term of an anchor needs its own row alone. "small pieces" stay in the processor's cache:
-better than what the algorithm would do by itself, and measured on the first batch.
+Three tables:
 
-Crops of whole cells are another pooling than RoIAlign, so their value is another one. "loop,
-RoIAlign" pools box by box with mmcv's operator and must give our value.
+1. The branch, forward and backward down to the feature maps of five levels, against two loops on
+   the same input. The first pools box by box with RoIAlign, projects, and takes the NT-Xent term of
+   each anchor from a broadcast cosine similarity, in a loop; its value must be ours. The second is
+   the algorithm that the package began with: every box is cropped out of its image's feature map,
+   the crop resized to 7 x 7 cells and flattened, without a projector, so that its value is another
+   one. The broadcasts are made, and differentiated, in the largest pieces of rows that fit
+   --memory, which adds no work, as the term of an anchor needs its own row alone.
+2. The operators of one forward and backward pass with the queue of the shipped configs. On a GPU:
+   kernel launches, copies, and waits for the GPU. On a CPU: the operators that would launch a
+   kernel there (neither views of a tensor nor allocations), and reads of a value, for which a GPU
+   would have to be waited for.
+3. The branch's share of a training step of configs/retina_contrast_coco.py (RetinaNet-R50, without
+   pre-trained weights).
 """
 
 import sys
+from collections import Counter
 from typing import Callable, Dict, List, Sequence, Tuple
 
 import _common as common
 
 STRIDES = (8, 16, 32, 64, 128)
-POOL = 7
+POOL, CROP = 3, 7
 TEMPERATURE = 0.5
-SMALL_PIECES = 0.05  # GiB
 
 
-def make_scene(images: int, boxes: int, height: int, width: int, channels: int) -> Tuple:
-    """Return feature maps of originals and views, and their data samples."""
+def make_scene(images: int, boxes: int, size: Sequence[int], channels: int, device: str) -> Tuple:
+    """Return feature maps of images and their views, laid out as in training, and the samples."""
     import torch
-    from mmdet.structures import DetDataSample
-    from mmengine.structures import InstanceData
+    import torch.nn.functional as F
 
-    generator = torch.Generator().manual_seed(0)
+    from mmdet_contrast.models.data_preprocessors import ContrastiveDataPreprocessor
+
+    preprocessor = ContrastiveDataPreprocessor([128.0] * 3, [64.0] * 3, pad_size_divisor=32)
+    batch = preprocessor.to(device)(common.view_batch(images, boxes, *size), training=True)
+    mix = torch.randn(channels, 3, generator=torch.Generator().manual_seed(0)).to(device)
     feats = []
     for stride in STRIDES:
-        shape = (images, channels, -(-height // stride), -(-width // stride))
-        first = torch.randn(shape, generator=generator)
-        # a view resembles its original
-        second = 0.7 * first + 0.7 * torch.randn(shape, generator=generator)
-        feats.append(torch.cat((first, second)).requires_grad_())
-    samples = []
-    for position in range(2 * images):
-        image = position % images
-        instances = InstanceData(
-            bboxes=torch.from_numpy(common.random_boxes(boxes, height, width, seed=image)),
-            labels=torch.arange(boxes) % 80,
-        )
-        view = position // images
-        metainfo = dict(view=view, img_shape=(height, width))
-        if view:
-            metainfo['view_of'] = image
-        samples.append(DetDataSample(gt_instances=instances, metainfo=metainfo))
-    return feats, samples
+        cells = [-(-side // stride) for side in batch['inputs'].shape[2:]]
+        pixels = F.adaptive_avg_pool2d(batch['inputs'], cells)
+        feats.append(torch.einsum('ci,bihw->bchw', mix, pixels).contiguous().requires_grad_())
+    return feats, batch['data_samples']
 
 
-def make_rois(samples: Sequence) -> List[Tuple[int, List[float]]]:
-    """Return (position in the batch, box) of originals, then of views."""
-    return [(i, box) for i, s in enumerate(samples) for box in s.gt_instances.bboxes.tolist()]
+def make_branch(channels: int, device: str, **options):
+    """Build RegionContrast."""
+    import torch
+
+    from mmdet_contrast.models.contrast import RegionContrast
+
+    torch.manual_seed(0)
+    return RegionContrast(in_channels=channels, strides=STRIDES, **options).to(device)
+
+
+def branch_step(contrast, feats: Sequence, samples: Sequence) -> Callable[[], object]:
+    """Return forward and backward of RegionContrast."""
+
+    def step():
+        for tensor in (*feats, *contrast.parameters()):
+            tensor.grad = None
+        losses = contrast(feats, samples)
+        total = sum(value for name, value in losses.items() if 'loss' in name)
+        total.backward()
+        return total.detach()
+
+    return step
 
 
 def crop_boxes(feat, rois: Sequence, stride: int):
-    """Crop every box's cells out of the feature map and resize them to POOL x POOL."""
+    """Crop every box's cells out of the feature map and resize them to CROP x CROP."""
     import torch
     import torch.nn.functional as F
 
@@ -70,7 +83,7 @@ def crop_boxes(feat, rois: Sequence, stride: int):
         left, top = min(int(x1 / stride), width - 1), min(int(y1 / stride), height - 1)
         right, bottom = max(left + 1, round(x2 / stride)), max(top + 1, round(y2 / stride))
         crop = maps[image][:, :, top:bottom, left:right]
-        pooled.append(F.adaptive_avg_pool2d(crop, POOL).flatten(1))
+        pooled.append(F.adaptive_avg_pool2d(crop, CROP).flatten(1))
     return torch.cat(pooled)
 
 
@@ -111,18 +124,17 @@ def broadcast_nt_xent(embeddings, memory: float) -> Tuple[float, object]:
     return total, x.grad
 
 
-def loop_step(feats, samples, pool: Callable, projector, memory: float) -> Callable[[], float]:
-    """Return forward and backward of the reference."""
-    rois = make_rois(samples)
+def loop_step(feats, samples, pool: Callable, project: Callable, memory: float) -> Callable:
+    """Return forward and backward of a loop."""
+    # of the images, then of their views, in the same order
+    rois = [(i, box) for i, s in enumerate(samples) for box in s.gt_instances.bboxes.tolist()]
 
     def step() -> float:
         for feat in feats:
             feat.grad = None
         total = 0.0
         for feat, stride in zip(feats, STRIDES):
-            embeddings = pool(feat, rois, stride)
-            if projector is not None:
-                embeddings = projector(embeddings)
+            embeddings = project(pool(feat, rois, stride))
             value, gradient = broadcast_nt_xent(embeddings, memory)
             embeddings.backward(gradient / len(STRIDES))
             total += value / len(STRIDES)
@@ -131,122 +143,171 @@ def loop_step(feats, samples, pool: Callable, projector, memory: float) -> Calla
     return step
 
 
-def branch_step(contrast, feats, samples) -> Callable[[], float]:
-    """Return forward and backward of RegionContrast."""
-
-    def step() -> float:
-        for feat in feats:
-            feat.grad = None
-        loss = sum(contrast(feats, samples).values())
-        loss.backward()
-        return loss.item()
-
-    return step
-
-
-def make_branch(channels: int, project: bool, with_mmcv: bool = False):
-    """Build RegionContrast with all other embeddings as negatives, as the reference has them."""
-    import torch
-    from mmcv.ops import roi_align
-
-    from mmdet_contrast.models.contrast import RegionContrast
-
-    class WithRoIAlign(RegionContrast):
-        def _pool(self, feat, rois, stride):
-            size, ratio = self.pool_size, self.sampling_ratio
-            return roi_align(feat, rois, size, 1 / stride, ratio, 'avg', True).flatten(1)
-
-    torch.manual_seed(0)
-    contrast = (WithRoIAlign if with_mmcv else RegionContrast)(
-        in_channels=channels,
-        strides=STRIDES,
-        pool_size=POOL,
-        projector=dict(type='MLPProjector') if project else None,
-        criterion=dict(type='NTXentLoss', temperature=TEMPERATURE, negatives='all'),
+def compare(feats, samples, args) -> List[Tuple[str, ...]]:
+    """Time branch and loops on one batch; return rows of a table."""
+    # all other embeddings as negatives, as the loops have them
+    criterion = dict(type='NTXentLoss', temperature=TEMPERATURE, negatives='all')
+    contrast = make_branch(
+        args.channels,
+        args.device,
+        sampler=dict(type='ViewBoxes', pool_size=POOL),
+        criterion=criterion,
     )
-    return contrast
-
-
-def compare(
-    images: int,
-    boxes: int,
-    height: int,
-    width: int,
-    channels: int,
-    repeats: int,
-    memory: float,
-    first: bool,
-) -> List[Tuple[str, ...]]:
-    """Time all variants on one batch; return the rows of the table."""
-    feats, samples = make_scene(images, boxes, height, width, channels)
-    flat, mlp = make_branch(channels, False), make_branch(channels, True)
-    projector = mlp.projectors[0]
+    ours = branch_step(contrast, feats, samples)
     steps: Dict[str, Callable[[], float]] = {
-        'ours, flattened features': branch_step(flat, feats, samples),
-        'ours, flattened, mmcv RoIAlign': branch_step(
-            make_branch(channels, False, True), feats, samples
+        'RegionContrast': lambda: ours().item(),
+        'loop: RoIAlign, MLP': loop_step(
+            feats, samples, align_boxes, contrast.projector, args.memory
         ),
-        'ours, MLP projector': branch_step(mlp, feats, samples),
-        'ours, MLP, mmcv RoIAlign': branch_step(make_branch(channels, True, True), feats, samples),
-        'loop, MLP projector': loop_step(feats, samples, crop_boxes, projector, memory),
-        'loop, RoIAlign, MLP projector': loop_step(feats, samples, align_boxes, projector, memory),
+        'loop: crops, flattened': loop_step(feats, samples, crop_boxes, lambda x: x, args.memory),
     }
-    slow = {'loop, flattened features': loop_step(feats, samples, crop_boxes, None, memory)}
-    if first:
-        small = SMALL_PIECES
-        slow['loop, flattened, small pieces'] = loop_step(feats, samples, crop_boxes, None, small)
-        slow['loop, RoIAlign, flattened'] = loop_step(feats, samples, align_boxes, None, small)
-    values = {name: step() for name, step in steps.items()}
-    taken = common.seconds(steps, repeats=repeats, warm_up=0)
-    for name, step in slow.items():
-        # up to minutes long: one call is both value and time
-        kept: List[float] = []
-        taken.update(
-            common.seconds({name: lambda s=step, k=kept: k.append(s())}, repeats=1, warm_up=0)
-        )
-        values[name] = kept[0]
-    for ours, theirs in (
-        ('ours, flattened features', 'loop, RoIAlign, flattened'),
-        ('ours, flattened features', 'ours, flattened, mmcv RoIAlign'),
-        ('ours, MLP projector', 'loop, RoIAlign, MLP projector'),
-        ('ours, MLP projector', 'ours, MLP, mmcv RoIAlign'),
-    ):
-        if theirs in values and abs(values[ours] - values[theirs]) > 1e-5 * max(
-            1, abs(values[theirs])
-        ):
-            sys.exit(f'{ours}: {values[ours]:.7f}, but {theirs}: {values[theirs]:.7f}')
+    values = {name: steps[name]() for name in ('RegionContrast', 'loop: RoIAlign, MLP')}
+    one, other = values.values()
+    if abs(one - other) > 1e-5 * max(1, abs(other)):
+        sys.exit(f'RegionContrast has the value {one:.7f}, but the loop over boxes {other:.7f}.')
+    # the loops take up to minutes
+    taken = common.seconds(steps, repeats=1 if args.quick else 5, warm_up=0, limit=10)
     rows = []
-    for name in (*slow, *steps):
-        ours = taken['ours, MLP projector' if 'MLP' in name else 'ours, flattened features']
-        ratio = '' if taken[name] == ours else common.show_ratio(taken[name], ours)
-        batch = f'{images} x {boxes}'
-        rows.append((batch, name, common.show_time(taken[name]), ratio, f'{values[name]:.6f}'))
+    for name, value in taken.items():
+        ratio = common.show_ratio(value, taken['RegionContrast']) if 'loop' in name else ''
+        shown = f'{values[name]:.6f}' if name in values else ''
+        rows.append((name, common.show_time(value), ratio, shown))
     return rows
+
+
+def count_calls(step: Callable[[], object], device: str) -> Tuple[int, int, int]:
+    """Count what a call asks of the GPU, or would ask.
+
+    Returns:
+        tuple[int, int, int]: Kernels launched; copies and fills (0 on a CPU, where they are among
+        the kernels); waits for the GPU.
+    """
+    from torch.profiler import ProfilerActivity, profile
+
+    activities = [ProfilerActivity.CPU]
+    if device == 'cuda':
+        activities.append(ProfilerActivity.CUDA)
+    # whatever happens at the first call only
+    step()
+    common.synchronize()
+    with profile(activities=activities) as nothing:
+        pass
+    with profile(activities=activities) as profiler:
+        step()
+    calls = Counter({event.key: event.count for event in profiler.key_averages()})
+    if device == 'cuda':
+        # the profiler itself waits for the GPU at its end
+        calls.subtract({event.key: event.count for event in nothing.key_averages()})
+        return tuple(
+            sum(count for name, count in calls.items() if name.startswith('cu') and word in name)
+            for word in ('LaunchKernel', 'Mem', 'Synchronize')
+        )
+    roots = [event for event in profiler.events() if event.cpu_parent is None]
+    return sum(map(kernels, roots)), 0, calls['aten::_local_scalar_dense'] + calls['aten::nonzero']
+
+
+def kernels(event) -> int:
+    """Count the kernels that an event of the profiler would launch on a GPU."""
+    if event.name.startswith('RoIAlignFunction'):
+        # zeros, and mmcv's own kernel
+        return 2
+    inside = sum(map(kernels, event.cpu_children))
+    return inside or int(event.name.startswith('aten::') and computes(event.name))
+
+
+def computes(operator: str) -> bool:
+    """Tell operators that compute from views, allocations and questions about a tensor."""
+    import torch
+
+    words = ('empty', 'new_empty', 'resize_', '_unsafe_view', 'result_type', 'promote_types',
+             'item', '_local_scalar_dense', 'set_', 'is_', 'can_cast', 'detach_')  # fmt: skip
+    if operator.startswith(tuple(f'aten::{word}' for word in words)):
+        return False
+    schemas = torch._C._jit_get_schemas_for_operator(operator)
+    aliases = [arg.alias_info for schema in schemas for arg in schema.arguments]
+    # its result shares memory with an argument that it does not write to
+    return not any(alias is not None and not alias.is_write for alias in aliases)
+
+
+def count(feats, samples, images: int, args) -> List[Tuple[str, ...]]:
+    """Count the operators of the branch; return rows of a table."""
+    rows = []
+    for sampler in ('ViewBoxes', 'JitteredBoxes'):
+        for levels in ([0], range(len(STRIDES))):
+            contrast = make_branch(
+                args.channels,
+                args.device,
+                levels=levels,
+                num_classes=80,
+                sampler=dict(type=sampler),
+                queue=dict(type='FeatureQueue'),
+            )
+            calls = count_calls(branch_step(contrast, feats, samples), args.device)
+            rows.append((sampler, str(images), str(len(levels)), *map(str, calls)))
+    return rows
+
+
+def share(args) -> List[Tuple[str, ...]]:
+    """Time a whole step and the branch on the same feature maps; return rows of a table."""
+    import torch
+    from mmengine.config import Config
+    from mmengine.optim import build_optim_wrapper
+
+    cfg = Config.fromfile(str(common.ROOT / 'configs' / 'retina_contrast_coco.py'))
+    model = common.build_model(cfg, args.device)
+    optim_wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
+    images = min(args.images)
+    data = common.view_batch(images, args.boxes, *args.size)
+    with torch.no_grad():
+        batch = model.data_preprocessor(data, training=True)
+        feats = model.extract_feat(batch['inputs'])
+    feats = [feat.clone().requires_grad_() for feat in feats]
+    steps = {
+        'whole step': lambda: model.train_step(data, optim_wrapper),
+        'RegionContrast': branch_step(model.bbox_head.contrast, feats, batch['data_samples']),
+    }
+    repeats = 1 if args.quick else 3 if args.device == 'cpu' else 15
+    taken = common.seconds(steps, repeats=repeats)
+    whole = taken['whole step']
+    return [(name, common.show_time(x), f'{x / whole:.2%}') for name, x in taken.items()]
 
 
 def main() -> None:
     """Run the benchmark."""
-    parser = common.parser(__doc__)
+    parser = common.parser(__doc__, device=True)
     parser.add_argument('--images', type=int, nargs='+', default=[2, 8])
     parser.add_argument('--boxes', type=int, default=20, help='to an image')
     parser.add_argument('--size', type=int, nargs=2, default=(800, 1344), metavar=('H', 'W'))
     parser.add_argument('--channels', type=int, default=256)
-    parser.add_argument('--memory', type=float, default=4, metavar='GIB', help='for the reference')
+    parser.add_argument('--memory', type=float, default=4, metavar='GIB', help='for the loops')
+    parser.add_argument('--tables', nargs='+', default=['loops', 'operators', 'share'])
     args = parser.parse_args()
     if args.quick:
-        args.images, args.boxes, args.size, args.channels = [2], 3, (128, 160), 8
-    rows = []
-    for images in args.images:
-        repeats = 1 if args.quick else 5
-        # the slow variants once, on the first and smaller batch
-        first = images == args.images[0]
-        rows += compare(images, args.boxes, *args.size, args.channels, repeats, args.memory, first)
-    print(common.machine())
+        args.boxes, args.size, args.channels = 3, (128, 160), 8
+    from mmengine.registry import init_default_scope
+
+    init_default_scope('mmdet')
+    print(common.machine(args.device))
     print(
-        f'{len(STRIDES)} levels x {args.channels} channels of {args.size[0]} x {args.size[1]} '
-        'images, each with its view; forward and backward'
+        f'{args.size[0]} x {args.size[1]} images of {args.boxes} boxes, and their views; '
+        f'{args.channels} channels; forward and backward'
     )
-    print(common.table(('images x boxes', 'branch', 'time', 'time / ours', 'value'), rows))
+    times, calls = [], []
+    for images in args.images:
+        feats, samples = make_scene(images, args.boxes, args.size, args.channels, args.device)
+        if 'loops' in args.tables:
+            times += [(str(images), *row) for row in compare(feats, samples, args)]
+        if 'operators' in args.tables:
+            calls += count(feats, samples, images, args)
+        del feats
+    if times:
+        print('\n' + common.table(('images', 'branch', 'time', 'time / ours', 'value'), times))
+    if calls:
+        header = ('sampler', 'images', 'levels', 'kernels', 'copies', 'waits')
+        print('\n' + common.table(header, calls))
+    if 'share' in args.tables:
+        print(f'\nRetinaNet-R50, {min(args.images)} image(s)')
+        print(common.table(('part', 'time', 'share'), share(args)))
 
 
 if __name__ == '__main__':

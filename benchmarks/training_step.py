@@ -1,50 +1,44 @@
-"""A training step with second views against one without, and where the time goes.
+"""A training step with the contrastive loss against one without, and where the time goes.
 
-Whole iterations on generated shapes, from reading the pictures to the optimizer's update, for the
-small RetinaNets that the package ships: quarter width at 128 x 128, and half width at 320 x 240.
-Variants: plain (no view); the second view forwarded with the contrastive loss switched off
-(weight 0); the contrastive loss with every box on every level, or each on the level of its size;
-and what is cheaper: the boxes packed on a canvas, views that pass without gradient, both, and both
-regions of an object from the image itself, for all images or for those without a view where only
-three in ten get one. Regions are pooled to 7 x 7 cells, or to 3 x 3 where the name says so. All
-variants take turns in one process. The figures are medians; means where only some images have a
-view, as the steps differ then by how many these are.
+Variants: plain; the views forwarded with the loss switched off (weight 0); the loss with views at
+half size, four to a picture (the default); with whole views; with views for three images in ten
+and two jittered boxes for the objects of the others; with jittered boxes alone and no view.
+The settings are the small RetinaNets that the package ships, and with --full the RetinaNet-R50 of
+configs/retina_contrast_coco.py at 800 x 1344.
+
+A step leads from a batch of pictures in main memory to the optimizer's update; all variants take
+turns in one process. The figures are medians; means where only some images have a view, as the
+steps differ then by how many these are. Making the view is work of the data loader and has a column
+of its own. The parts of a step are measured in further steps, with waits for the GPU between them.
 """
 
-import tempfile
+import sys
 import time
 from collections import defaultdict
 from contextlib import contextmanager
+from math import isfinite
 from statistics import mean, median
 from typing import Dict, Iterator, List, Tuple
 
 import _common as common
 
-PARTS = ('read', 'view', 'pack', 'prepare', 'backbone, neck', 'detection', 'contrast', 'backward',
-         'optimizer')  # fmt: skip
-SOME, PROB = 'some views, 3 x 3', 0.3
-# the ending of the name of a config, and what is changed in its RegionContrast
+PARTS = ('prepare', 'backbone, neck', 'detection', 'contrast', 'backward', 'optimizer')
+SOME, PROB = 'some views', 0.3
+# probability of a view, its scale, and what differs from the config of RegionContrast
 VARIANTS = {
-    'plain': (None, {}),
-    'view, weight 0': ('', dict(criterion=dict(loss_weight=0.0))),
-    "contrast, assign='all'": ('', dict(assign='all')),
-    'contrast, 3 x 3': ('', dict(assign='all', pool_size=3)),
-    "contrast, assign='scale'": ('', dict(assign='scale')),
-    'canvas': ('_canvas', dict(assign='all')),
-    'no gradient': ('_nograd', dict(assign='all')),
-    'canvas, no gradient': ('_canvas_nograd', dict(assign='all')),
-    "canvas, no gradient, assign='scale'": ('_canvas_nograd', dict(assign='scale')),
-    'no view': ('_noview', dict(assign='all')),
-    'no view, 3 x 3': ('_noview', dict(assign='all', pool_size=3)),
-    SOME: ('', dict(assign='all', key_source='view_or_image', box_jitter=0.1, pool_size=3)),
-    "no view, assign='scale'": ('_noview', dict(assign='scale')),
+    'plain': (0.0, None, None),
+    'view, weight 0': (1.0, 0.5, dict(criterion=dict(type='NTXentLoss', loss_weight=0.0))),
+    'contrast': (1.0, 0.5, {}),
+    'contrast, whole views': (1.0, 1, {}),
+    SOME: (PROB, 0.5, dict(sampler=dict(type='ViewBoxes', jitter=0.1))),
+    'no view': (0.0, 0.5, dict(sampler=dict(type='JitteredBoxes', jitter=0.1))),
 }
-CHEAPER = tuple(VARIANTS)[5:]
 SETTINGS = (
-    # name, configs, width and height, batch
-    ('quarter width, 128 x 128', 'shapes', (128, 128), 8),
-    ('half width, 320 x 240', 'bccd', (320, 240), 4),
+    # name, configs, height and width, images, boxes to an image
+    ('quarter width, 128 x 128', 'shapes', (128, 128), 8, 3),
+    ('half width, 320 x 240', 'bccd', (240, 320), 4, 13),
 )
+FULL = tuple(('RetinaNet-R50, 800 x 1344', 'coco', (800, 1344), n, 20) for n in (2, 8))
 
 
 class Clock:
@@ -52,23 +46,28 @@ class Clock:
 
     def __init__(self) -> None:
         self.parts: Dict[str, float] = defaultdict(float)
+        self.runs = False
         self._inner = [0.0]
 
     @contextmanager
     def __call__(self, part: str) -> Iterator[None]:
         """Count what runs inside for ``part``."""
         self._inner.append(0.0)
+        common.synchronize()
         start = time.perf_counter()
         yield
+        common.synchronize()
         taken = time.perf_counter() - start
         self.parts[part] += taken - self._inner.pop()
         self._inner[-1] += taken
 
     def wrap(self, owner: object, method: str, part: str) -> None:
-        """Count every call of a method for ``part``."""
+        """Count every call of a method for ``part`` while the clock runs."""
         function = getattr(owner, method)
 
         def timed(*args, **kwargs):
+            if not self.runs:
+                return function(*args, **kwargs)
             with self(part):
                 return function(*args, **kwargs)
 
@@ -76,150 +75,118 @@ class Clock:
 
 
 class Step:
-    """One variant's iterations."""
+    """One variant's steps."""
 
-    def __init__(self, variant: str, config: str, root: str, size: Tuple[int, int], batch: int):
-        import torch
-        from mmdet.registry import DATASETS, MODELS
+    def __init__(
+        self, variant: str, config: str, size: Tuple[int, int], images: int, boxes: int, args
+    ) -> None:
         from mmengine.config import Config
-        from mmengine.dataset import pseudo_collate
         from mmengine.optim import build_optim_wrapper
 
-        ending, changes = VARIANTS[variant]
-        name = f'retina_{config}' if ending is None else f'retina_contrast_{config}{ending}'
-        cfg = Config.fromfile(str(common.ROOT / 'configs' / f'{name}.py'))
-        if variant != 'plain':
-            # what differs is to be the view alone, and only some of the configs have a queue
-            cfg.model.bbox_head.contrast.queue = None
-            changes = dict(dict(pool_size=7), **changes)
-            cfg.merge_from_dict(dict(model=dict(bbox_head=dict(contrast=changes))))
-        dataset_cfg = cfg.train_dataloader.dataset
-        # the shapes at this size, whatever data the config names
-        pictures = dict(img='train/')
-        dataset_cfg.update(
-            data_root=root, ann_file='annotations/instances_train.json', data_prefix=pictures
-        )
-        dataset_cfg.metainfo = None
-        for transform in dataset_cfg.pipeline:
-            if transform.type == 'Resize':
-                transform.scale = size
-            elif transform.type == 'ContrastiveView' and variant == SOME:
-                transform.prob = PROB
-        dataset_cfg.metainfo = dict(classes=self._classes(root))
-        cfg.model.bbox_head.num_classes = len(dataset_cfg.metainfo['classes'])
-
-        torch.manual_seed(0)
-        self.dataset = DATASETS.build(dataset_cfg)
-        self.model = MODELS.build(cfg.model).train()
+        prob, scale, options = VARIANTS[variant]
+        plain = options is None
+        name = f'retina_{config}.py' if plain else f'retina_contrast_{config}.py'
+        cfg = Config.fromfile(str(common.ROOT / 'configs' / name))
+        if not plain:
+            cfg.model.data_preprocessor.view_scale = scale
+            cfg.model.bbox_head.contrast.update(options)
+        # the pictures are noise, and there is nothing to learn from them
+        cfg.optim_wrapper.optimizer.lr = 1e-6
+        if args.amp:
+            cfg.optim_wrapper.update(type='AmpOptimWrapper', loss_scale='dynamic')
+        self.model = common.build_model(cfg, args.device)
         self.optim_wrapper = build_optim_wrapper(self.model, cfg.optim_wrapper)
-        self.collate, self.batch, self.next = pseudo_collate, batch, 0
-        self.boxes: List[Tuple[int, int]] = []  # that may be contrasted, and that are
-        self.views: List[int] = []
-        self.clock = Clock()
-        for transform in self.dataset.pipeline.transforms:
-            name = type(transform).__name__
-            part = 'view' if name == 'ContrastiveView' else 'pack' if 'Pack' in name else 'read'
-            self.clock.wrap(transform, 'transform', part)
+
+        classes = cfg.model.bbox_head.num_classes
+        self.batches, taken = [], []
+        for i in range(args.batches):
+            start = time.perf_counter()
+            self.batches.append(
+                common.view_batch(images, boxes, *size, classes, prob, seed=100 * i)
+            )
+            taken.append(time.perf_counter() - start)
+        self.data = mean(taken)
+        self.views = mean(x.dim() == 4 for batch in self.batches for x in batch['inputs'])
+        self.number, self.clock = 0, Clock()
         self.clock.wrap(self.model.data_preprocessor, 'forward', 'prepare')
         self.clock.wrap(self.model, 'extract_feat', 'backbone, neck')
         self.clock.wrap(self.model.bbox_head, 'loss', 'detection')
-        if variant != 'plain':
+        if not plain:
             self.clock.wrap(self.model.bbox_head.contrast, 'forward', 'contrast')
+        self.clock.wrap(self.optim_wrapper, 'backward', 'backward')
+        for method in ('step', 'zero_grad'):
+            self.clock.wrap(self.optim_wrapper, method, 'optimizer')
 
-    @staticmethod
-    def _classes(root: str) -> Tuple[str, ...]:
-        import json
-        from pathlib import Path
-
-        content = json.loads((Path(root) / 'annotations' / 'instances_train.json').read_text())
-        return tuple(x['name'] for x in content['categories'])
-
-    def __call__(self) -> None:
-        """Run one iteration."""
-        indices = [(self.next + i) % len(self.dataset) for i in range(self.batch)]
-        self.next = (self.next + self.batch) % len(self.dataset)
-        with self.clock('read'):
-            data = self.collate([self.dataset[i] for i in indices])
-        data = self.model.data_preprocessor(data, training=True)
-        samples = data['data_samples']
-        lost = sum(s.metainfo.get('canvas_left_out', 0) for s in samples)
-        instances = [s.gt_instances for s in samples if not s.metainfo.get('view', 0)]
-        # without views every box takes part
-        count = sum(int(x.get('view_valid', x.labels >= 0).sum()) for x in instances)
-        self.boxes.append((count, count - lost))
-        self.views.append(len(samples) - len(instances))
-        losses = self.model(**data, mode='loss')
-        total, _ = self.model.parse_losses(losses)
-        with self.clock('backward'):
-            self.optim_wrapper.backward(total)
-        with self.clock('optimizer'):
-            self.optim_wrapper.step()
-            self.optim_wrapper.zero_grad()
+    def __call__(self) -> float:
+        """Run one step; return its seconds."""
+        batch = self.batches[self.number % len(self.batches)]
+        self.number += 1
+        common.synchronize()
+        start = time.perf_counter()
+        self.losses = self.model.train_step(batch, self.optim_wrapper)
+        common.synchronize()
+        return time.perf_counter() - start
 
 
-def measure(name: str, config: str, size: Tuple[int, int], batch: int, steps: int) -> None:
+def measure(name: str, config: str, size: Tuple[int, int], images: int, boxes: int, args) -> None:
     """Print the table of one setting."""
-    from mmdet_contrast.datasets.shapes import make_shapes
-
-    with tempfile.TemporaryDirectory() as root:
-        make_shapes(root, num_images=dict(train=4 * batch), image_size=size, shots=())
-        runs = {variant: Step(variant, config, root, size, batch) for variant in VARIANTS}
-        taken: Dict[str, List[float]] = {variant: [] for variant in VARIANTS}
-        parts: Dict[str, Dict[str, List[float]]] = {v: defaultdict(list) for v in VARIANTS}
-        for iteration in range(steps + 1):
-            for variant, run in runs.items():
-                run.clock.parts.clear()
-                start = time.perf_counter()
-                run()
-                if iteration == 0:
-                    continue
-                taken[variant].append(time.perf_counter() - start)
+    # the first one would pay for the imports
+    common.view_batch(images, boxes, *size)
+    runs = {v: Step(v, config, size, images, boxes, args) for v in VARIANTS}
+    taken: Dict[str, List[float]] = defaultdict(list)
+    parts: Dict[Tuple[str, str], List[float]] = defaultdict(list)
+    for iteration in range(-args.warm_up, 2 * args.steps):
+        for variant, run in runs.items():
+            run.clock.parts.clear()
+            run.clock.runs = iteration >= args.steps
+            seconds = run()
+            if run.clock.runs:
                 for part in PARTS:
-                    parts[variant][part].append(run.clock.parts.get(part, 0.0))
-    typical = {variant: mean if variant == SOME else median for variant in VARIANTS}
-    totals = {variant: typical[variant](values) for variant, values in taken.items()}
-    print(f'\n{name}, batch {batch}, {steps} steps')
+                    parts[variant, part].append(run.clock.parts[part])
+            elif iteration >= 0:
+                taken[variant].append(seconds)
     rows = []
-    for variant in VARIANTS:
-        cells = [f'{1e3 * typical[variant](parts[variant][part]):.1f}' for part in PARTS]
-        ratio = totals[variant] / totals['plain']
-        rows.append((variant, f'{1e3 * totals[variant]:.1f}', f'{ratio:.2f}x', *cells))
-    print(common.table(('variant, ms', 'step', '/ plain', *PARTS), rows))
-
-    both, chosen = totals['view, weight 0'], totals["contrast, assign='all'"]
-    extra = chosen - totals['plain']
+    totals = {}
+    for variant, run in runs.items():
+        if not isfinite(run.losses['loss'].item()):
+            sys.exit(f'{variant}: the losses are {run.losses}.')
+        typical = mean if variant == SOME else median
+        totals[variant] = typical(taken[variant])
+        cells = [f'{1e3 * totals[variant]:.1f}', f'{totals[variant] / totals["plain"]:.2f}x']
+        cells += [f'{1e3 * typical(parts[variant, part]):.1f}' for part in PARTS]
+        if args.device == 'cuda':
+            with common.PeakMemory('cuda') as memory:
+                run()
+            cells.append(common.show_memory(memory.grown))
+        rows.append((variant, *cells, f'{1e3 * (run.data - runs["plain"].data):.1f}'))
+    peak = ('peak memory',) if args.device == 'cuda' else ()
+    print(f'\n{name}, {images} images of {boxes} boxes, {args.steps} steps')
+    print(common.table(('ms', 'step', '/ plain', *PARTS, *peak, 'making views'), rows))
     print(
-        f'Of the {1e3 * extra:.0f} ms that the contrastive step costs more than the plain one, '
-        f'{1e3 * (both - totals["plain"]):.0f} ms go to the second view itself (making it, and '
-        f'backbone and neck once more, forward and backward), {1e3 * (chosen - both):.0f} ms to '
-        'the contrastive loss.'
+        f'{SOME}: {runs[SOME].views:.0%} of the images had one in these steps, of {PROB:.0%} in '
+        'the long run.'
     )
-    share = sum(runs[SOME].views[1:]) / (batch * steps)
-    print(
-        f'{SOME}: {share:.0%} of the images had one in these steps, of {PROB:.0%} in the long run.'
-    )
-    for variant in CHEAPER:
-        wanted, taken_in = (sum(column) for column in zip(*runs[variant].boxes))
-        saved = (chosen - totals[variant]) / extra if extra > 0 else 0.0
-        print(
-            f'{variant}: {totals[variant] / totals["plain"]:.2f} times the plain step; saves '
-            f'{saved:.0%} of what the whole view costs; contrasts {taken_in} of {wanted} boxes.'
-        )
 
 
 def main() -> None:
     """Run the benchmark."""
-    parser = common.parser(__doc__)
+    parser = common.parser(__doc__, device=True)
     parser.add_argument('--steps', type=int, default=25)
+    parser.add_argument('--warm-up', type=int, default=3, help='steps that do not count')
+    parser.add_argument('--batches', type=int, default=10, help='different ones, used in turns')
+    parser.add_argument('--full', action='store_true', help='the networks of full size instead')
+    parser.add_argument('--amp', action='store_true', help='mixed precision (a GPU only)')
     args = parser.parse_args()
+    settings = FULL if args.full else SETTINGS
+    if args.quick:
+        args.steps, args.warm_up, args.batches = 2, 1, 2
+        settings = [('quick: 64 x 64', settings[0][1], (64, 64), 2, 3)]
     from mmengine.registry import init_default_scope
 
     init_default_scope('mmdet')
-    print(common.machine())
-    for name, config, size, batch in SETTINGS[:1] if args.quick else SETTINGS:
-        if args.quick:
-            name, size, batch = f'{name} (quick: 64 x 64)', (64, 64), 2
-        measure(name, config, size, batch, 2 if args.quick else args.steps)
+    print(f'{common.machine(args.device)}{"; mixed precision" if args.amp else ""}')
+    for setting in settings:
+        measure(*setting, args)
 
 
 if __name__ == '__main__':
