@@ -7,7 +7,7 @@ import argparse
 
 from mmdet_contrast.utils.cfg_options import CfgOptions
 from mmdet_contrast.utils.launch import load_config
-from mmdet_contrast.visualization import save_view_batches, save_view_pairs
+from mmdet_contrast.visualization import save_view_pairs
 
 
 def main() -> None:
@@ -23,24 +23,15 @@ def main() -> None:
         default=32,
         help='samples loaded beforehand where views show other objects (default: 32)',
     )
-    form = parser.add_mutually_exclusive_group()
-    form.add_argument(
+    parser.add_argument(
         '--clean', action='store_true', help='put the images without boxes beside those with them'
-    )
-    form.add_argument(
-        '--batch',
-        action='store_true',
-        help='draw whole batches as the data preprocessor hands them to the model',
     )
     parser.add_argument('--cfg-options', nargs='+', action=CfgOptions, help='key=value')
     args = parser.parse_args()
     options = dict(num=args.num, seed=args.seed, warm_up=args.warm_up)
     try:
         config = load_config(args.config, cfg_options=args.cfg_options)
-        if args.batch:
-            paths = save_view_batches(config, args.out_dir, **options)
-        else:
-            paths = save_view_pairs(config, args.out_dir, clean=args.clean, **options)
+        paths = save_view_pairs(config, args.out_dir, clean=args.clean, **options)
     except (ValueError, OSError, ImportError) as error:
         raise SystemExit(f'browse_views.py: error: {error}') from None
     print(f'{len(paths)} pictures in {args.out_dir}')
