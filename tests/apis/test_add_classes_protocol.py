@@ -54,6 +54,7 @@ def folder(tiny_shapes, tmp_path):
     return folder
 
 
+@pytest.mark.slow
 def test_trains_tests_and_does_not_do_it_twice(folder, tmp_path, monkeypatch):
     out = tmp_path / 'out'
     teacher, students = run_protocol(folder, out, seeds=(3,))
