@@ -1,5 +1,7 @@
 """Embeddings of earlier batches as further negatives."""
 
+from typing import Optional
+
 import torch
 from mmdet.registry import MODELS
 from torch import Tensor, nn
@@ -50,7 +52,7 @@ class FeatureQueue(nn.Module):
         return self._entries[:, :-1]
 
     @torch.no_grad()
-    def enqueue(self, rows: Tensor, labels: Tensor, valid: Tensor = None) -> None:
+    def enqueue(self, rows: Tensor, labels: Tensor, valid: Optional[Tensor] = None) -> None:
         """Add embeddings; each takes the place of the oldest of its level and class.
 
         Args:
