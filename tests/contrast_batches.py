@@ -140,7 +140,8 @@ class ReadableBranch:
             return feat.sum() * 0, math.nan
         groups = images if by_image else None
         loop = loop_of(module.criterion)
-        return loop(torch.stack(query), torch.stack(key), labels, groups, extra, use)
+        classes = labels if module.average == 'classes' else None
+        return loop(torch.stack(query), torch.stack(key), labels, groups, extra, use, classes)
 
     def _embed(self, i: int, feat: Tensor, roi: Tensor) -> Tensor:
         module, sampler = self.module, self.module.sampler

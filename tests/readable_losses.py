@@ -1,6 +1,7 @@
 """The losses over pairs of embeddings as slow loops: one anchor and one candidate at a time.
 
-Each returns the mean over the anchors, and the same mean if all embeddings were alike.
+Each returns the mean over the anchors, or over ``classes`` of the mean over their anchors, and the
+same mean if all embeddings were alike.
 """
 
 import math
@@ -17,6 +18,7 @@ def nt_xent(
     groups: Optional[Sequence[int]] = None,
     background: Sequence[Tensor] = (),
     use: Optional[Sequence[Sequence[bool]]] = None,
+    classes: Optional[Sequence[int]] = None,
     temperature: float = 0.5,
     negatives: str = 'other_class',
 ) -> Tuple[Tensor, float]:
@@ -30,7 +32,7 @@ def nt_xent(
                 candidates.append(points[k])
         candidates += [x for k, x in enumerate(extra) if use is None or use[row][k]]
         _append(terms, chances, anchor, candidates, [0], temperature)
-    return _means(terms, chances)
+    return _means(terms, chances, classes)
 
 
 def supcon(
@@ -40,6 +42,7 @@ def supcon(
     groups: Optional[Sequence[int]] = None,
     background: Sequence[Tensor] = (),
     use: Optional[Sequence[Sequence[bool]]] = None,
+    classes: Optional[Sequence[int]] = None,
     temperature: float = 0.1,
 ) -> Tuple[Tensor, float]:
     """SupCon of M pairs: every query and every key is to find all of its class."""
@@ -53,7 +56,7 @@ def supcon(
             candidates.append(points[k])
         candidates += [x for k, x in enumerate(extra) if use is None or use[row][k]]
         _append(terms, chances, anchor, candidates, positives, temperature)
-    return _means(terms, chances)
+    return _means(terms, chances, classes)
 
 
 def patch_nce(
@@ -63,6 +66,7 @@ def patch_nce(
     groups: Optional[Sequence[int]] = None,
     background: Sequence[Tensor] = (),
     use: Optional[Sequence[Sequence[bool]]] = None,
+    classes: Optional[Sequence[int]] = None,
     temperature: float = 0.07,
 ) -> Tuple[Tensor, float]:
     """PatchNCE of M pairs: every query is to find its partner among keys, which are constant."""
@@ -75,7 +79,7 @@ def patch_nce(
                 candidates.append(other)
         candidates += [x for k, x in enumerate(extra) if use is None or use[i][k]]
         _append(terms, chances, _unit(anchor), candidates, [0], temperature)
-    return _means(terms, chances)
+    return _means(terms, chances, classes)
 
 
 LOOPS = dict(NTXentLoss=nt_xent, SupConLoss=supcon, PatchNCELoss=patch_nce)
@@ -119,6 +123,12 @@ def _append(terms, chances, anchor, candidates, positives, temperature) -> None:
     chances.append(math.log(len(candidates)))
 
 
-def _means(terms: List[Tensor], chances: List[float]) -> Tuple[Tensor, float]:
-    number = max(len(terms) - 1, 1)
-    return sum(terms) / number, sum(chances) / number
+def _means(
+    terms: List[Tensor], chances: List[float], classes: Optional[Sequence[int]]
+) -> Tuple[Tensor, float]:
+    """Return the mean over the anchors, or over their classes of the mean over the anchors."""
+    zero, terms, chances = terms[0], terms[1:], chances[1:]
+    of = [0 if classes is None else int(classes[i % len(classes)]) for i in range(len(terms))]
+    weights = [1 / of.count(c) / len(set(of)) for c in of]
+    loss = sum((w * term for w, term in zip(weights, terms)), zero)
+    return loss, sum(w * chance for w, chance in zip(weights, chances))

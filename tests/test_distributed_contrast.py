@@ -14,6 +14,7 @@ PATCHES = dict(type='PatchSampler', num_patches=1000)
 # matter, or all there is
 CASES = {
     'all ranks': dict(scope='all_ranks', sampler=STILL),
+    'objects': dict(scope='all_ranks', sampler=STILL, average='objects'),
     'image': dict(scope='image', sampler=STILL),
     'queue': dict(scope='image', sampler=STILL, **QUEUE),
     'queue, all ranks': dict(scope='all_ranks', sampler=STILL, **QUEUE),

@@ -7,15 +7,16 @@ import torch
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
 from mmdet.utils import reduce_mean
-from mmengine.dist import get_world_size
+from mmengine.dist import all_reduce, get_world_size
 from mmengine.model import BaseModule
 from torch import Tensor
 
-from ..losses import PairBatch, PairCriterion, compared_pairs
+from ..losses import PairBatch, PairCriterion, Terms, compared_pairs
 from .gather import gather_batch, gather_rows
 from .region_pool import pool_regions
 
 SCOPES = ('image', 'batch', 'all_ranks')
+AVERAGES = ('classes', 'objects')
 # Share of the past in the running mean of the trust: about twenty iterations.
 _MOMENTUM = 0.95
 
@@ -50,14 +51,14 @@ class RegionContrast(BaseModule):
     Projector and criterion learn with their whole gradient: until it has learned something from the
     detector's features, the branch only watches.
 
-    Under distributed training the terms are divided by the mean number of anchors over the ranks,
-    so that the averaged gradients are those of one process with the joined batch.
+    Under distributed training the sums and their divisors are those of all ranks, so that the
+    averaged gradients are those of one process with the joined batch.
 
     Args:
         in_channels (int | Sequence[int]): Channels C of every level, or of each; where they differ
             each level has a projector of its own.
         strides (Sequence[int]): Stride of every level in pixels.
-        num_classes (int, optional): Classes, for the queue; the heads fill it in.
+        num_classes (int): Number of classes; the heads fill it in.
         levels (Sequence[int], optional): Indices of the levels used. Defaults to all.
         sampler (dict, optional): Config of what is compared: ``ViewBoxes``, the default type,
             ``JitteredBoxes`` or ``PatchSampler``.
@@ -65,6 +66,10 @@ class RegionContrast(BaseModule):
             the ``in_channels`` of the pooled regions.
         share_projector (bool): One projector for all levels, or one for each.
         criterion (dict, optional): Config of the loss, by default ``NTXentLoss``.
+        average (str): ``'classes'``: the mean over the classes of the mean over their objects, so
+            that a rare class counts as much as a frequent one, as it does in AP; or ``'objects'``:
+            the mean over all objects, as the losses are published. Objects of no known class
+            (label -1) are one class.
         scope (str): Where negatives come from: the same ``'image'``, the ``'batch'`` of this
             process, or ``'all_ranks'``.
         queue (dict, optional): Config of a ``FeatureQueue``, whose earlier embeddings are further
@@ -84,27 +89,32 @@ class RegionContrast(BaseModule):
         self,
         in_channels: Union[int, Sequence[int]] = 256,
         strides: Sequence[int] = (8, 16, 32, 64, 128),
-        num_classes: Optional[int] = None,
+        num_classes: int = 80,
         levels: Optional[Sequence[int]] = None,
         sampler: Optional[dict] = None,
         projector: Optional[dict] = None,
         share_projector: bool = True,
         criterion: Optional[dict] = None,
+        average: str = 'classes',
         scope: str = 'batch',
         queue: Optional[dict] = None,
         trust: bool = True,
         init_cfg: Optional[Union[dict, List[dict]]] = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
-        # anything else would silently be 'batch'
+        # anything else would silently be one of them
         if scope not in SCOPES:
             raise ValueError(f'contrast.scope={scope!r} given, one of {SCOPES} expected.')
+        if average not in AVERAGES:
+            raise ValueError(f'contrast.average={average!r} given, one of {AVERAGES} expected.')
         self.levels = tuple(range(len(strides)) if levels is None else levels)
         self.strides = [strides[i] for i in self.levels]
         self.names = [f'loss_contrast_p{int(log2(stride))}' for stride in self.strides]
         if len(set(self.names)) < len(self.names):
             # strides such as SSD's 64 and 100 are of one power of two
             self.names = [f'loss_contrast_level{i}' for i in self.levels]
+        self.num_classes = num_classes
+        self.average = average
         self.scope = scope
         self.criterion: PairCriterion = MODELS.build({'type': 'NTXentLoss', **(criterion or {})})
         self.sampler = MODELS.build({'type': 'ViewBoxes', **(sampler or {})})
@@ -160,9 +170,11 @@ class RegionContrast(BaseModule):
         if self.scope == 'all_ranks' and get_world_size() > 1:
             batch = gather_batch(batch)
         terms = self.criterion.compare(self._add_queue(self._limit_background(batch)))
-        counted = terms.counted.to(terms.values.dtype).expand_as(terms.values)
-        total, count = (terms.values * counted).sum(dim=1), counted.sum(dim=1)
-        chance = count if terms.chance is None else (terms.chance * counted).sum(dim=1)
+        weights = terms.counted.to(terms.values.dtype).expand_as(terms.values)
+        if self.average == 'classes':
+            weights = weights / self._class_counts(batch, terms)
+        total, count = (terms.values * weights).sum(dim=1), weights.sum(dim=1)
+        chance = count if terms.chance is None else (terms.chance * weights).sum(dim=1)
         sums = reduce_mean(torch.stack((count, total.detach(), chance)))
         losses = (weight * total / sums[0].clamp(min=1e-6)).unbind()
         losses = dict(zip(self.names, losses))
@@ -184,6 +196,17 @@ class RegionContrast(BaseModule):
             factors = (weights * trust * len(weights))[:, None, None]
             pooled.register_hook(lambda grad: grad * factors)
         return pooled
+
+    def _class_counts(self, batch: PairBatch, terms: Terms) -> Tensor:
+        """Return (1 | L, A) how many terms of all ranks are of the class of each."""
+        repeats = terms.values.shape[1] // batch.num_pairs if batch.num_pairs else 1
+        labels = batch.labels.repeat(1, repeats) + 1
+        counted = terms.counted.to(terms.values.dtype)
+        levels = max(len(labels), len(counted))
+        labels, counted = labels.expand(levels, -1), counted.expand(levels, -1)
+        counts = counted.new_zeros((levels, self.num_classes + 1)).scatter_add(1, labels, counted)
+        all_reduce(counts)
+        return counts.gather(1, labels).clamp(min=1)
 
     def _level_weights(self) -> Tuple[Tensor, Tensor]:
         """Return the (L,) weights of the levels, and the mean trust under them."""

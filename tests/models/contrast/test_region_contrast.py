@@ -14,6 +14,7 @@ from mmdet_contrast.models.contrast import RegionContrast
 PATCHES = dict(type='PatchSampler', num_patches=9)
 CASES = {
     'defaults': dict(),
+    'objects': dict(average='objects', queue=dict(size=2)),
     'image': dict(scope='image'),
     'all ranks': dict(scope='all_ranks'),
     'own projectors': dict(share_projector=False),
