@@ -1,8 +1,7 @@
-"""Data sets, their generation and conversion, and transforms."""
+"""Data sets and transforms."""
 
 from . import transforms
 from .box_crops import BoxCrops
-from .image_folder_dataset import ImageFolderDataset
-from .labelled_image_folder import LabelledImageFolder
+from .image_folder import ImageFolderDataset, LabelledImageFolder
 
 __all__ = ['BoxCrops', 'ImageFolderDataset', 'LabelledImageFolder', 'transforms']

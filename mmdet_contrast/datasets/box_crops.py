@@ -1,12 +1,12 @@
 """The objects of a detection data set, cut out, as images with a class."""
 
-from typing import Any, Dict, List, Tuple, Union
+from typing import Any, Dict, List, Union
 
 import numpy as np
 from mmdet.registry import DATASETS
 from mmengine.dataset import BaseDataset
 
-from mmdet_contrast.utils.launch_checks import class_lists
+from mmdet_contrast.utils.checkpoint import class_lists
 
 from .transforms.load_unlabelled_image import LoadUnlabelledImage
 
@@ -26,10 +26,6 @@ class BoxCrops(BaseDataset):
             the image. Defaults to 0.
         **kwargs: As in MMEngine's ``BaseDataset``: ``pipeline``, ``indices``, ``lazy_init`` …
 
-    Raises:
-        ValueError: If ``context`` is negative, the data set has no box, or concatenated data sets
-            have different classes.
-
     Examples:
         >>> crops = BoxCrops(
         ...     dataset=dict(type='CocoDataset', ann_file='train.json', data_prefix=dict(img='a/')),
@@ -46,10 +42,6 @@ class BoxCrops(BaseDataset):
     def __init__(
         self, dataset: Union[Dict[str, Any], BaseDataset], context: float = 0.0, **kwargs: Any
     ) -> None:
-        if context < 0:
-            raise ValueError(
-                f'BoxCrops got context={context}, 0 or a positive part of the box expected.'
-            )
         if isinstance(dataset, dict):
             dataset = DATASETS.build(_without_pipeline(dataset))
         self.dataset = dataset
@@ -68,7 +60,13 @@ class BoxCrops(BaseDataset):
             ValueError: If there is no box, or concatenated data sets have different classes.
         """
         self.dataset.full_init()
-        self._metainfo['classes'] = self._find_classes()
+        classes = class_lists(self.dataset)
+        if len(set(map(tuple, classes))) != 1:
+            raise ValueError(
+                f'BoxCrops got data sets with the classes {classes}, expected one list, in which '
+                'labels are positions: set metainfo=dict(classes=(...)) in all of them.'
+            )
+        self._metainfo['classes'] = tuple(classes[0])
         crops = []
         for index in range(len(self.dataset)):
             info = self.dataset.get_data_info(index)
@@ -88,16 +86,6 @@ class BoxCrops(BaseDataset):
                 'count): check ann_file and metainfo.classes of its dataset.'
             )
         return crops
-
-    def _find_classes(self) -> Tuple[str, ...]:
-        classes = class_lists(self.dataset)
-        if len(set(map(tuple, classes))) != 1:
-            lists = ' and '.join(map(str, classes)) or '(none)'
-            raise ValueError(
-                f'BoxCrops got data sets with the classes {lists}, one list of names expected: '
-                'labels are positions in it; set metainfo=dict(classes=(...)) in all of them.'
-            )
-        return tuple(classes[0])
 
     def prepare_data(self, idx: int) -> Any:
         """Cut a box out and run the pipeline.
@@ -123,8 +111,6 @@ class BoxCrops(BaseDataset):
 
 def _without_pipeline(cfg: Any) -> Any:
     """Return the config of a data set that only lists its images; wrappers have no pipeline."""
-    if not isinstance(cfg, dict):
-        return cfg
     if 'datasets' in cfg:
         return dict(cfg, datasets=[_without_pipeline(part) for part in cfg['datasets']])
     if 'dataset' in cfg:

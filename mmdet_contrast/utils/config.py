@@ -1,10 +1,106 @@
-"""Where the shipped configs are."""
+"""Configs: where the shipped ones are, and how one is read."""
 
 import difflib
+import inspect
+import os
+import os.path as osp
+from copy import deepcopy
 from pathlib import Path
-from typing import List
+from typing import Any, Dict, List, Optional, Union
+
+from mmengine.config import Config
+from mmengine.runner import Runner
 
 PACKAGE_ROOT = Path(__file__).resolve().parents[1]
+# Top-level keys that MMEngine or MMDetection read, though ``Runner`` has no parameter for them.
+_EXTRA_KEYS = (
+    'auto_scale_lr',
+    'compile',
+    'custom_imports',
+    'find_unused_parameters',
+    'model_wrapper_cfg',
+    'runner_type',
+    'sync_bn',
+    'tta_model',
+    'tta_pipeline',
+)
+
+
+class LaunchError(ValueError):
+    """A run that cannot start; the message says what was given, what was expected, what to change.
+
+    The programs in ``tools/`` print it as one line; other exceptions keep their traceback.
+    """
+
+
+def load_config(
+    config: Union[str, 'os.PathLike[str]', Config],
+    work_dir: Optional[str] = None,
+    cfg_options: Optional[Dict[str, Any]] = None,
+    launcher: str = 'none',
+) -> Config:
+    """Read a config and apply what the command line says.
+
+    Args:
+        config (str | PathLike | Config): Config file, or a loaded config, which is copied.
+        work_dir (str, optional): Folder for logs and checkpoints. Defaults to the config's own
+            ``work_dir``, else ``./work_dirs/<config name>``.
+        cfg_options (dict, optional): Dotted keys and their new values.
+        launcher (str): 'none', 'pytorch', 'slurm' or 'mpi'.
+
+    Returns:
+        Config: The config to build a runner from.
+
+    Raises:
+        LaunchError: If the file does not exist, or nothing reads a key of ``cfg_options``.
+
+    Example:
+        >>> cfg = load_config('my.py', cfg_options={'train_cfg.max_epochs': 3})
+    """
+    if isinstance(config, Config):
+        cfg, name = deepcopy(config), config.filename or 'config'
+    else:
+        name = os.fspath(config)
+        if not osp.isfile(name):
+            raise LaunchError(f'config file {name!r} does not exist (looked in {os.getcwd()}).')
+        cfg = Config.fromfile(name)
+    for key in cfg_options or {}:
+        _check_key(cfg, key)
+    cfg.merge_from_dict(dict(cfg_options or {}))
+    cfg.launcher = launcher
+    if work_dir is not None:
+        cfg.work_dir = os.fspath(work_dir)
+    elif cfg.get('work_dir') is None:
+        cfg.work_dir = osp.join('./work_dirs', osp.splitext(osp.basename(name))[0])
+    return cfg
+
+
+def _check_key(cfg: Config, key: str) -> None:
+    """Refuse a key that nothing reads: a misspelt one would change nothing."""
+    runner_keys = [name for name in inspect.signature(Runner.__init__).parameters if name != 'self']
+    known = {*cfg.keys(), *runner_keys, *_EXTRA_KEYS}
+    top = key.split('.')[0]
+    if top not in known:
+        near = difflib.get_close_matches(top, sorted(known), n=1)
+        hint = f'did you mean {near[0]!r}?' if near else f'the config has {sorted(cfg)}.'
+        raise LaunchError(f'--cfg-options: nothing reads the key {key!r}; {hint}')
+
+
+def type_name(kind: Any) -> str:
+    """Name the ``type`` of a config's part without its scope or module.
+
+    Args:
+        kind (Any): A registered name, with or without a scope, or the class itself, as MMEngine's
+            lazy configs have it.
+
+    Returns:
+        str: The name of the class.
+
+    Example:
+        >>> type_name('mmdet.PackDetInputs')
+        'PackDetInputs'
+    """
+    return getattr(kind, '__name__', str(kind)).split('.')[-1]
 
 
 def config_root() -> Path:

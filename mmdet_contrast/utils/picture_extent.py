@@ -5,9 +5,7 @@ from typing import List, Sequence, Tuple
 from mmdet.datasets.transforms import PackDetInputs
 from mmdet.structures import DetDataSample
 
-from .type_name import type_name
-
-__all__ = ['picture_extent', 'tell_padding']
+from .config import type_name
 
 # Pad writes it into the results, and nothing else does.
 _OF_PAD = 'pad_size_divisor'

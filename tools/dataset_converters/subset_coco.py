@@ -2,7 +2,8 @@
 
 import argparse
 
-from mmdet_contrast.datasets.converters import subset_coco
+from mmdet_contrast.converters.subset import subset_coco
+from mmdet_contrast.utils.config import LaunchError
 
 
 def main() -> None:
@@ -10,16 +11,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('ann_file', help='COCO annotations')
     parser.add_argument('out_json', help='file to write')
-    parser.add_argument('--classes', nargs='+', help='names to keep, by default all')
-    parser.add_argument('--num-images', type=int, help='drawn at random, by default all')
-    parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument('--classes', nargs='+', help='names of the classes to keep (default: all)')
+    parser.add_argument('--num-images', type=int, help='number of pictures to draw (default: all)')
+    parser.add_argument('--seed', type=int, default=0, help='seed of the draw (default: 0)')
     args = parser.parse_args()
-    counts = subset_coco(args.ann_file, args.out_json, args.classes, args.num_images, args.seed)
+    try:
+        counts = subset_coco(args.ann_file, args.out_json, args.classes, args.num_images, args.seed)
+    except (LaunchError, FileNotFoundError) as error:
+        raise SystemExit(f'{parser.prog}: error: {error}') from error
     print(f'{args.out_json}: {counts["images"]} images, {counts["annotations"]} annotations')
 
 
 if __name__ == '__main__':
-    try:
-        main()
-    except (ValueError, OSError) as error:
-        raise SystemExit(f'subset_coco.py: error: {error}') from None
+    main()

@@ -2,8 +2,8 @@
 
 import argparse
 
-from mmdet_contrast.datasets.converters import txt_to_coco
-from mmdet_contrast.datasets.converters.options import run_converter
+from mmdet_contrast.converters.coco import run_converter
+from mmdet_contrast.converters.txt import txt_to_coco
 
 
 def main() -> None:
@@ -12,7 +12,9 @@ def main() -> None:
     parser.add_argument('ann_dir', help='folder of the text files')
     parser.add_argument('img_dir', help='folder of the images')
     parser.add_argument('out_json', help='COCO file to write')
-    parser.add_argument('--normalized', action='store_true', help='numbers are shares, not pixels')
+    parser.add_argument(
+        '--normalized', action='store_true', help='numbers are shares of the image, not pixels'
+    )
     run_converter(parser, txt_to_coco, split_help='a text file of image names')
 
 

@@ -2,8 +2,8 @@
 
 import argparse
 
-from mmdet_contrast.datasets.converters import voc_to_coco
-from mmdet_contrast.datasets.converters.options import run_converter
+from mmdet_contrast.converters.coco import run_converter
+from mmdet_contrast.converters.voc import voc_to_coco
 
 
 def main() -> None:
@@ -11,13 +11,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('source', help='VOC root (with Annotations), or a folder of XML files')
     parser.add_argument('out_json', help='COCO file to write')
-    parser.add_argument('--img-dir', help='folder of the images; default: JPEGImages of the root')
-    parser.add_argument('--difficult', choices=['ignore', 'keep', 'drop'], default='ignore')
+    parser.add_argument('--img-dir', help='folder of the images (default: JPEGImages of the root)')
+    parser.add_argument(
+        '--difficult',
+        choices=['ignore', 'keep', 'drop'],
+        default='ignore',
+        help='write difficult objects as ignored (default) or ordinary ones, or leave them out',
+    )
     parser.add_argument(
         '--convention',
         choices=['minus_one', 'inclusive', 'zero_based'],
         default='minus_one',
-        help="how pixels are counted; the default equals MMDetection's own XMLDataset",
+        help="how pixels are counted (default: as MMDetection's XMLDataset does)",
     )
     run_converter(
         parser, voc_to_coco, split_help='name in ImageSets/Main, or a text file of image names'

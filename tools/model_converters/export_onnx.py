@@ -2,8 +2,10 @@
 
 import argparse
 
-from mmdet_contrast.utils.cfg_options import CfgOptions
-from mmdet_contrast.utils.onnx import export_config
+from mmengine.config import DictAction
+
+from mmdet_contrast.converters.onnx import export_config
+from mmdet_contrast.utils.config import LaunchError
 
 
 def main() -> None:
@@ -11,7 +13,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', help='config file')
     parser.add_argument('checkpoint', help='checkpoint file')
-    parser.add_argument('--out', required=True, help='.onnx file to write')
+    parser.add_argument('--out', required=True, dest='path', help='.onnx file to write')
     parser.add_argument(
         '--shape',
         type=int,
@@ -29,23 +31,15 @@ def main() -> None:
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        action=CfgOptions,
+        action=DictAction,
         help='config values to override, as key=value; lists as key="[a,b]" or key=a,b',
     )
     args = parser.parse_args()
     try:
-        names, difference = export_config(
-            args.config,
-            args.checkpoint,
-            args.out,
-            args.shape,
-            args.names,
-            args.check,
-            args.cfg_options,
-        )
-    except (ValueError, OSError, ImportError) as error:
-        raise SystemExit(f'export_onnx.py: error: {error}') from None
-    print(f'{args.out}: {", ".join(names)}')
+        names, difference = export_config(**vars(args))
+    except (LaunchError, FileNotFoundError) as error:
+        raise SystemExit(f'{parser.prog}: error: {error}') from error
+    print(f'{args.path}: {", ".join(names)}')
     if difference is not None:
         print(f'checked with onnxruntime: largest difference {difference:.2g}')
 

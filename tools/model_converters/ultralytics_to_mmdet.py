@@ -2,32 +2,33 @@
 
 import argparse
 
-from mmdet_contrast.utils.launch import load_config
-from mmdet_contrast.utils.plain_forward import build_detector
-from mmdet_contrast.utils.ultralytics import PARTS
-from mmdet_contrast.utils.ultralytics_checkpoint import convert_ultralytics_checkpoint
-
-
-def parse_args() -> argparse.Namespace:
-    """Parse the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('source', help='plain state_dict, or their .pt if ultralytics is here')
-    parser.add_argument('target', help='checkpoint to write')
-    parser.add_argument('--parts', choices=list(PARTS), default='model', help='what to convert')
-    parser.add_argument(
-        '--config',
-        help='config of the model to load into: shapes are compared with it, and the class head is '
-        'left out if the numbers of classes differ',
-    )
-    parser.add_argument('--list', action='store_true', help='also print every mapped key')
-    return parser.parse_args()
+from mmdet_contrast.converters.ultralytics import PARTS, convert_ultralytics_checkpoint
+from mmdet_contrast.utils.config import LaunchError, load_config
+from mmdet_contrast.utils.model import build_detector
 
 
 def main() -> None:
-    """Convert, and print the report."""
-    args = parse_args()
-    model = build_detector(load_config(args.config)) if args.config else None
-    report = convert_ultralytics_checkpoint(args.source, args.target, args.parts, model)
+    """Parse the command line, convert, and print the report."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        'source', help='file of a plain state_dict; their .pt only where ultralytics is installed'
+    )
+    parser.add_argument('target', help='checkpoint to write')
+    parser.add_argument(
+        '--parts', choices=list(PARTS), default='model', help='what to convert (default: model)'
+    )
+    parser.add_argument(
+        '--config',
+        help='config of the model to load into: refuse weights that do not fit, and leave out the '
+        'class head if the numbers of classes differ',
+    )
+    parser.add_argument('--list', action='store_true', help='also print every mapped key')
+    args = parser.parse_args()
+    try:
+        model = build_detector(load_config(args.config)) if args.config else None
+        report = convert_ultralytics_checkpoint(args.source, args.target, args.parts, model)
+    except (LaunchError, FileNotFoundError) as error:
+        raise SystemExit(f'{parser.prog}: error: {error}') from error
     if args.list:
         for theirs, ours in report.mapped.items():
             print(f'{theirs} -> {ours}')
@@ -35,7 +36,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    try:
-        main()
-    except (ValueError, OSError, ImportError) as error:
-        raise SystemExit(f'ultralytics_to_mmdet.py: error: {error}') from None
+    main()

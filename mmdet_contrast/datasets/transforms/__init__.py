@@ -1,10 +1,9 @@
 """Data transforms: the contrastive view and its packing; random views for pre-training."""
 
 from .color_jitter import ColorJitter
-from .contrastive_view import ContrastiveView
+from .contrastive_view import ContrastiveView, ObjectBank
 from .gaussian_blur import GaussianBlur
 from .load_unlabelled_image import LoadUnlabelledImage
-from .object_bank import ObjectBank
 from .pack_contrastive_inputs import PackContrastiveInputs
 from .random_resized_crop import RandomResizedCrop
 

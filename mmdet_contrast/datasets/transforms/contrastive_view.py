@@ -1,19 +1,89 @@
 """The second view of an image: each object filled with a zoom of itself, or with another object."""
 
-from typing import List, Optional, Tuple
+from typing import Dict, Hashable, List, Optional, Tuple
 
+import cv2
 import numpy as np
 from mmcv.transforms import BaseTransform, Compose
 from mmdet.registry import TRANSFORMS
 from mmdet.structures.bbox import BaseBoxes, HorizontalBoxes
 
-from mmdet_contrast.datasets.transforms._patches import (
-    covered_share,
-    resize_patch,
-    whole_pixels,
-    zoom_centre,
-)
-from mmdet_contrast.datasets.transforms.object_bank import ObjectBank
+
+class ObjectBank:
+    """Keep crops of objects, to be drawn by class: the store of the same-class view.
+
+    Each image adds one object of each of its classes, chosen at random. A class keeps the crops of
+    the ``max_per_class`` images that came last, so that memory is bounded by ``classes *
+    max_per_class * max_side**2`` pixels. An image that comes again replaces its own crops, and an
+    object is never filled from its own image.
+
+    Args:
+        max_per_class (int): Largest number of crops of a class.
+        min_size (int): Smallest side in pixels of an object that is kept.
+        max_side (int): Larger crops are kept reduced to this longer side, in pixels.
+
+    Examples:
+        >>> bank = ObjectBank(min_size=4)
+        >>> img = np.zeros((16, 16, 3), np.uint8)
+        >>> bank.add(img, pixels=np.array([[0, 0, 8, 6]]), labels=np.array([5]), image=0)
+        >>> bank.draw(5, like=img, image=1).shape
+        (6, 8, 3)
+        >>> bank.draw(5, like=img, image=0) is None
+        True
+    """
+
+    def __init__(self, max_per_class: int = 32, min_size: int = 16, max_side: int = 128) -> None:
+        self.max_per_class = max_per_class
+        self.min_size = min_size
+        self.max_side = max_side
+        # by class and kind of image, then by image, oldest first
+        self._crops: Dict[tuple, Dict[Hashable, np.ndarray]] = {}
+
+    def add(self, img: np.ndarray, pixels: np.ndarray, labels: np.ndarray, image: Hashable) -> None:
+        """Keep one object of each class of an image.
+
+        Args:
+            img (ndarray): (H, W) or (H, W, C); copied from.
+            pixels (ndarray): (M, 4) int boxes within the image, (x1, y1, x2, y2).
+            labels (ndarray): (M,) class indices.
+            image (Hashable): Identifies the image.
+        """
+        for crops in self._crops.values():
+            crops.pop(image, None)
+        fits = (pixels[:, 2:] - pixels[:, :2] >= self.min_size).all(axis=1)
+        for label in np.unique(labels[fits]):
+            x1, y1, x2, y2 = pixels[np.random.choice(np.flatnonzero(fits & (labels == label)))]
+            factor = min(1, self.max_side / max(x2 - x1, y2 - y1))
+            size = (max(1, round(side * factor)) for side in (x2 - x1, y2 - y1))
+            crops = self._crops.setdefault(_key(label, img), {})
+            crops[image] = resize_patch(img[y1:y2, x1:x2], *size)
+            if len(crops) > self.max_per_class:
+                del crops[next(iter(crops))]
+
+    def draw(self, label: int, like: np.ndarray, image: Hashable) -> Optional[np.ndarray]:
+        """Draw a crop of a class at random.
+
+        Args:
+            label (int): Class index.
+            like (ndarray): Image to draw for: only crops of its dtype and channels are used.
+            image (Hashable): Identifies that image; its own crops are not drawn.
+
+        Returns:
+            ndarray: (h, w) or (h, w, C), not to be changed; None where there is no such crop.
+        """
+        crops = self._crops.get(_key(label, like), {})
+        others = [crop for source, crop in crops.items() if source != image]
+        return others[np.random.randint(len(others))] if others else None
+
+    def __repr__(self) -> str:
+        return (
+            f'{type(self).__name__}(max_per_class={self.max_per_class}, '
+            f'min_size={self.min_size}, max_side={self.max_side})'
+        )
+
+
+def _key(label: int, img: np.ndarray) -> tuple:
+    return int(label), img.dtype, img.shape[2:]
 
 
 @TRANSFORMS.register_module()
@@ -57,13 +127,12 @@ class ContrastiveView(BaseTransform):
             image, and every box in its place in the list.
         fill (str): What a box shows: 'zoom' (its own centre) or 'same_class' (another object of
             its class). Defaults to 'zoom'.
-        bank (dict, optional): Arguments of :class:`ObjectBank`; only with ``fill='same_class'``.
+        bank (dict, optional): Arguments of :class:`ObjectBank`, for ``fill='same_class'``.
         prob (float): Probability that an image gets a view. Images without a view are handled by
             the sampler of ``RegionContrast``.
 
     Raises:
-        ValueError: If a zoom factor could be below 1, ``fill`` is unknown, or ``bank`` is given
-            where none is used.
+        ValueError: If a zoom factor could be below 1.
 
     Examples:
         >>> train_pipeline = [
@@ -88,11 +157,7 @@ class ContrastiveView(BaseTransform):
         prob: float = 1.0,
     ) -> None:
         if min(zoom_range) < 1:
-            raise ValueError(f'zoom_range={zoom_range} given, factors of at least 1 expected.')
-        if fill not in ('zoom', 'same_class'):
-            raise ValueError(f"fill={fill!r} given, 'zoom' or 'same_class' expected.")
-        if fill == 'zoom' and bank is not None:
-            raise ValueError("bank is used with fill='same_class' only: set that, or remove bank.")
+            raise ValueError(f'zoom_range={zoom_range}, expected factors of at least 1.')
         self.zoom_range = tuple(zoom_range)
         self.min_size = min_size
         self.max_overwritten = max_overwritten
@@ -100,7 +165,7 @@ class ContrastiveView(BaseTransform):
         self.transforms = transforms and Compose(
             [TRANSFORMS.build(t) if isinstance(t, dict) else t for t in transforms]
         )
-        self.bank = ObjectBank(**(bank or {})) if fill == 'same_class' else None
+        self.bank = {'zoom': None, 'same_class': ObjectBank(**(bank or {}))}[fill]
         self.prob = prob
 
     def transform(self, results: dict) -> dict:
@@ -113,7 +178,7 @@ class ContrastiveView(BaseTransform):
             dict: The same dict with the added keys.
 
         Raises:
-            ValueError: If ``transforms`` dropped or reordered boxes, or resized the view.
+            ValueError: If ``transforms`` dropped or reordered boxes.
         """
         if np.random.rand() >= self.prob:
             results['img_view'] = None
@@ -176,15 +241,10 @@ class ContrastiveView(BaseTransform):
         )
         if data is None or not np.array_equal(data['gt_bboxes_labels'], rows):
             raise ValueError(
-                "ContrastiveView: its 'transforms' dropped or reordered boxes of the view; use "
-                'only transforms that keep every box (photometric ones, RandomFlip, …).'
+                "ContrastiveView: its 'transforms' dropped or reordered boxes: use only transforms "
+                'that keep every box (photometric ones, RandomFlip, …).'
             )
         out, moved = data['img'], data['gt_bboxes']
-        if out.shape != view.shape:
-            raise ValueError(
-                f"ContrastiveView: its 'transforms' changed the view from shape {view.shape} to "
-                f'{out.shape}; put resizing and cropping before ContrastiveView.'
-            )
         if out.dtype != view.dtype:
             if np.issubdtype(view.dtype, np.integer):
                 info = np.iinfo(view.dtype)
@@ -213,3 +273,47 @@ class ContrastiveView(BaseTransform):
 def _as_array(boxes) -> np.ndarray:
     boxes = boxes.numpy() if isinstance(boxes, BaseBoxes) else np.asarray(boxes)
     return boxes.reshape(-1, 4)
+
+
+def whole_pixels(boxes: np.ndarray, shape: Tuple[int, int]) -> np.ndarray:
+    """Round (M, 4) boxes to whole pixels within an image of ``shape`` (height, width).
+
+    Boxes upside down, or with a coordinate that is not finite, get an area of zero.
+    """
+    limits = np.array([shape[1], shape[0], shape[1], shape[0]])
+    boxes = np.where(np.isfinite(boxes).all(axis=1, keepdims=True), boxes, 0)
+    pixels = np.clip(np.rint(boxes), 0, limits).astype(int)
+    pixels[:, 2:] = np.maximum(pixels[:, 2:], pixels[:, :2])
+    return pixels
+
+
+def resize_patch(patch: np.ndarray, width: int, height: int) -> np.ndarray:
+    """Resize a patch of any dtype: area average where it shrinks, bilinear where it grows."""
+    dtype = patch.dtype
+    # cv2 resizes few dtypes; float64 holds the values of all others
+    out = patch if dtype == np.uint8 else patch.astype(np.float64)
+    # two steps, because bilinear sampling of a side that shrinks skips most of its pixels
+    smaller = min(width, patch.shape[1]), min(height, patch.shape[0])
+    out = cv2.resize(out, smaller, interpolation=cv2.INTER_AREA)
+    out = cv2.resize(out, (width, height), interpolation=cv2.INTER_LINEAR)
+    if dtype != np.uint8:
+        out = np.clip(out, patch.min(), patch.max())
+        out = (out if np.issubdtype(dtype, np.floating) else np.rint(out)).astype(dtype)
+    return out.reshape(height, width, *patch.shape[2:])
+
+
+def zoom_centre(patch: np.ndarray, zoom: float) -> np.ndarray:
+    """Enlarge the central ``1/zoom`` of a patch to the size of the patch."""
+    height, width = patch.shape[:2]
+    crop_h, crop_w = max(1, round(height / zoom)), max(1, round(width / zoom))
+    top, left = (height - crop_h) // 2, (width - crop_w) // 2
+    return resize_patch(patch[top : top + crop_h, left : left + crop_w], width, height)
+
+
+def covered_share(box: np.ndarray, others: np.ndarray) -> float:
+    """Compute the share of a (4,) box's pixels that the union of (K, 4) other boxes covers."""
+    x1, y1, x2, y2 = box
+    covered = np.zeros((y2 - y1, x2 - x1), dtype=bool)
+    for left, top, right, bottom in np.clip(others, [x1, y1, x1, y1], [x2, y2, x2, y2]):
+        covered[top - y1 : bottom - y1, left - x1 : right - x1] = True
+    return float(covered.mean())

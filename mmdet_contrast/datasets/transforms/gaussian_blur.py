@@ -21,9 +21,6 @@ class GaussianBlur(BaseTransform):
             ``0 < low <= high``.
         min_size (int): Images with a side under this, in pixels, are not blurred.
 
-    Raises:
-        ValueError: If the bounds are out of range.
-
     Examples:
         >>> blur = dict(
         ...     type='RandomApply', prob=0.5, transforms=[dict(type='GaussianBlur')]
@@ -31,11 +28,6 @@ class GaussianBlur(BaseTransform):
     """
 
     def __init__(self, sigma_range: Tuple[float, float] = (0.1, 2.0), min_size: int = 33) -> None:
-        if not 0 < sigma_range[0] <= sigma_range[1]:
-            raise ValueError(
-                f'GaussianBlur(sigma_range={sigma_range}) given, (low, high) in pixels with '
-                '0 < low <= high expected.'
-            )
         self.sigma_range = tuple(sigma_range)
         self.min_size = min_size
 

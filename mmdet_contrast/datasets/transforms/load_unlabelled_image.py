@@ -1,4 +1,4 @@
-"""Loading of an image, with one message for whatever is wrong with the file."""
+"""Loading of an image, with a message that names a file that cannot be decoded."""
 
 import cv2
 from mmcv.transforms import LoadImageFromFile
@@ -9,8 +9,7 @@ from mmdet.registry import TRANSFORMS
 class LoadUnlabelledImage(LoadImageFromFile):
     """``LoadImageFromFile`` that names the file when it cannot be decoded, empty files included.
 
-    A folder of one's own holds what its owner never opened: an empty file ends in an error of
-    OpenCV that does not name it. No image is left out silently.
+    An empty file ends in an error of OpenCV that does not name it.
 
     Arguments, required and added keys are those of mmcv's ``LoadImageFromFile``.
     """

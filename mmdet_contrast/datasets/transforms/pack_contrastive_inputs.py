@@ -56,7 +56,6 @@ class PackContrastiveInputs(PackDetInputs):
         # a transform that keeps boxes may still convert them, as to half precision
         if len(now) != len(before) or not np.allclose(now, before, 1e-3, 1e-2, equal_nan=True):
             raise ValueError(
-                'PackContrastiveInputs got boxes that a transform after ContrastiveView moved or '
-                'dropped, and the view shows the old ones: put ContrastiveView after every '
-                'transform that changes boxes.'
+                'a transform after ContrastiveView moved or dropped boxes, which the view shows '
+                'in their old places: put ContrastiveView after it.'
             )

@@ -27,9 +27,6 @@ class RandomResizedCrop(BaseTransform):
         area_range (tuple[float, float]): Bounds of the area, ``0 < low <= high <= 1``.
         ratio_range (tuple[float, float]): Bounds of width / height, ``0 < low <= high``.
         interpolation (str): As in ``mmcv.imresize``.
-
-    Raises:
-        ValueError: If a bound is out of range.
     """
 
     def __init__(
@@ -40,18 +37,6 @@ class RandomResizedCrop(BaseTransform):
         interpolation: str = 'bilinear',
     ) -> None:
         self.scale = (scale, scale) if isinstance(scale, int) else tuple(scale)
-        if len(self.scale) != 2 or min(self.scale) < 1:
-            raise ValueError(f'scale={scale} given, a positive (width, height) in pixels expected.')
-        if not 0 < area_range[0] <= area_range[1] <= 1:
-            raise ValueError(
-                f'area_range={area_range} given, (low, high) with 0 < low <= high <= 1 expected: '
-                'parts of the area of the image.'
-            )
-        if not 0 < ratio_range[0] <= ratio_range[1]:
-            raise ValueError(
-                f'ratio_range={ratio_range} given, (low, high) with 0 < low <= high expected: '
-                'width / height of the crop.'
-            )
         self.area_range = tuple(area_range)
         self.ratio_range = tuple(ratio_range)
         self.interpolation = interpolation
@@ -85,8 +70,8 @@ class RandomResizedCrop(BaseTransform):
         """
         if 'gt_bboxes' in results or 'gt_masks' in results:
             raise ValueError(
-                'RandomResizedCrop got boxes or masks, which it does not move: leave '
-                'LoadAnnotations out of a pipeline without labels, or use RandomCrop.'
+                'RandomResizedCrop got boxes or masks, which it does not move: remove '
+                'LoadAnnotations, or use RandomCrop.'
             )
         x, y, w, h = self._draw(*results['img'].shape[:2])
         crop = results['img'][y : y + h, x : x + w]

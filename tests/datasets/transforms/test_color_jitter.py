@@ -56,12 +56,6 @@ def test_hue_turns_both_ways(turns, colour, monkeypatch):
     assert out[..., colour].min() == 200 and np.delete(out, colour, axis=2).max() < 15
 
 
-def test_refuses_other_images_and_strengths():
-    with pytest.raises(ValueError, match='float32.*to_float32=False'):
+def test_refuses_other_types():
+    with pytest.raises(TypeError, match='float32, expected uint8.*to_float32=False'):
         ColorJitter()(dict(img=image().astype(np.float32)))
-    with pytest.raises(ValueError, match='uint8 expected'):
-        ColorJitter()(dict(img=image()[..., 0]))
-    with pytest.raises(ValueError, match='hue of at most 0.5'):
-        ColorJitter(hue=0.6)
-    with pytest.raises(ValueError, match='numbers from 0 on'):
-        ColorJitter(brightness=-1)

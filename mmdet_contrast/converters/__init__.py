@@ -1,0 +1,21 @@
+"""Converters: annotations to COCO JSON, and checkpoints of one model to those of another."""
+
+from .backbone import export_backbone
+from .coco import ConversionError, ConversionReport
+from .keys import rename_keys
+from .subset import subset_coco
+from .txt import txt_to_coco
+from .ultralytics import convert_ultralytics_state_dict, map_ultralytics_state_dict
+from .voc import voc_to_coco
+
+__all__ = [
+    'ConversionError',
+    'ConversionReport',
+    'convert_ultralytics_state_dict',
+    'export_backbone',
+    'map_ultralytics_state_dict',
+    'rename_keys',
+    'subset_coco',
+    'txt_to_coco',
+    'voc_to_coco',
+]

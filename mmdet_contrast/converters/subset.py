@@ -1,0 +1,61 @@
+"""A part of a COCO annotation file: some classes, some pictures."""
+
+import json
+from typing import Any, Dict, Optional, Sequence
+
+import numpy as np
+
+from mmdet_contrast.utils.files import PathLike, write_json
+
+from .coco import ConversionError
+
+
+def subset_coco(
+    ann_file: PathLike,
+    out: PathLike,
+    classes: Optional[Sequence[str]] = None,
+    num_images: Optional[int] = None,
+    seed: int = 0,
+) -> Dict[str, int]:
+    """Write the annotations of some classes, on the pictures that show them or on some of these.
+
+    The categories stay as they are, so that labels mean the same. Objects of other classes are
+    not annotated any more, though the pictures show them: what a split has to which new classes are
+    added.
+
+    Args:
+        ann_file (str | PathLike): COCO annotations.
+        out (str | PathLike): File to write.
+        classes (Sequence[str], optional): Names of the classes to keep. Defaults to all.
+        num_images (int, optional): Number of pictures, drawn at random. Defaults to all that have
+            an annotation that is kept.
+        seed (int): Of the draw.
+
+    Returns:
+        dict[str, int]: Number of 'images' and of 'annotations'.
+
+    Raises:
+        ConversionError: If a class is unknown or there are fewer pictures.
+    """
+    with open(ann_file, encoding='utf-8') as file:
+        coco: Dict[str, Any] = json.load(file)
+    names = {category['name']: category['id'] for category in coco['categories']}
+    unknown = [name for name in classes or () if name not in names]
+    if unknown:
+        raise ConversionError(f'{ann_file} has no class {unknown[0]!r}, only {", ".join(names)}.')
+    kept = set(names.values()) if classes is None else {names[name] for name in classes}
+    annotations = [a for a in coco['annotations'] if a['category_id'] in kept]
+    shown = {a['image_id'] for a in annotations}
+    images = [image for image in coco['images'] if image['id'] in shown]
+    if num_images is not None:
+        if num_images > len(images):
+            raise ConversionError(
+                f'{num_images} pictures were asked for, but only {len(images)} in {ann_file} show '
+                'one of the classes.'
+            )
+        chosen = np.random.default_rng(seed).permutation(len(images))[:num_images]
+        images = [images[i] for i in sorted(chosen)]
+        shown = {image['id'] for image in images}
+        annotations = [a for a in annotations if a['image_id'] in shown]
+    write_json(out, {**coco, 'images': images, 'annotations': annotations})
+    return {'images': len(images), 'annotations': len(annotations)}

@@ -1,0 +1,58 @@
+import json
+
+import pytest
+
+from mmdet_contrast.converters import ConversionError, subset_coco
+
+
+@pytest.fixture
+def ann_file(tmp_path):
+    coco = dict(
+        info=dict(description='x'),
+        images=[dict(id=i, file_name=f'{i}.jpg') for i in range(6)],
+        categories=[dict(id=7, name='cat'), dict(id=9, name='dog'), dict(id=2, name='cow')],
+        # image 5 has none
+        annotations=[
+            dict(id=k, image_id=k % 5, category_id=c) for k, c in enumerate([7, 9, 2, 9, 9, 7, 2])
+        ],
+    )
+    path = tmp_path / 'all.json'
+    path.write_text(json.dumps(coco))
+    return path
+
+
+def read(path):
+    return json.loads(path.read_text())
+
+
+def test_classes_and_the_pictures_that_show_them(ann_file, tmp_path):
+    out = tmp_path / 'part.json'
+    assert subset_coco(ann_file, out, classes=['cow']) == dict(images=2, annotations=2)
+    part, whole = read(out), read(ann_file)
+    assert part['categories'] == whole['categories']
+    assert part['info'] == whole['info']
+    assert [i['id'] for i in part['images']] == [1, 2]
+    assert part['annotations'] == [a for a in whole['annotations'] if a['category_id'] == 2]
+
+
+def test_some_pictures(ann_file, tmp_path):
+    outs = [tmp_path / f'{i}.json' for i in range(3)]
+    for out, seed in zip(outs, (0, 0, 1)):
+        counts = subset_coco(ann_file, out, num_images=3, seed=seed)
+        assert counts['images'] == 3
+    first, again, other = [read(out) for out in outs]
+    assert first == again
+    assert first['images'] != other['images']
+    shown = {i['id'] for i in first['images']}
+    assert {a['image_id'] for a in first['annotations']} == shown
+    assert len(first['annotations']) == sum(
+        a['image_id'] in shown for a in read(ann_file)['annotations']
+    )
+
+
+def test_unknown_class_and_too_many_pictures(ann_file, tmp_path):
+    with pytest.raises(ConversionError, match="no class 'bird', only cat, dog, cow"):
+        subset_coco(ann_file, tmp_path / 'x.json', classes=['bird'])
+    with pytest.raises(ConversionError, match='6 pictures were asked for, but only 5'):
+        subset_coco(ann_file, tmp_path / 'x.json', num_images=6)
+    assert not (tmp_path / 'x.json').exists()

@@ -1,0 +1,277 @@
+"""Ultralytics' YOLOv8: the names here, parts, reports, refusals, and files."""
+
+import os
+import sys
+import types
+
+import pytest
+import torch
+from mmdet.registry import MODELS
+from oracle.yolov8_keys import shapes
+
+from mmdet_contrast.converters import convert_ultralytics_state_dict, map_ultralytics_state_dict
+from mmdet_contrast.converters.coco import ConversionError
+from mmdet_contrast.converters.ultralytics import (
+    convert_ultralytics_checkpoint,
+    read_ultralytics_checkpoint,
+)
+
+# One key of every kind, written down by hand.
+EXPECTED = {
+    '0.conv.weight': 'backbone.stem.conv.weight',
+    '1.bn.weight': 'backbone.stage1.0.bn.weight',
+    '2.cv1.conv.weight': 'backbone.stage1.1.in_conv.conv.weight',
+    '4.m.1.cv2.bn.running_var': 'backbone.stage2.1.blocks.1.conv2.bn.running_var',
+    '6.cv2.bn.num_batches_tracked': 'backbone.stage3.1.out_conv.bn.num_batches_tracked',
+    '7.conv.weight': 'backbone.stage4.0.conv.weight',
+    '8.m.0.cv1.conv.weight': 'backbone.stage4.1.blocks.0.conv1.conv.weight',
+    '9.cv1.conv.weight': 'backbone.stage4.2.conv1.conv.weight',
+    '9.cv2.bn.bias': 'backbone.stage4.2.conv2.bn.bias',
+    '12.cv1.conv.weight': 'neck.top_down_blocks.0.in_conv.conv.weight',
+    '15.m.0.cv2.conv.weight': 'neck.top_down_blocks.1.blocks.0.conv2.conv.weight',
+    '16.conv.weight': 'neck.downsamples.0.conv.weight',
+    '18.cv2.conv.weight': 'neck.bottom_up_blocks.0.out_conv.conv.weight',
+    '19.bn.bias': 'neck.downsamples.1.bn.bias',
+    '21.cv1.bn.bias': 'neck.bottom_up_blocks.1.in_conv.bn.bias',
+    '22.cv2.0.0.conv.weight': 'bbox_head.head_module.reg_convs.0.0.conv.weight',
+    '22.cv2.2.2.bias': 'bbox_head.head_module.reg_convs.2.2.bias',
+    '22.cv3.1.1.bn.weight': 'bbox_head.head_module.cls_convs.1.1.bn.weight',
+    '22.cv3.1.2.weight': 'bbox_head.head_module.cls_convs.1.2.weight',
+}
+
+
+def weights(size='n', num_classes=80, prefix='model.', keep=lambda key: True):
+    """Tensors of the right shapes that take no memory, the number of the key as their value."""
+    return {
+        key: torch.full((1,) * len(shape), float(i)).expand(shape)
+        for i, (key, shape) in enumerate(shapes(size, num_classes, prefix).items())
+        if keep(key)
+    }
+
+
+def detector(scale=(0.33, 0.25), num_classes=80):
+    deepen, widen = scale
+    factors = dict(deepen_factor=deepen, widen_factor=widen)
+    return MODELS.build(
+        dict(
+            type='YOLOv8Detector',
+            backbone=dict(type='YOLOv8CSPDarknet', last_stage_out_channels=1024, **factors),
+            neck=dict(type='YOLOv8PAFPN', in_channels=[256, 512, 1024], **factors),
+            bbox_head=dict(
+                type='YOLOv8Head',
+                num_classes=num_classes,
+                in_channels=[256, 512, 1024],
+                widen_factor=widen,
+            ),
+        )
+    )
+
+
+@pytest.fixture(scope='module')
+def model_n():
+    return detector()
+
+
+@pytest.mark.parametrize('prefix', ['', 'model.', 'model.model.', 'module.model.', 'module.'])
+def test_names_and_values(prefix):
+    given = weights(prefix=prefix)
+    converted = convert_ultralytics_state_dict(given)
+    for theirs, ours in EXPECTED.items():
+        assert converted[ours] is given[prefix + theirs]
+    assert len(converted) == len(given) - 1  # all but the fixed bins
+
+
+@pytest.mark.parametrize('size, scale', [('n', (0.33, 0.25)), ('s', (0.33, 0.5))])
+def test_loads_strictly(size, scale):
+    model = detector(scale)
+    converted = convert_ultralytics_state_dict(weights(size))
+    model.load_state_dict(converted)
+    ours = model.state_dict()
+    assert set(ours) == set(converted)
+    assert all(torch.equal(ours[key], value.to(ours[key])) for key, value in converted.items())
+
+
+@pytest.mark.parametrize(
+    'parts, modules',
+    [('backbone', {'backbone'}), ('backbone+neck', {'backbone', 'neck'})],
+)
+def test_parts(parts, modules, model_n):
+    given = weights()
+    converted, report = map_ultralytics_state_dict(given, parts, model_n)
+    assert {key.split('.')[0] for key in converted} == modules
+    assert set(converted) == {k for k in model_n.state_dict() if k.split('.')[0] in modules}
+    assert set(report.mapped) | set(report.skipped) == set(given)
+    assert not set(report.mapped) & set(report.skipped)
+    assert report.missing == [] and report.mismatched == {} and report.messages == []
+    assert report.skipped['model.22.cv2.0.2.bias'] == f'not in the part {parts!r}'
+    assert 'fixed bins' in report.skipped['model.22.dfl.conv.weight']
+
+
+def test_parts_do_not_need_the_rest():
+    given = weights(keep=lambda key: int(key.split('.')[1]) < 10)
+    converted, report = map_ultralytics_state_dict(given, 'backbone')
+    assert len(converted) == len(given) and report.skipped == {}
+
+
+def test_backbone_alone_as_target(model_n):
+    converted, report = map_ultralytics_state_dict(weights(), 'backbone', model_n.backbone)
+    assert set(converted) == set(model_n.backbone.state_dict())
+    assert report.mapped['model.0.conv.weight'] == 'stem.conv.weight'
+    with pytest.raises(ConversionError, match=r'neck.* and no place in the model'):
+        map_ultralytics_state_dict(weights(), 'model', model_n.backbone)
+
+
+def test_file_of_a_backbone_initialises_a_backbone(tmp_path):
+    converted, _ = map_ultralytics_state_dict(weights(), 'backbone')
+    torch.save(dict(state_dict={k: v.clone() for k, v in converted.items()}), tmp_path / 'b.pth')
+    backbone = MODELS.build(
+        dict(
+            type='YOLOv8CSPDarknet',
+            deepen_factor=0.33,
+            widen_factor=0.25,
+            init_cfg=dict(
+                type='Pretrained', checkpoint=str(tmp_path / 'b.pth'), prefix='backbone.'
+            ),
+        )
+    )
+    backbone.init_weights()
+    for key, value in backbone.state_dict().items():
+        assert torch.equal(value, converted[f'backbone.{key}'].to(value)), key
+
+
+def test_classes_of_another_number_with_the_same_widths():
+    # Beyond 64 classes s has hidden layers of max(128, ...) channels: only the last ones differ.
+    converted, report = map_ultralytics_state_dict(
+        weights('s'), target=detector((0.33, 0.5), num_classes=3)
+    )
+    name = 'bbox_head.head_module.cls_convs.{}.2.{}'
+    last = {name.format(i, k) for i in range(3) for k in ('weight', 'bias')}
+    assert set(report.mismatched) == set(report.missing) == last
+    assert report.mismatched['bbox_head.head_module.cls_convs.0.2.bias'] == ((80,), (3,))
+    assert 'bbox_head.head_module.cls_convs.0.1.conv.weight' in converted
+    assert report.messages == [
+        'The checkpoint has 80 classes and the model 3: 6 weights of the class head were left out '
+        'and stay as the model initialises them.'
+    ]
+    assert report.num_classes == 80 and report.size == 's'
+
+
+def test_classes_of_another_number_with_other_widths():
+    # n has hidden layers of 80 channels for 80 classes and of 64 for 3: the whole branch goes.
+    model = detector(num_classes=3)
+    converted, report = map_ultralytics_state_dict(weights(), target=model)
+    assert not any('cls_convs' in key for key in converted)
+    assert set(report.missing) == {key for key in model.state_dict() if 'cls_convs' in key}
+    assert report.skipped['model.22.cv3.0.0.bn.bias'] == 'class head for another number of classes'
+    text = str(report)
+    assert text.startswith('YOLOv8n, 80 classes: ') and report.messages[0] in text
+    assert 'cls_convs.0.2.bias: (80,) in the checkpoint, (3,) in the model' in text
+    missing = model.load_state_dict(converted, strict=False)
+    # torch fills in the counts of batches on its own.
+    assert set(missing.missing_keys) == {k for k in report.missing if 'num_batches' not in k}
+    assert missing.unexpected_keys == []
+
+
+def test_another_size_is_refused(model_n):
+    with pytest.raises(ConversionError, match='is YOLOv8s but the model is YOLOv8n: give'):
+        map_ultralytics_state_dict(weights('s'), target=model_n)
+    with pytest.raises(ConversionError, match='checkpoint is YOLOv8m but the model is YOLOv8n'):
+        map_ultralytics_state_dict(weights('m'), 'backbone', model_n.state_dict())
+    odd = dict(model_n.state_dict())
+    odd['backbone.stem.conv.weight'] = torch.zeros(24, 3, 3, 3)
+    with pytest.raises(ConversionError, match=r'model is YOLOv8 \(24 stem channels, 2 blocks'):
+        map_ultralytics_state_dict(weights(), target=odd)
+
+
+@pytest.mark.parametrize(
+    'key', ['model.22.cv4.0.0.conv.weight', 'model.23.cv2.0.0.bn.bias', 'model.0.conv.bias', 'fc.w']
+)
+def test_foreign_keys_are_refused(key):
+    with pytest.raises(ConversionError, match=f"1 of its 356 keys are unknown .'{key}'"):
+        convert_ultralytics_state_dict({**weights(), key: 0})
+
+
+@pytest.mark.parametrize('layer, name', [(22, 'bbox_head'), (12, 'top_down_blocks'), (3, 'stage2')])
+def test_absent_layers_are_refused(layer, name):
+    given = weights(keep=lambda key: key.split('.')[1] != str(layer))
+    with pytest.raises(ConversionError, match=rf'has no key model\.{layer}\.\* \(.*{name}.*give a'):
+        convert_ultralytics_state_dict(given)
+
+
+def test_weights_that_the_model_has_no_place_for_are_refused(model_n):
+    wide = dict(model_n.state_dict())
+    wide['neck.downsamples.0.bn.bias'] = torch.zeros(7)
+    with pytest.raises(ConversionError, match=r'has shape \(64,\) in the checkpoint and \(7,\)'):
+        map_ultralytics_state_dict(weights(), target=wide)
+
+
+# --- files
+
+
+def full_weights():
+    return {key: value.clone() % 100 for key, value in weights().items()}
+
+
+@pytest.mark.parametrize('key', [None, 'state_dict', 'model'])
+def test_plain_files(tmp_path, key):
+    given = {key: value.half() for key, value in full_weights().items()}
+    given['model.0.bn.num_batches_tracked'] = torch.tensor(7)
+    torch.save(given if key is None else {key: given, 'epoch': 3}, tmp_path / 'in.pt')
+    read = read_ultralytics_checkpoint(str(tmp_path / 'in.pt'))
+    assert list(read) == list(given)
+    assert read['model.9.cv1.bn.bias'].dtype == torch.float32
+    assert read['model.0.bn.num_batches_tracked'].dtype == torch.int64
+    assert all(torch.equal(read[k], given[k].to(read[k].dtype)) for k in given)
+
+
+def test_convert_writes_a_checkpoint(tmp_path):
+    source, target = str(tmp_path / 'in.pt'), str(tmp_path / 'out.pth')
+    given = full_weights()
+    torch.save(given, source)
+    report = convert_ultralytics_checkpoint(source, target, 'backbone')
+    written = torch.load(target, weights_only=True)
+    assert written['meta'] == dict(converted_from='in.pt', parts='backbone', size='n')
+    assert set(written['state_dict']) == set(report.mapped.values())
+    stem = written['state_dict']['backbone.stem.conv.weight']
+    assert torch.equal(stem, given['model.0.conv.weight'])
+
+
+@pytest.fixture
+def pickled_model(tmp_path, monkeypatch):
+    """A file as Ultralytics writes it, pickled from a stand-in for its package."""
+    package, tasks = types.ModuleType('ultralytics'), types.ModuleType('ultralytics.tasks')
+
+    class DetectionModel(torch.nn.Module):
+        def __init__(self, value):
+            super().__init__()
+            self.register_buffer('w', torch.full((2,), value).half())
+
+    DetectionModel.__module__, DetectionModel.__qualname__ = 'ultralytics.tasks', 'DetectionModel'
+    tasks.DetectionModel, package.tasks = DetectionModel, tasks
+    monkeypatch.setitem(sys.modules, 'ultralytics', package)
+    monkeypatch.setitem(sys.modules, 'ultralytics.tasks', tasks)
+    path = str(tmp_path / 'yolov8n.pt')
+    torch.save(dict(model=DetectionModel(1.0), ema=DetectionModel(2.0), epoch=1), path)
+    torch.save(dict(model=DetectionModel(1.0), ema=None), str(tmp_path / 'no_ema.pt'))
+    return path
+
+
+def test_pickled_model_with_its_package(pickled_model):
+    read = read_ultralytics_checkpoint(pickled_model)
+    assert read['w'].tolist() == [2.0, 2.0] and read['w'].dtype == torch.float32
+    no_ema = os.path.join(os.path.dirname(pickled_model), 'no_ema.pt')
+    assert read_ultralytics_checkpoint(no_ema)['w'].tolist() == [1.0, 1.0]
+
+
+def test_pickled_model_without_its_package(pickled_model, monkeypatch):
+    monkeypatch.delitem(sys.modules, 'ultralytics.tasks')
+    monkeypatch.delitem(sys.modules, 'ultralytics')
+    with pytest.raises(ConversionError, match=r"'ultralytics' is not installed: .*state_dict\(\)"):
+        read_ultralytics_checkpoint(pickled_model)
+
+
+@pytest.mark.parametrize('content', [dict(epoch=3), [1, 2]])
+def test_files_without_weights(tmp_path, content):
+    torch.save(content, tmp_path / 'in.pt')
+    with pytest.raises(ConversionError, match='holds neither a state_dict nor a model'):
+        read_ultralytics_checkpoint(str(tmp_path / 'in.pt'))
