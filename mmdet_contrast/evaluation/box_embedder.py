@@ -1,17 +1,18 @@
 """Embeddings of the objects of a data set, by a detector or a pre-trained backbone."""
 
+import sys
 from typing import Any, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 import torch
 from mmengine.dataset import pseudo_collate
 from mmengine.dist import all_gather_object, get_rank, get_world_size, is_main_process
-from mmengine.utils import ProgressBar
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Subset
+from tqdm import tqdm
 
 from mmdet_contrast.models.contrast import ViewBoxes
 from mmdet_contrast.models.contrast.sample_embeddings import embed_regions, embed_samples
-from mmdet_contrast.visualization.module_capture import CapturedMap, ModuleCapture
+from mmdet_contrast.utils.model import ModuleCapture
 
 
 class Embeddings(NamedTuple):
@@ -42,9 +43,6 @@ class BoxEmbedder:
         strides (Sequence[float], optional): Pixels to a cell of every level. Defaults to what the
             sizes of the maps say.
 
-    Raises:
-        ValueError: If a value is none of those above.
-
     Examples:
         >>> embedder = BoxEmbedder(module='neck', level=0)
         >>> vectors, labels = embedder.embed_dataset(detector, samples.dataset)
@@ -57,17 +55,13 @@ class BoxEmbedder:
         pool_size: int = 1,
         strides: Optional[Sequence[float]] = None,
     ) -> None:
-        if isinstance(level, str) and level not in ('all', 'scale'):
-            raise ValueError(f"level={level!r} given, 'all', 'scale' or an index expected.")
-        if pool_size < 1:
-            raise ValueError(f'pool_size={pool_size} given, at least 1 expected.')
         self.module = module
         self.level = level
         self.pool_size = pool_size
         self.strides = strides
 
     def name_of(self, model: nn.Module) -> str:
-        """Say which module of a model is used.
+        """Return which module of a model is used.
 
         Args:
             model (nn.Module): The model.
@@ -77,7 +71,7 @@ class BoxEmbedder:
         """
         if self.module is not None:
             return self.module
-        has_neck = isinstance(getattr(plain_model(model), 'neck', None), nn.Module)
+        has_neck = isinstance(getattr(_detector(model), 'neck', None), nn.Module)
         return 'neck' if has_neck else 'backbone'
 
     def embed(self, model: nn.Module, data: dict) -> Embeddings:
@@ -151,10 +145,16 @@ class BoxEmbedder:
         loader = DataLoader(
             share, batch_size=batch_size, num_workers=num_workers, collate_fn=pseudo_collate
         )
-        bar = ProgressBar(total) if progress and is_main_process() and total else None
         vectors: List[Tensor] = []
         labels: List[Tensor] = []
-        with torch.no_grad():
+        bar = tqdm(
+            total=total,
+            desc='embed',
+            disable=not (progress and is_main_process()),
+            # a log file gets a line every few seconds
+            mininterval=0.1 if sys.stderr.isatty() else 5,
+        )
+        with torch.no_grad(), bar:
             for data in loader:
                 if pairs:
                     joined = torch.cat(self.embed_pairs(model, data), dim=1)
@@ -164,12 +164,8 @@ class BoxEmbedder:
                 if len(batch.labels):
                     vectors.append(batch.vectors)
                     labels.append(batch.labels)
-                if bar is not None:
-                    # the other processes are about as far
-                    left = total - bar.completed
-                    bar.update(max(1, min(batch_size * world, left)) if left else 0)
-        if bar is not None:
-            bar.file.write('\n')
+                # the other processes are about as far
+                bar.update(min(batch_size * world, total - bar.n))
         device = next(model.parameters()).device
         own = (
             torch.cat(vectors) if vectors else torch.zeros((0, 0), device=device),
@@ -183,7 +179,7 @@ class BoxEmbedder:
 
     def _features(self, model: nn.Module, data: dict) -> Tuple[List[Tensor], list, Tuple[int, int]]:
         """Run a batch through the model; return its maps, samples, and height and width."""
-        plain = plain_model(model)
+        plain = _detector(model)
         name = self.name_of(model)
         data = model.data_preprocessor(data, False)
         inputs = data['inputs']
@@ -192,17 +188,10 @@ class BoxEmbedder:
                 plain.backbone(inputs)
             else:
                 plain.extract_feat(inputs)
-        maps: List[CapturedMap] = [capture.maps[place] for place in capture.chosen()]
-        return [x.features for x in maps], data['data_samples'], tuple(inputs.shape[-2:])
+        maps = [capture.maps[place].features for place in capture.chosen()]
+        return maps, data['data_samples'], tuple(inputs.shape[-2:])
 
 
-def plain_model(model: nn.Module) -> Any:
-    """Return the detector within what wraps it: a student, where another model teaches it.
-
-    Args:
-        model (nn.Module): A detector, a ``DistillationDetector``, a pre-training model.
-
-    Returns:
-        nn.Module: The module that has ``backbone``.
-    """
+def _detector(model: nn.Module) -> Any:
+    """Return what has the backbone: the student, where another model teaches it."""
     return getattr(model, 'student', model)

@@ -7,9 +7,8 @@ import numpy as np
 from mmdet.registry import DATASETS
 from torch.utils.data import ConcatDataset, Dataset, Subset
 
-from mmdet_contrast.utils.launch_checks import check_dataset
+from mmdet_contrast.utils.config import type_name
 from mmdet_contrast.utils.picture_extent import tell_padding
-from mmdet_contrast.utils.type_name import type_name
 
 _META_KEYS = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')
 
@@ -55,39 +54,28 @@ def labelled_samples(
         LabelledSamples: The samples.
 
     Raises:
-        ValueError: If a pipeline is missing or does not fit, the classes are not known, are not
-            those of the annotation file in its order or differ between concatenated sets, there is
-            no image, or ``max_samples`` is not positive.
+        ValueError: If there is no test pipeline, or concatenated sets differ in their classes.
     """
-    if max_samples is not None and max_samples < 1:
-        raise ValueError(f'max_samples={max_samples} given, None or a positive number expected.')
     parts = []
     for part in _parts(cfg):
         steps = pipeline if pipeline is not None else part.get('pipeline') or default_pipeline
-        if not steps:
-            raise ValueError(
-                f'the {name} ({part.get("type")}) has no pipeline: give it one, as in '
-                'test_pipeline of a detection config.'
-            )
-        part['pipeline'] = arrange_pipeline(steps, _is_whole(part))
+        part['pipeline'] = arrange_pipeline(steps or (), _is_whole(part))
         # no sample may be drawn at random in place of another
         part['test_mode'] = True
         parts.append(DATASETS.build(part))
-    for part in parts:
-        part.full_init()
-        check_dataset(part, name)
-    classes = [tuple(part.metainfo.get('classes') or ()) for part in parts]
-    if not classes[0] or len(set(classes)) > 1:
+        parts[-1].full_init()
+    classes = {tuple(part.metainfo.get('classes') or ()) for part in parts}
+    if len(classes) > 1:
         raise ValueError(
-            f'the {name} has the classes {" and ".join(map(str, set(classes)))}, one list '
-            'of names expected: set metainfo=dict(classes=...) of the data set.'
+            f'the {name} joins sets of the classes {" and ".join(map(str, classes))}: set one '
+            'metainfo=dict(classes=...) for all.'
         )
     joined = parts[0] if len(parts) == 1 else ConcatDataset(parts)
     total = len(joined)
     if max_samples is not None and total > max_samples:
         chosen = np.linspace(0, total - 1, max_samples).round().astype(int).tolist()
         joined = Subset(joined, chosen)
-    return LabelledSamples(joined, classes[0], total)
+    return LabelledSamples(joined, classes.pop(), total)
 
 
 def pipeline_of(cfg: Dict[str, Any]) -> Optional[List[dict]]:
@@ -113,28 +101,23 @@ def arrange_pipeline(pipeline: Sequence[dict], whole_images: bool = False) -> Li
         list[dict]: The pipeline.
 
     Raises:
-        ValueError: If no step loads an image, or the last is not ``PackDetInputs``.
+        ValueError: If the pipeline does not end in ``PackDetInputs``, as one with views.
     """
     steps = [deepcopy(dict(step)) for step in pipeline]
     names = [type_name(step.get('type')) for step in steps]
     if 'PackDetInputs' not in names[-1:]:
         raise ValueError(
-            f'the pipeline ends in {names[-1]}, PackDetInputs expected: a test pipeline, without '
-            'augmentation or views, is needed here.'
+            f'the pipeline {names} does not end in PackDetInputs: give the data set the '
+            'test_pipeline of a detection config.'
         )
     steps[-1]['meta_keys'] = tuple(
         dict.fromkeys((*steps[-1].get('meta_keys', ()), *_META_KEYS, 'gt_label'))
     )
     loading = [i for i, name in enumerate(names) if 'Load' in name and 'Annotations' not in name]
-    if not loading:
-        raise ValueError(
-            f'the pipeline {names} loads no image: begin it with LoadImageFromFile '
-            '(LoadImageFromNDArray for BoxCrops).'
-        )
-    keep = [i for i, name in enumerate(names) if name != 'LoadAnnotations']
     arranged = []
-    for i in keep:
-        arranged.append(steps[i])
+    for i, (name, step) in enumerate(zip(names, steps)):
+        if name != 'LoadAnnotations':
+            arranged.append(step)
         if i == loading[-1] and not whole_images:
             arranged.append(dict(type='mmdet.LoadAnnotations', with_bbox=True))
     return tell_padding(arranged)

@@ -84,20 +84,10 @@ def test_annotations_come_after_the_image():
     assert pipeline[-1]['meta_keys'] == ('img_id',)
 
 
-@pytest.mark.parametrize(
-    'pipeline, words',
-    [
-        ([], 'has no pipeline'),
-        ([dict(type='PackDetInputs')], 'loads no image'),
-        (
-            [dict(type='LoadImageFromFile'), dict(type='PackContrastiveInputs')],
-            'ends in PackContrastiveInputs, PackDetInputs expected',
-        ),
-    ],
-)
-def test_pipelines_that_do_not_fit(cfg, pipeline, words):
-    with pytest.raises(ValueError, match=words):
-        labelled_samples(cfg.train_dataloader.dataset, pipeline)
+@pytest.mark.parametrize('names', [[], ['LoadImageFromFile', 'PackContrastiveInputs']])
+def test_pipelines_that_do_not_fit(cfg, names):
+    with pytest.raises(ValueError, match='give the data set the test_pipeline'):
+        labelled_samples(cfg.train_dataloader.dataset, [dict(type=name) for name in names])
 
 
 def test_only_sets_without_a_pipeline_take_the_default(cfg):
@@ -114,17 +104,8 @@ def test_only_sets_without_a_pipeline_take_the_default(cfg):
     assert pipeline_of(wrapped) == own.pipeline and pipeline_of(plain) is None
 
 
-def test_labels_follow_the_annotation_file(cfg):
-    dataset = cfg.train_dataloader.dataset
-    swapped = Config(dict(dataset, metainfo=dict(classes=dataset.metainfo.classes[::-1])))
-    both = dict(type='ConcatDataset', datasets=[swapped, swapped])
-    for given in (swapped, both):
-        with pytest.raises(ValueError, match='^train set: .*give metainfo the order of the file'):
-            labelled_samples(given, cfg.test_pipeline, name='train set')
-
-
 def test_classes_that_differ(cfg):
     other = Config(dict(cfg.train_dataloader.dataset, metainfo=dict(classes=('striped_disc',))))
     both = dict(type='ConcatDataset', datasets=[cfg.train_dataloader.dataset, other])
-    with pytest.raises(ValueError, match='one list of names expected'):
+    with pytest.raises(ValueError, match='set one metainfo='):
         labelled_samples(both, cfg.test_pipeline)

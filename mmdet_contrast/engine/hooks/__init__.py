@@ -1,11 +1,10 @@
 """Hooks."""
 
-from .bias_warmup_hook import BiasWarmupHook
-from .constant_lr_hook import ConstantLRHook
 from .distillation_hook import DistillationHook
 from .freeze_backbone_hook import FreezeBackboneHook
 from .knn_monitor_hook import KNNMonitorHook
-from .linear_check_hook import LinearCheckHook
+from .lr_override_hooks import BiasWarmupHook, ConstantLRHook
+from .run_check_hook import RunCheckHook
 
 __all__ = [
     'BiasWarmupHook',
@@ -13,5 +12,5 @@ __all__ = [
     'DistillationHook',
     'FreezeBackboneHook',
     'KNNMonitorHook',
-    'LinearCheckHook',
+    'RunCheckHook',
 ]

@@ -1,17 +1,16 @@
 """Freezing of modules for the first part of a training run."""
 
+from dataclasses import dataclass
 from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 
 from mmdet.registry import HOOKS
 from mmengine.hooks import Hook
-from mmengine.runner import Runner
+from mmengine.optim import OptimWrapperDict
+from mmengine.runner import IterBasedTrainLoop, Runner
 from torch import nn
 from torch.optim import Optimizer
 
-from . import _freeze_checks as checks
-from ._freeze_stage import FreezeStage
-
-DEFAULT_MODULES = ('backbone',)
+from mmdet_contrast.utils.model import find_module, unwrap_model
 
 
 @HOOKS.register_module()
@@ -20,20 +19,20 @@ class FreezeBackboneHook(Hook):
 
     Frozen parameters need no gradient and have none, so that neither momentum nor weight decay
     moves them; batch normalisation and dropout inside are in evaluation mode; and autograd keeps
-    no activations of a module whose input needs no gradient either, as a backbone's.
+    no activations of a module whose input needs no gradient either, such as a backbone's.
 
-    What is frozen follows from the runner's epoch and iteration, so that a resumed run goes on as
-    the interrupted one would have. In a distributed run, set ``find_unused_parameters=True`` in
-    the config. Backbones' own ``frozen_stages`` freezes for good; set it to -1 for what is to be
+    What is frozen follows from the runner's epoch and iteration, so a resumed run goes on as the
+    interrupted one would have. In a distributed run, set ``find_unused_parameters=True`` in the
+    config. Backbones' own ``frozen_stages`` freezes for good; set it to -1 for what is to be
     trained later. With gradient accumulation, the first update after unfreezing has the gradients
     of those iterations that came after it.
 
     Args:
-        freeze_epochs (int, optional): Number of epochs that the modules are frozen for; 0: not at
-            all; -1: always. Defaults to 5, if ``freeze_iters`` is not given.
+        freeze_epochs (int): Number of epochs that the modules are frozen for; 0: not at all; -1:
+            always. Defaults to 5.
         modules (Sequence[str] | str): Dotted names of modules, as ``model.named_modules()`` gives
             them (``'backbone.layer1'``); what is inside of a module is frozen with it.
-        freeze_iters (int, optional): Number of iterations instead of epochs.
+        freeze_iters (int, optional): Number of iterations, instead of ``freeze_epochs``.
         stages (Sequence[dict], optional): Several stages instead of one: each a dict of
             ``modules``, ``freeze_epochs`` or ``freeze_iters`` and, if wanted, ``lr_mult`` and
             ``warmup_iters``. What is named in several is frozen until the last of them ends.
@@ -44,9 +43,8 @@ class FreezeBackboneHook(Hook):
             of their own for these parameters, which any ``optim_wrapper.paramwise_cfg`` gives.
 
     Raises:
-        ValueError: If a value is not possible; before training, if a name matches nothing, if
-            nothing would be left to train, or if the model, its wrapper or the optimizer would
-            keep the modules from being trained later.
+        ValueError: Before training, if a name matches no module, or if the loop, the model, its
+            wrapper or the optimizer would keep the modules from being trained later.
 
     Example:
         >>> custom_hooks = [dict(type='FreezeBackboneHook', freeze_epochs=5)]
@@ -63,34 +61,22 @@ class FreezeBackboneHook(Hook):
 
     def __init__(
         self,
-        freeze_epochs: Optional[int] = None,
-        modules: Union[str, Sequence[str]] = DEFAULT_MODULES,
+        freeze_epochs: int = 5,
+        modules: Union[str, Sequence[str]] = ('backbone',),
         freeze_iters: Optional[int] = None,
         stages: Optional[Sequence[dict]] = None,
         lr_mult: float = 1.0,
         warmup_iters: int = 0,
     ) -> None:
-        after: Dict[str, Any] = dict(lr_mult=lr_mult, warmup_iters=warmup_iters)
-        if stages is None:
-            one = dict(modules=modules, freeze_epochs=freeze_epochs, freeze_iters=freeze_iters)
-            self.stages = [FreezeStage.parse(dict(one, **after), checks.NAME)]
-        else:
-            alone = freeze_epochs is None and freeze_iters is None
-            if not alone or tuple(modules) != DEFAULT_MODULES or not stages:
-                raise ValueError(
-                    f'{checks.NAME} got stages={stages!r} and modules, freeze_epochs or '
-                    'freeze_iters beside it, or an empty list: give these in each stage.'
-                )
-            self.stages = [
-                FreezeStage.parse(dict(after, **stage), f'{checks.NAME}.stages[{i}]')
-                for i, stage in enumerate(stages)
-            ]
+        one = dict(modules=modules, freeze_epochs=freeze_epochs, freeze_iters=freeze_iters)
+        after = dict(lr_mult=lr_mult, warmup_iters=warmup_iters)
+        self.stages = [_Stage(**{**after, **stage}) for stage in stages or [one]]
+        # of each stage: the modules that it names, and the parameters that it freezes
         self._modules: List[List[nn.Module]] = []
-        self._parameters: List[Dict[int, nn.Parameter]] = []
-        self._frozen: Dict[int, nn.Parameter] = {}
+        self._parameters: List[List[nn.Parameter]] = []
         self._active: List[bool] = []
-        self._groups: List[Tuple[dict, FreezeStage]] = []
-        self._scheduled: List[Any] = []
+        self._groups: List[Tuple[dict, _Stage]] = []
+        self._scheduled: List[float] = []
         self._handles: List[Any] = []
 
     def before_train(self, runner: Runner) -> None:
@@ -102,29 +88,27 @@ class FreezeBackboneHook(Hook):
         Args:
             runner (Runner): The runner.
         """
-        model = checks.unwrapped(runner.model)
-        names = {id(p): name for name, p in model.named_parameters()}
-        self._modules = [[checks.find_module(model, n) for n in s.modules] for s in self.stages]
-        checks.check_loop(runner, self.stages)
+        model = unwrap_model(runner.model)
+        self._modules = [[find_module(model, name) for name in s.modules] for s in self.stages]
         everything = [
-            {id(p): p for module in modules for p in module.parameters()}
+            list(dict.fromkeys(p for module in modules for p in module.parameters()))
             for modules in self._modules
         ]
-        last = self._last_stages(everything, len(runner.train_dataloader))
-        trained_later = {key for key, stage in last.items() if not stage.always}
-        checks.check_train_keeps(model, names, trained_later)
+        # the stage that ends last, by parameter
+        last: Dict[nn.Parameter, _Stage] = {}
+        length = len(runner.train_dataloader)
+        for stage, found in sorted(zip(self.stages, everything), key=lambda x: x[0].end(length)):
+            last.update(dict.fromkeys(found, stage))
+        later = [p for p, stage in last.items() if not stage.always]
+        names = {p: name for name, p in model.named_parameters()}
+        _check_train_keeps(model, later, names)
         # What needs no gradient now was frozen by the model's own config, and stays so.
-        self._parameters = [
-            {key: p for key, p in found.items() if p.requires_grad} for found in everything
-        ]
-        self._check_something_to_do()
-        wanted = {key for found in self._parameters for key in found}
-        checks.check_optimizer(runner, names, wanted & trained_later)
-        self._frozen, self._active = {}, [False] * len(self.stages)
-        if any(stage.is_frozen(runner.epoch, runner.iter) for stage in self.stages):
-            checks.check_wrapper(runner.model)
-        if any(stage.changes_rate for stage in self.stages):
-            self._prepare_rates(runner, names, last)
+        self._parameters = [[p for p in found if p.requires_grad] for found in everything]
+        self._check_can_train(runner, later, names)
+        self._active = [False] * len(self.stages)
+        self._groups = self._find_groups(runner, last, names)
+        if self._groups:
+            self._change_rates(runner)
         self._apply(runner)
 
     def before_train_iter(
@@ -158,42 +142,40 @@ class FreezeBackboneHook(Hook):
             self._switch(runner, active)
         for modules, frozen in zip(self._modules, active):
             for module in modules if frozen else ():
-                module.eval()
+                # Set again by `model.train()` of the loops only. Walking through all that is
+                # inside takes milliseconds, in which a GPU waits.
+                if module.training:
+                    module.eval()
 
     def _switch(self, runner: Runner, active: List[bool]) -> None:
         """Freeze and unfreeze parameters, and log it."""
-        frozen: Dict[int, nn.Parameter] = {}
-        for found, is_active in zip(self._parameters, active):
-            frozen.update(found if is_active else {})
-        trained = {key: p for key, p in self._frozen.items() if key not in frozen}
-        for parameter in trained.values():
+        before, frozen = (
+            {p for found, is_active in zip(self._parameters, states) if is_active for p in found}
+            for states in (self._active, active)
+        )
+        for parameter in before - frozen:
             parameter.requires_grad_(True)
-        for parameter in frozen.values():
+        for parameter in frozen:
             parameter.requires_grad_(False)
             # a gradient of zeros would let momentum and weight decay move it
             parameter.grad = None
-        for stage, found, was, is_active in zip(
-            self.stages, self._parameters, self._active, active
-        ):
-            if is_active and not was:
-                self._log(runner, f'froze {_describe(stage, found)} {stage.until()}')
-            elif was and not is_active:
-                now = {key: p for key, p in found.items() if key in trained}
-                rate = (
-                    f', learning rate x {stage.lr_mult:g}, warm-up {stage.warmup_iters} iterations'
-                    if stage.changes_rate
-                    else ''
-                )
-                self._log(runner, f'unfroze {_describe(stage, now)}{rate}')
+        for stage, found, was, now in zip(self.stages, self._parameters, self._active, active):
+            if was == now:
+                continue
+            changed = found if now else [p for p in found if p not in frozen]
+            text = (
+                f'FreezeBackboneHook: {"froze" if now else "unfroze"} {", ".join(stage.modules)}: '
+                f'{sum(p.numel() for p in changed):,} parameters in {len(changed)} tensors'
+            )
+            if now:
+                text += f' {stage.until}'
+            elif stage.changes_rate:
+                text += f', learning rate x {stage.lr_mult:g}, warm-up {stage.warmup_iters}'
+                text += ' iterations'
+            runner.logger.info(f'{text} (epoch {runner.epoch}, iteration {runner.iter}).')
         if any(self._active):
             self._end_evaluation_mode(runner.model)
-        self._frozen, self._active = frozen, active
-        if not any(p.requires_grad for p in runner.model.parameters()):
-            names = ', '.join(name for stage in self.stages for name in stage.modules)
-            raise ValueError(
-                f'{checks.NAME} freezes {names}, which leaves no parameter of the model to '
-                'train: name fewer modules.'
-            )
+        self._active = active
 
     def _end_evaluation_mode(self, model: nn.Module) -> None:
         """Set what is in the stages to the mode that the model's ``train()`` gives it.
@@ -201,58 +183,63 @@ class FreezeBackboneHook(Hook):
         In the middle of an epoch nothing else does. It has to be the whole model's ``train()``,
         as a backbone's sets some of its modules to another mode.
         """
-        inside = {id(m) for found in self._modules for top in found for m in top.modules()}
-        outside = [(m, m.training) for m in model.modules() if id(m) not in inside]
+        inside = {m for modules in self._modules for top in modules for m in top.modules()}
+        outside = [(m, m.training) for m in model.modules() if m not in inside]
         model.train()
         for module, training in outside:
             module.training = training
 
-    def _last_stages(
-        self, everything: List[Dict[int, nn.Parameter]], epoch_length: int
-    ) -> Dict[int, FreezeStage]:
-        """Return the stage that ends last, for each parameter."""
-        last: Dict[int, FreezeStage] = {}
-        for stage, found in zip(self.stages, everything):
-            for key in found:
-                other = last.get(key)
-                if other is None or stage.end(epoch_length) > other.end(epoch_length):
-                    last[key] = stage
-        return last
-
-    def _check_something_to_do(self) -> None:
-        """Refuse stages whose parameters all need no gradient from the beginning."""
-        for stage, found in zip(self.stages, self._parameters):
-            if not found and not stage.always:
-                raise ValueError(
-                    f'{checks.NAME} is to train {", ".join(stage.modules)} later, but no '
-                    'parameter in it needs a gradient to begin with: leave the freezing to this '
-                    'hook (requires_grad=True in the model).'
-                )
-
-    def _prepare_rates(
-        self, runner: Runner, names: Dict[int, str], last: Dict[int, FreezeStage]
+    def _check_can_train(
+        self, runner: Runner, later: List[nn.Parameter], names: Dict[nn.Parameter, str]
     ) -> None:
-        """Find the parameter groups whose learning rate changes, and change it around updates."""
-        self._groups = []
-        for optimizer in checks.optimizers_of(runner):
-            for group in optimizer.param_groups:
-                found = [last.get(id(p)) for p in group['params']]
-                stage = next((s for s in found if s is not None and s.changes_rate), None)
-                if stage is None:
-                    continue
-                if any(other is not stage for other in found):
-                    name = next(names[id(p)] for p, s in zip(group['params'], found) if s is stage)
-                    raise ValueError(
-                        f'{checks.NAME} got lr_mult={stage.lr_mult:g} and warmup_iters='
-                        f'{stage.warmup_iters}, but {name} shares its parameter group with '
-                        'others: give each its own by optim_wrapper.paramwise_cfg='
-                        f'dict(custom_keys={{{stage.modules[0]!r}: dict(lr_mult=1.0)}}).'
-                    )
-                self._groups.append((group, stage))
+        """Refuse stages that would end without an error, and train nothing then."""
+        optimizers = _optimizers_of(runner)
+        held = {p for opt in optimizers for group in opt.param_groups for p in group['params']}
+        for stage, found in zip(self.stages, self._parameters):
+            if stage.always:
+                continue
+            by_epoch = stage.freeze_iters is None and stage.freeze_epochs > 0
+            if by_epoch and isinstance(runner.train_loop, IterBasedTrainLoop):
+                raise ValueError(
+                    f'FreezeBackboneHook got freeze_epochs={stage.freeze_epochs}, but train_cfg '
+                    'counts iterations, and its epoch is always 0: give freeze_iters instead.'
+                )
+            if not found:
+                raise ValueError(
+                    f'FreezeBackboneHook is to train {", ".join(stage.modules)} later, but no '
+                    'parameter in it needs a gradient to begin with: set requires_grad=True there.'
+                )
+        left_out = [names[p] for p in later if p.requires_grad and p not in held]
+        if left_out:
+            raise ValueError(
+                f'FreezeBackboneHook is to train {left_out[0]} later, but the optimizer does not '
+                'hold it: freeze nothing before the optimizer is built, but with this hook.'
+            )
 
-        # Around the update alone: schedulers and other hooks go on from the scheduled rate.
+    def _find_groups(
+        self, runner: Runner, last: Dict[nn.Parameter, '_Stage'], names: Dict[nn.Parameter, str]
+    ) -> List[Tuple[dict, '_Stage']]:
+        """Find the parameter groups whose learning rate changes."""
+        groups = []
+        for group in (g for optimizer in _optimizers_of(runner) for g in optimizer.param_groups):
+            found = {last.get(p) for p in group['params']}
+            changing = [stage for stage in found if stage is not None and stage.changes_rate]
+            if changing and len(found) > 1:
+                stage = changing[0]
+                name = next(names[p] for p in group['params'] if last.get(p) is stage)
+                raise ValueError(
+                    f'FreezeBackboneHook changes the learning rate of {name}, which shares its '
+                    'parameter group with others: set optim_wrapper.paramwise_cfg='
+                    f'dict(custom_keys={{{stage.modules[0]!r}: dict(lr_mult=1.0)}}).'
+                )
+            groups += [(group, stage) for stage in changing]
+        return groups
+
+    def _change_rates(self, runner: Runner) -> None:
+        """Change the rates around the updates alone: the schedules go on from their own values."""
+        length = len(runner.train_dataloader)
+
         def scale(optimizer: Optimizer, args: tuple, kwargs: dict) -> None:
-            length = len(runner.train_dataloader)
             self._scheduled = [group['lr'] for group, _ in self._groups]
             for group, stage in self._groups:
                 group['lr'] = group['lr'] * stage.rate_factor(runner.iter, length)
@@ -261,19 +248,87 @@ class FreezeBackboneHook(Hook):
             for (group, _), rate in zip(self._groups, self._scheduled):
                 group['lr'] = rate
 
-        self.after_train(runner)
-        for optimizer in checks.optimizers_of(runner):
+        for optimizer in _optimizers_of(runner):
             self._handles.append(optimizer.register_step_pre_hook(scale))
             self._handles.append(optimizer.register_step_post_hook(put_back))
 
-    @staticmethod
-    def _log(runner: Runner, what: str) -> None:
-        runner.logger.info(
-            f'{checks.NAME}: {what} (epoch {runner.epoch}, iteration {runner.iter}).'
+
+@dataclass(eq=False)
+class _Stage:
+    """Modules, how long they are frozen, and their learning rate afterwards."""
+
+    modules: Union[str, Sequence[str]] = ('backbone',)
+    freeze_epochs: int = 5
+    freeze_iters: Optional[int] = None
+    lr_mult: float = 1.0
+    warmup_iters: int = 0
+
+    def __post_init__(self) -> None:
+        self.modules = [self.modules] if isinstance(self.modules, str) else list(self.modules)
+
+    @property
+    def always(self) -> bool:
+        """Whether the modules are frozen for good."""
+        return (self.freeze_epochs if self.freeze_iters is None else self.freeze_iters) < 0
+
+    @property
+    def changes_rate(self) -> bool:
+        """Whether the learning rate after unfreezing differs from the scheduled one."""
+        return not self.always and (self.lr_mult != 1 or self.warmup_iters > 0)
+
+    @property
+    def until(self) -> str:
+        """How long the modules are frozen, in words."""
+        if self.always:
+            return 'for good'
+        if self.freeze_iters is not None:
+            return f'until iteration {self.freeze_iters}'
+        return f'until epoch {self.freeze_epochs}'
+
+    def is_frozen(self, epoch: int, iteration: int) -> bool:
+        """Tell whether the modules are frozen at an iteration (both counted from 0)."""
+        if self.freeze_iters is not None:
+            return self.always or iteration < self.freeze_iters
+        return self.always or epoch < self.freeze_epochs
+
+    def end(self, epoch_length: int) -> float:
+        """Return the first iteration that trains the modules; infinity if none does."""
+        if self.always:
+            return float('inf')
+        if self.freeze_iters is not None:
+            return self.freeze_iters
+        return self.freeze_epochs * epoch_length
+
+    def rate_factor(self, iteration: int, epoch_length: int) -> float:
+        """Return the factor on the scheduled learning rate at an iteration."""
+        done = iteration - self.end(epoch_length) + 1
+        if not 0 < done < self.warmup_iters:
+            return self.lr_mult
+        return self.lr_mult * done / self.warmup_iters
+
+
+def _check_train_keeps(
+    model: nn.Module, parameters: List[nn.Parameter], names: Dict[nn.Parameter, str]
+) -> None:
+    """Refuse modules whose own ``train()`` freezes parameters again; leave it in training mode."""
+    # requires_grad of what is not floating point cannot be set
+    parameters = [p for p in parameters if p.is_floating_point()]
+    before = [p.requires_grad for p in parameters]
+    for parameter in parameters:
+        parameter.requires_grad_(True)
+    model.train()
+    again = [names[p] for p in parameters if not p.requires_grad]
+    for parameter, value in zip(parameters, before):
+        parameter.requires_grad_(value)
+    if again:
+        raise ValueError(
+            f'FreezeBackboneHook is to train {again[0]} later, but train() of the model freezes '
+            'it: set frozen_stages=-1 in the backbone (norm_eval=False, too, if the statistics '
+            'are to move), or name other modules.'
         )
 
 
-def _describe(stage: FreezeStage, parameters: Dict[int, nn.Parameter]) -> str:
-    """Name the modules of a stage and count its parameters."""
-    number = sum(p.numel() for p in parameters.values())
-    return f'{", ".join(stage.modules)}: {number:,} parameters in {len(parameters)} tensors'
+def _optimizers_of(runner: Runner) -> List[Optimizer]:
+    wrapper = runner.optim_wrapper
+    wrappers = wrapper.values() if isinstance(wrapper, OptimWrapperDict) else [wrapper]
+    return [item.optimizer for item in wrappers]

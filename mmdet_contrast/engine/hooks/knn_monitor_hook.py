@@ -1,14 +1,16 @@
 """Hook that says how well the features tell classes apart, by their nearest neighbours."""
 
+import random
+from contextlib import contextmanager
 from math import sqrt
-from typing import Any, Dict, Optional, Sequence, Tuple, Union
+from typing import Dict, Iterator, Optional, Sequence, Tuple, Union
 
 import numpy as np
 import torch
 from mmdet.registry import DATASETS, HOOKS
+from mmengine.dist import broadcast, get_world_size
 from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
-from mmengine.runner import IterBasedTrainLoop
+from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import Dataset, Subset
 
@@ -24,10 +26,11 @@ from mmdet_contrast.evaluation.labelled_samples import (
     labelled_samples,
     pipeline_of,
 )
+from mmdet_contrast.utils.model import evaluating, unwrap_model
 
-from ._undisturbed import undisturbed
+from .run_check_hook import check_dataset
 
-_STATS = ('std', 'uniformity', 'alignment')
+_STATS = dict(std=embedding_std, uniformity=uniformity)
 
 
 @HOOKS.register_module()
@@ -62,9 +65,9 @@ class KNNMonitorHook(Hook):
         temperature (float): Of the votes. Defaults to 0.1.
         stats (Sequence[str]): Further figures: ``'std'``, ``'uniformity'`` of the embeddings of
             the queries, ``'alignment'`` of training boxes with their contrastive views (left out,
-            with a sentence, where the training data has none). Defaults to ``('std',)``.
-        max_samples (int, optional): At most so many images of each set, spread evenly; the log
-            says so. Defaults to all.
+            and the log says so, where the training data has none). Defaults to ``('std',)``.
+        max_samples (int, optional): At most so many images of each set, spread evenly. Defaults to
+            all.
         max_view_samples (int): The same of the images with views for ``'alignment'``.
         batch_size (int): Images in a batch.
         num_workers (int): Processes that load images.
@@ -72,10 +75,10 @@ class KNNMonitorHook(Hook):
         progress (bool): Whether to show a progress bar.
 
     Raises:
-        ValueError: If a number is not positive or a name is unknown; when training starts, if a
-            data set is missing, differs in its classes or numbers them in another order than its
-            annotation file, or epochs are not counted; at the first look, if a data set has no
-            labelled box.
+        ValueError: When training starts, if a data set is missing or the two differ in their
+            classes; at the first look, if one has no labelled box.
+        LaunchError: When training starts, if the classes of a data set are not those of its
+            annotation file in its order.
 
     Examples:
         >>> custom_hooks = [dict(type='KNNMonitorHook', interval=1, max_samples=2000)]
@@ -115,18 +118,6 @@ class KNNMonitorHook(Hook):
         at_start: bool = False,
         progress: bool = True,
     ) -> None:
-        for name, value in (
-            ('interval', interval),
-            ('k', k),
-            ('temperature', temperature),
-            ('max_samples', 1 if max_samples is None else max_samples),
-            ('max_view_samples', max_view_samples),
-            ('batch_size', batch_size),
-        ):
-            if value <= 0:
-                raise ValueError(f'KNNMonitorHook got {name}={value}, a positive number expected.')
-        if isinstance(stats, str) or not set(stats) <= set(_STATS):
-            raise ValueError(f'KNNMonitorHook got stats={stats!r}, a list of {_STATS} expected.')
         self.interval = interval
         self.by_epoch = by_epoch
         self.bank = bank
@@ -143,23 +134,18 @@ class KNNMonitorHook(Hook):
         self._views: Optional[Dataset] = None
         self._said = False
 
-    def before_train(self, runner: Any) -> None:
+    def before_train(self, runner: Runner) -> None:
         """Build the data sets, so that what is wrong with them shows before the training.
 
         Args:
             runner (Runner): The runner.
         """
-        if self.by_epoch and isinstance(runner.train_loop, IterBasedTrainLoop):
-            raise ValueError(
-                'KNNMonitorHook got by_epoch=True in a training that counts iterations, where it '
-                'would never look: set by_epoch=False and interval in iterations.'
-            )
-        with undisturbed(_model(runner)):
+        with _undisturbed(unwrap_model(runner.model)):
             self._build(runner)
         if self.at_start:
             self._measure(runner, runner.epoch if self.by_epoch else runner.iter)
 
-    def after_train_epoch(self, runner: Any) -> None:
+    def after_train_epoch(self, runner: Runner) -> None:
         """Look at the features.
 
         Args:
@@ -170,7 +156,7 @@ class KNNMonitorHook(Hook):
 
     def after_train_iter(
         self,
-        runner: Any,
+        runner: Runner,
         batch_idx: int,
         data_batch: Optional[dict] = None,
         outputs: Optional[dict] = None,
@@ -186,41 +172,34 @@ class KNNMonitorHook(Hook):
         if not self.by_epoch and self.every_n_train_iters(runner, self.interval):
             self._measure(runner, runner.iter + 1)
 
-    def _build(self, runner: Any) -> None:
+    def _build(self, runner: Runner) -> None:
         """Build the bank, the queries, and the images with views."""
         bank = self.bank or _dataset_of(runner, 'train_dataloader', 'bank')
         queries = self.queries or _dataset_of(runner, 'val_dataloader', 'queries')
-        names = ('bank', 'set of queries')
         own = pipeline_of(queries)
-        # the queries first: without a pipeline of theirs the bank has none to go by
-        query_samples = labelled_samples(
-            queries, self.pipeline, self.max_samples, f"KNNMonitorHook's {names[1]}"
+        # the training set's own pipeline augments
+        given = own if self.pipeline is None and self.bank is None else self.pipeline
+        self._sets = (
+            labelled_samples(bank, given, self.max_samples, 'bank', default_pipeline=own),
+            labelled_samples(queries, self.pipeline, self.max_samples, 'set of queries'),
         )
-        bank_samples = labelled_samples(
-            bank,
-            # the training set's own pipeline augments
-            own if self.pipeline is None and self.bank is None else self.pipeline,
-            self.max_samples,
-            f"KNNMonitorHook's {names[0]}",
-            default_pipeline=own,
-        )
-        self._sets = (bank_samples, query_samples)
+        for name, part in zip(('bank', 'queries'), self._sets):
+            check_dataset(part.dataset, f'{name} of KNNMonitorHook')
+            if len(part.dataset) < part.total:
+                runner.logger.info(
+                    f'KNNMonitorHook takes {len(part.dataset)} of {part.total} samples as {name} '
+                    '(max_samples).'
+                )
         if self._sets[0].classes != self._sets[1].classes:
             raise ValueError(
                 f"KNNMonitorHook's bank has the classes {list(self._sets[0].classes)} and its "
-                f'queries {list(self._sets[1].classes)}; the same in the same order expected: set '
-                'metainfo=dict(classes=...) of both.'
+                f'queries {list(self._sets[1].classes)}: set one metainfo=dict(classes=...) for '
+                'both.'
             )
-        for name, part in zip(names, self._sets):
-            if len(part.dataset) < part.total:
-                runner.logger.info(
-                    f"KNNMonitorHook's {name} is {len(part.dataset)} of {part.total} samples "
-                    '(max_samples).'
-                )
         if 'alignment' in self.stats:
             self._views = self._find_views(runner)
 
-    def _find_views(self, runner: Any) -> Optional[Dataset]:
+    def _find_views(self, runner: Runner) -> Optional[Dataset]:
         """Build the training set with its own pipeline, if that makes views."""
         cfg = _dataset_of(runner, 'train_dataloader', 'bank')
         if 'PackContrastiveInputs' not in str(cfg):
@@ -234,22 +213,27 @@ class KNNMonitorHook(Hook):
         chosen = torch.linspace(0, len(views) - 1, count).round().long().tolist()
         return Subset(views, chosen)
 
-    def _measure(self, runner: Any, step: int) -> None:
+    def _measure(self, runner: Runner, step: int) -> None:
         """Embed, classify and log."""
-        model = _model(runner)
-        with undisturbed(model):
+        model = unwrap_model(runner.model)
+        classes = self._sets[0].classes
+        with _undisturbed(model):
             bank, queries = (
                 self.embedder.embed_dataset(model, part.dataset, **self.loading)
                 for part in self._sets
             )
-            self._check(bank, queries)
+            for name, found in (('bank', bank), ('queries', queries)):
+                if not len(found.labels):
+                    raise ValueError(
+                        f"KNNMonitorHook's {name} has no labelled box: check its ann_file and "
+                        'metainfo.classes.'
+                    )
             if not (bank.vectors.isfinite().all() and queries.vectors.isfinite().all()):
                 runner.logger.warning(
                     'KNNMonitorHook found features that are not finite and measures nothing: look '
                     'at the losses.'
                 )
                 return
-            classes = self._sets[0].classes
             self._name_absent(runner, bank, queries, classes)
             values = knn_accuracy(*queries, *bank, num_classes=len(classes), **self.vote)
             values.update(self._figures(runner, model, queries))
@@ -263,61 +247,65 @@ class KNNMonitorHook(Hook):
         )
         runner.visualizer.add_scalars(values, step=step, file_path=f'{runner.timestamp}.json')
 
-    def _figures(self, runner: Any, model: nn.Module, queries: Embeddings) -> Dict[str, float]:
+    def _figures(self, runner: Runner, model: nn.Module, queries: Embeddings) -> Dict[str, float]:
         """Compute the statistics that were asked for."""
         values = {}
-        for name, function in (('std', embedding_std), ('uniformity', uniformity)):
-            if name in self.stats:
-                if len(queries.labels) > 1:
-                    values[name] = function(queries.vectors)
-                else:
-                    runner.logger.info(f'KNNMonitorHook leaves knn/{name} out: one query.')
+        for name in self.stats:
+            if name != 'alignment' and len(queries.labels) > 1:
+                values[name] = _STATS[name](queries.vectors)
         if self._views is not None:
-            # the same views at every look; undisturbed puts the state back
+            # the same views at every look; _undisturbed puts the state back
             np.random.seed(0)
             pairs = self.embedder.embed_dataset(model, self._views, pairs=True, **self.loading)
             if len(pairs.labels):
-                first, second = pairs.vectors.chunk(2, dim=1)
-                values['alignment'] = alignment(first, second)
-            else:
-                runner.logger.info('KNNMonitorHook leaves knn/alignment out: no box has a view.')
+                values['alignment'] = alignment(*pairs.vectors.chunk(2, dim=1))
         return values
 
-    def _check(self, bank: Embeddings, queries: Embeddings) -> None:
-        """Refuse sets without a box."""
-        names = ('bank', 'train_dataloader'), ('queries', 'val_dataloader')
-        for (name, loader), part, found in zip(names, self._sets, (bank, queries)):
-            if len(found.labels) == 0:
-                raise ValueError(
-                    f'KNNMonitorHook found no labelled box in the {len(part.dataset)} images of '
-                    f'{name} (by default the data set of {loader}): check its ann_file and '
-                    'metainfo.classes.'
-                )
-
     def _name_absent(
-        self, runner: Any, bank: Embeddings, queries: Embeddings, classes: Sequence[str]
+        self, runner: Runner, bank: Embeddings, queries: Embeddings, classes: Sequence[str]
     ) -> None:
         """Say once which classes of the queries the bank does not have."""
         absent = sorted(set(queries.labels.tolist()) - set(bank.labels.tolist()))
         if absent and not self._said:
             self._said = True
             runner.logger.warning(
-                f"KNNMonitorHook's bank has no box of {[classes[i] for i in absent]}, so that "
-                'queries of these classes count as wrong.'
+                f"KNNMonitorHook's bank has no box of {[classes[i] for i in absent]}: queries of "
+                'these classes count as wrong.'
             )
 
 
-def _model(runner: Any) -> nn.Module:
-    return runner.model.module if is_model_wrapper(runner.model) else runner.model
+@contextmanager
+def _undisturbed(model: nn.Module) -> Iterator[None]:
+    """Put a model in eval mode without gradients; restore its modes and all random states after.
+
+    Between distributed processes the statistics of batch normalisation may differ; within, all have
+    those of the first, which its checkpoints hold.
+    """
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    devices = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    buffers = list(model.buffers()) if get_world_size() > 1 else []
+    own = [buffer.clone() for buffer in buffers]
+    for buffer in buffers:
+        broadcast(buffer, src=0)
+    try:
+        with evaluating(model), torch.no_grad():
+            yield
+    finally:
+        for buffer, value in zip(buffers, own):
+            buffer.copy_(value)
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        torch.set_rng_state(states[2])
+        if devices:
+            torch.cuda.set_rng_state_all(devices)
 
 
-def _dataset_of(runner: Any, loader: str, argument: str) -> dict:
+def _dataset_of(runner: Runner, loader: str, argument: str) -> dict:
     """Return the config of the data set of a loader of the runner."""
-    cfg = runner.cfg.get(loader)
-    dataset = cfg.get('dataset') if isinstance(cfg, dict) else None
-    if not isinstance(dataset, dict):
+    cfg = runner.cfg.get(loader) or {}
+    if 'dataset' not in cfg:
         raise ValueError(
-            f'KNNMonitorHook found no data set config in {loader} of the config: give '
-            f'{argument}=dict(type=..., ...) to the hook.'
+            f'KNNMonitorHook found no {loader}.dataset in the config: give {argument}=dict(...) to '
+            'the hook.'
         )
-    return dataset
+    return cfg['dataset']

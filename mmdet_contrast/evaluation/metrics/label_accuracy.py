@@ -20,9 +20,6 @@ class LabelAccuracy(BaseMetric):
             classes. Defaults to (1, 5).
         **kwargs: As in MMEngine's ``BaseMetric``.
 
-    Raises:
-        ValueError: If ``topk`` is empty or has a number that is not positive.
-
     Examples:
         >>> val_evaluator = dict(type='LabelAccuracy', topk=(1,))
     """
@@ -31,8 +28,6 @@ class LabelAccuracy(BaseMetric):
 
     def __init__(self, topk: Sequence[int] = (1, 5), **kwargs) -> None:
         super().__init__(**kwargs)
-        if not len(topk) or min(topk) < 1:
-            raise ValueError(f'LabelAccuracy got topk={topk!r}, positive numbers expected.')
         self.topk = tuple(topk)
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
@@ -63,8 +58,8 @@ class LabelAccuracy(BaseMetric):
         labels = torch.cat([x for x, _ in results]) if results else torch.zeros(0)
         if not len(labels):
             MMLogger.get_current_instance().warning(
-                'LabelAccuracy found nothing that has a label and returns no accuracy: check the '
-                "data set's ann_file or data_root, and its classes."
+                'LabelAccuracy found no label and returns no accuracy: check the ann_file or '
+                'data_root of the data set, and its classes.'
             )
             return {}
         ranks = torch.cat([x for _, x in results])

@@ -1,16 +1,6 @@
-import sys
-from pathlib import Path
-
 import pytest
 import torch
-from mmdet.registry import MODELS
-from mmengine.registry import init_default_scope
-from torch import nn
-
-from mmdet_contrast.engine.hooks import FreezeBackboneHook
-
-sys.path.insert(0, str(Path(__file__).parent))
-from freeze_toys import (  # noqa: E402
+from freeze_toys import (
     EPOCH,
     Recorder,
     Toy,
@@ -20,6 +10,10 @@ from freeze_toys import (  # noqa: E402
     retinanet,
     train,
 )
+from mmdet.registry import MODELS
+from mmengine.registry import init_default_scope
+
+from mmdet_contrast.engine.hooks import FreezeBackboneHook
 
 # --- loops, optimizers and what moves weights without a gradient
 
@@ -140,16 +134,6 @@ def test_mode_that_the_backbone_gives_itself_is_kept(tmp_path):
         assert recorder.moved(key, 0, 4) == key.endswith(('weight', 'bias')), key
 
 
-def test_names_are_matched_at_dots(tmp_path):
-    model = Toy()
-    model.backbone.add_module('10', nn.Conv2d(4, 4, 1))
-    runner, recorder = train(
-        tmp_path, FreezeBackboneHook(freeze_epochs=-1, modules='backbone.1'), model=model, length=1
-    )
-    assert_frozen_until(runner, recorder, 'backbone.1', 4, end=4)
-    assert all(recorder.moved(k, 0, 4) for k in keys_of(runner, 'backbone.10'))
-
-
 # --- what frozen means
 
 
@@ -182,6 +166,26 @@ def test_no_gradient_no_dropout_and_no_activations(tmp_path):
     assert [bool(kept[i]) for i in range(8)] == [False] * 4 + [True] * 4
     assert [features[i].requires_grad for i in range(8)] == [False] * 4 + [True] * 4
     assert all(modes[i] == {False} for i in range(4)) and all(modes[i] == {True} for i in (4, 7))
+
+
+def test_the_mode_is_set_once_an_epoch_and_after_each_validation(tmp_path):
+    """Walking through a backbone takes milliseconds: not in each iteration."""
+    calls, modes = [], []
+
+    class Watch(Recorder):
+        def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+            modes.append({m.training for m in runner.model.backbone.modules()})
+            if runner.iter == 5:
+                # as a hook that looks at the model in the middle of an epoch does
+                runner.model.eval()
+                runner.model.train()
+
+    runner = make_runner(tmp_path, [FreezeBackboneHook(freeze_epochs=-1), Watch()], length=2)
+    walk = runner.model.backbone.eval
+    runner.model.backbone.eval = lambda: calls.append(runner.iter) or walk()
+    runner.train()
+    # in before_train, at the beginning of both epochs, and after iteration 5
+    assert calls == [0, 0, 4, 6] and modes == [{False}] * 8
 
 
 @pytest.mark.parametrize(
@@ -338,8 +342,72 @@ def test_log_says_what_and_how_much(tmp_path, monkeypatch):
 # ResNet's blocks begin as the identity: what is inside gets no gradient in the first iteration.
 
 
-def test_retinanet_with_validation_in_between(tiny_shapes, tmp_path):
-    runner = retinanet(tiny_shapes, tmp_path, dict(type='FreezeBackboneHook', freeze_epochs=1))
+@pytest.mark.parametrize('by_epoch', [True, False])
+def test_retinanet_with_validation_in_between(tiny_shapes, tmp_path, by_epoch):
+    length = dict(freeze_epochs=1) if by_epoch else dict(freeze_iters=3)
+    hook = dict(type='FreezeBackboneHook', **length)
+    runner = retinanet(tiny_shapes, tmp_path, hook, by_epoch=by_epoch)
     runner.train()
     recorder = next(h for h in runner.hooks if isinstance(h, Recorder))
     assert_frozen_until(runner, recorder, 'backbone', 3, end=6, at_once=False)
+
+
+def test_frozen_stages_of_the_backbone(tiny_shapes, tmp_path):
+    hook = dict(type='FreezeBackboneHook', freeze_epochs=1)
+    with pytest.raises(ValueError, match='set frozen_stages=-1 in the backbone'):
+        retinanet(tiny_shapes, tmp_path / 'a', hook, frozen_stages=1).train()
+    # what they do not freeze may be frozen and trained
+    layer = dict(hook, modules=('backbone.layer3',))
+    runner = retinanet(tiny_shapes, tmp_path / 'b', layer, frozen_stages=1)
+    runner.train()
+    recorder = next(h for h in runner.hooks if isinstance(h, Recorder))
+    assert_frozen_until(runner, recorder, 'backbone.layer3', 3, end=6, at_once=False)
+    assert not any(recorder.moved(k, 0, 6) for k in keys_of(runner, 'backbone.layer1'))
+
+
+# --- what would silently train nothing later
+
+
+def test_name_that_matches_nothing(tmp_path):
+    with pytest.raises(ValueError, match="no module 'bakbone'.*did you mean backbone"):
+        train(tmp_path, FreezeBackboneHook(modules=('bakbone',)))
+
+
+def test_epochs_in_a_loop_of_iterations(tmp_path):
+    with pytest.raises(ValueError, match='freeze_iters instead'):
+        train(tmp_path, FreezeBackboneHook(freeze_epochs=2), by_epoch=False)
+
+
+def test_frozen_when_the_optimizer_was_built(tmp_path):
+    """With paramwise_cfg, such parameters are left out, and unfreezing would train nothing."""
+    runner = make_runner(
+        tmp_path, [FreezeBackboneHook()], optim=dict(paramwise_cfg=dict(norm_decay_mult=0.0))
+    )
+    runner.model.backbone.requires_grad_(False)
+    runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
+    runner.model.backbone.requires_grad_(True)
+    with pytest.raises(ValueError, match='does not hold it'):
+        runner.train()
+
+
+def test_frozen_by_the_model_itself(tmp_path):
+    model = Toy()
+    model.neck.requires_grad_(False)
+    with pytest.raises(ValueError, match='neck later, but no parameter in it needs a gradient'):
+        train(tmp_path, FreezeBackboneHook(modules='neck'), model=model)
+    # a part that the model keeps frozen is left as it is
+    model = Toy()
+    model.backbone[0][1].requires_grad_(False)
+    runner, recorder = train(tmp_path, FreezeBackboneHook(1), model=model, length=2)
+    assert not recorder.moved('backbone.0.1.weight', 0, 8)
+    assert recorder.moved('backbone.0.0.weight', 4, 8)
+
+
+def test_backbone_that_freezes_stages_in_train_only(tmp_path):
+    """YOLOX's does not freeze before ``train()`` is called."""
+    init_default_scope('mmdet')
+    model = Toy()
+    model.backbone = MODELS.build(dict(type='CSPDarknet', frozen_stages=1))
+    assert all(p.requires_grad for p in model.backbone.parameters())
+    with pytest.raises(ValueError, match='train\\(\\) of the model freezes it'):
+        train(tmp_path, FreezeBackboneHook(), model=model)

@@ -2,8 +2,6 @@
 
 import json
 import logging
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import cv2
@@ -11,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from knn_runs import equal, tiny_config, train, weights_of
 from lightly_knn import lightly_knn_predict
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
@@ -19,9 +18,6 @@ from mmengine.runner import Runner
 from mmdet_contrast import config_path
 from mmdet_contrast.engine.hooks import KNNMonitorHook
 from mmdet_contrast.evaluation.functional import alignment, embedding_std, uniformity
-
-sys.path.insert(0, str(Path(__file__).parent))
-from knn_runs import equal, tiny_config, train, weights_of  # noqa: E402
 
 CLASSES = ['striped_disc', 'checkered_square', 'dotted_triangle']
 HOOK = dict(type='KNNMonitorHook', progress=False)
@@ -122,8 +118,7 @@ def test_iterations_samples_and_views(plain, tiny_shapes, tmp_path):
     assert [row['step'] for row in rows] == [2, 4, 6]
     assert all(0 < row['knn/alignment'] < 4 and 'knn/std' not in row for row in rows)
     text = '\n'.join(path.read_text() for path in (tmp_path / 'b').glob('*/*.log'))
-    assert 'bank is 6 of 12 samples (max_samples)' in text
-    assert 'set of queries is' not in text
+    assert 'takes 6 of 12 samples as bank' in text and 'samples as queries' not in text
     # the pair of views by hand, those of the last look
     monitor = next(h for h in runner.hooks if isinstance(h, KNNMonitorHook))
     np.random.seed(0)
@@ -175,7 +170,7 @@ def test_image_folders(tiny_shapes, tmp_path):
 
 def test_pretraining_with_boxes_of_the_backbone(tiny_shapes, tmp_path):
     """A model without neck and head, two views in training, no validation."""
-    cfg = Config.fromfile(config_path('simsiam/simsiam_shapes.py'))
+    cfg = Config.fromfile(config_path('pretrain/simsiam_shapes.py'))
     cfg.model.backbone.base_channels = 4
     cfg.model.projector.channels = (32, 16, 16, 16)
     cfg.model.predictor.channels = (16, 4, 16)
@@ -194,14 +189,7 @@ def test_pretraining_with_boxes_of_the_backbone(tiny_shapes, tmp_path):
     assert 'knn/top1: ' in log.read_text() and ', backbone, 1/sqrt(32)' in log.read_text()
     cfg.custom_hooks = [HOOK]
     cfg.experiment_name += '2'
-    with pytest.raises(ValueError, match='no data set config in val_dataloader.*give queries='):
-        Runner.from_cfg(cfg).train()
-
-
-def test_epochs_of_a_training_that_has_none(tiny_shapes, tmp_path):
-    cfg = tiny_config(tiny_shapes, tmp_path, [HOOK])
-    cfg.train_cfg = dict(type='IterBasedTrainLoop', max_iters=2, val_interval=100)
-    with pytest.raises(ValueError, match='counts iterations.*set by_epoch=False'):
+    with pytest.raises(ValueError, match='no val_dataloader.dataset in the config: give queries='):
         Runner.from_cfg(cfg).train()
 
 
@@ -257,7 +245,7 @@ def test_a_bank_keeps_its_pipeline_or_takes_that_of_the_queries(tiny_shapes, tmp
     assert built(cfg, bank=bank) == [TEST, TEST]
     queries = cfg.val_dataloader.dataset.to_dict()
     del queries['pipeline']
-    with pytest.raises(ValueError, match='set of queries .* has no pipeline'):
+    with pytest.raises(ValueError, match='give the data set the test_pipeline'):
         built(cfg, queries=queries)
 
 
@@ -265,7 +253,7 @@ def test_classes_in_another_order_than_in_the_file(tiny_shapes, tmp_path):
     cfg = tiny_config(tiny_shapes, tmp_path, [])
     for split in ('train', 'val'):
         cfg[f'{split}_dataloader'].dataset.metainfo = dict(classes=tuple(CLASSES[::-1]))
-    with pytest.raises(ValueError, match="KNNMonitorHook's set of queries: .*order of the file"):
+    with pytest.raises(ValueError, match='bank of KNNMonitorHook: .*in its order'):
         built(cfg)
 
 
@@ -278,35 +266,8 @@ def test_a_class_without_boxes_is_named(tiny_shapes, tmp_path):
     assert text.count("no box of ['checkered_square']") == 1
 
 
-def test_an_empty_bank_is_one_sentence(tiny_shapes, tmp_path):
+def test_an_empty_bank(tiny_shapes, tmp_path):
     ann_file, names = without_boxes(tiny_shapes, tmp_path, CLASSES)
     hook = dict(HOOK, bank=bank_config(tiny_shapes, ann_file))
-    with pytest.raises(ValueError, match='no labelled box in the 12 images of bank'):
+    with pytest.raises(ValueError, match='bank has no labelled box'):
         train(tiny_shapes, tmp_path, hook, max_epochs=1)
-
-
-@pytest.mark.parametrize(
-    'options, words',
-    [
-        (dict(interval=0), 'interval=0, a positive number'),
-        (dict(k=-1), 'k=-1, a positive number'),
-        (dict(max_samples=0), 'max_samples=0'),
-        (dict(stats=['mean']), r"stats=\['mean'\], a list of"),
-        (dict(stats='std'), "stats='std', a list of"),
-        (dict(level='p3'), "level='p3' given"),
-        (dict(pool_size=0), 'pool_size=0 given'),
-    ],
-)
-def test_bad_options(options, words):
-    with pytest.raises(ValueError, match=words):
-        KNNMonitorHook(**options)
-
-
-def test_a_module_or_level_that_is_not_there(tiny_shapes, tmp_path):
-    for options, words in (
-        (dict(module='nek'), "no module 'nek'.*did you mean neck"),
-        (dict(module='backbone.layer2', level=1), 'level=1 given.*one of the 1 levels'),
-    ):
-        hook = dict(HOOK, at_start=True, **options)
-        with pytest.raises(ValueError, match=words):
-            train(tiny_shapes, tmp_path / str(len(words)), hook, max_epochs=1)

@@ -142,7 +142,6 @@ def test_table(ann_file, messages):
     assert ['bird', '-', '1', '0.600', '1.000'] in rows
     assert ['base', '', '', '0.505', '0.505'] in rows
     assert ['harmonic', '', '', '0.671', '0.671'] in rows
-    assert any("in neither mean AP: ['bird']" in x for x in messages)
 
 
 def test_classes_without_ground_truth_are_left_out(tmp_path, messages):
@@ -161,14 +160,11 @@ def test_class_that_the_annotation_file_does_not_know(ann_file):
     assert result['coco/base_mAP'] == 1 and math.isnan(result['coco/fish_precision'])
 
 
-@pytest.mark.parametrize('missing', [(), ('dog',)])
-def test_no_detections(tmp_path, missing):
-    ann_file = write_annotations(tmp_path, [x for x in OBJECTS if x[1] not in missing])
+def test_no_detections(ann_file):
     result = evaluate(BaseNovelCocoMetric(['cat', 'dog'], ann_file=ann_file), ())
     for name in ('base_mAP', 'novel_mAP', 'harmonic_mAP', 'base_mAP_50', 'cat_precision'):
         assert result[f'coco/{name}'] == 0
     assert result['coco/bbox_mAP'] == 0
-    assert math.isnan(result['coco/dog_precision']) == bool(missing)
 
 
 def test_novel_without_detections(ann_file):
@@ -206,20 +202,10 @@ def test_format_only(ann_file, tmp_path):
     assert len(json.loads((tmp_path / 'result.bbox.json').read_text())) == len(FOUND)
 
 
-def test_refuses(ann_file):
-    with pytest.raises(ValueError, match=r'base_classes=\[\] given'):
-        BaseNovelCocoMetric([])
-    with pytest.raises(ValueError, match=r'novel_classes=\(\) given'):
-        BaseNovelCocoMetric(['cat'], ())
-    with pytest.raises(ValueError, match="base_classes='cat' given"):
-        BaseNovelCocoMetric('cat')
-    with pytest.raises(ValueError, match=r"\['cat'\] in base_classes and in novel_classes"):
-        BaseNovelCocoMetric(['cat', 'dog'], ['cat'])
-    with pytest.raises(ValueError, match='proposals have no classes'):
-        BaseNovelCocoMetric(['cat'], metric='proposal')
-    metric = METRICS.build(dict(type='BaseNovelCocoMetric', base_classes=['cat', 'cow']))
-    with pytest.raises(ValueError, match=r"\['cow'\].*it has \['cat', 'dog', 'bird'\]"):
-        metric.dataset_meta = dict(classes=CLASSES)
-    metric = BaseNovelCocoMetric(CLASSES)
-    with pytest.raises(ValueError, match='none is novel'):
+@pytest.mark.parametrize(
+    'base, novel', [([], None), (['cat'], []), (['cat', 'dog'], ['cat']), (['cow'], None)]
+)
+def test_groups_that_do_not_fit_the_data_set(base, novel):
+    metric = METRICS.build(dict(type='BaseNovelCocoMetric', base_classes=base, novel_classes=novel))
+    with pytest.raises(ValueError, match=r"of the data set, \('cat', 'dog', 'bird'\)"):
         metric.dataset_meta = dict(classes=CLASSES)

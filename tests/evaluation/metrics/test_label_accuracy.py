@@ -42,9 +42,3 @@ def test_scores_that_are_not_finite_are_no_success():
 
 def test_nothing_to_count_is_no_figure():
     assert evaluate(sample([], [])) == {}
-
-
-@pytest.mark.parametrize('topk', [(), (0, 1)])
-def test_bad_topk(topk):
-    with pytest.raises(ValueError, match='positive numbers expected'):
-        LabelAccuracy(topk=topk)

@@ -132,14 +132,18 @@ def assert_frozen_until(runner, recorder, prefix, iteration, end=16, at_once=Tru
             assert recorder.moved(key, iteration, end), key
 
 
-def retinanet(root, work_dir, hook, max_epochs=2, frozen_stages=-1):
+def retinanet(root, work_dir, hook, frozen_stages=-1, by_epoch=True):
     """The shipped RetinaNet, tiny: 3 iterations of 64 x 64 pictures to an epoch."""
     cfg = Config.fromfile(config_path('retina_shapes.py'))
     cfg.work_dir, cfg.experiment_name = str(work_dir), f'freeze-{str(work_dir)[-60:]}'
     cfg.visualizer = dict(type='DetLocalVisualizer', name=str(work_dir), vis_backends=[])
     cfg.model.backbone.update(base_channels=4, frozen_stages=frozen_stages)
     cfg.model.neck.update(in_channels=[4, 8, 16, 32])
-    cfg.train_cfg.update(max_epochs=max_epochs, val_interval=1)
+    cfg.train_cfg = (
+        dict(by_epoch=True, max_epochs=2, val_interval=1)
+        if by_epoch
+        else dict(by_epoch=False, max_iters=6, val_interval=2)
+    )
     for split in ('train', 'val'):
         loader = cfg[f'{split}_dataloader']
         loader.batch_size = 4

@@ -1,5 +1,6 @@
-"""Weighted k-nearest-neighbour classification of embeddings."""
+"""Figures of embeddings: what their nearest neighbours say, and how they lie on the unit sphere."""
 
+from math import log
 from typing import Dict, List, Sequence, Tuple
 
 import torch
@@ -39,23 +40,17 @@ def knn_predict(
         those without any at the end, come in the order of their index.
 
     Raises:
-        ValueError: If the bank is empty, shapes do not match, a label is no class, a number is not
-            positive, or an embedding is not finite.
+        ValueError: If an embedding is not finite.
 
     Examples:
         >>> bank = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
         >>> knn_predict(torch.tensor([[0.1, 2.0]]), bank, torch.tensor([0, 1]), num_classes=2)
         tensor([[1, 0]])
     """
-    _check(queries, bank, bank_labels, num_classes)
-    for name, value in (
-        ('k', k),
-        ('temperature', temperature),
-        ('query_chunk', query_chunk),
-        ('bank_chunk', bank_chunk),
-    ):
-        if value <= 0:
-            raise ValueError(f'knn_predict got {name}={value}, a positive number expected.')
+    if not (queries.isfinite().all() and bank.isfinite().all()):
+        raise ValueError(
+            'knn_predict got embeddings that are not finite: look at the losses of the model.'
+        )
     k = min(k, len(bank))
     queries, bank = F.normalize(queries.float(), dim=1), F.normalize(bank.float(), dim=1)
     ranking = [queries.new_zeros((0, num_classes), dtype=torch.long)]
@@ -95,24 +90,80 @@ def knn_accuracy(
         each class that has queries, averaged over those classes.
 
     Raises:
-        ValueError: If there is no query, a query has no label, or :func:`knn_predict` refuses its
-            arguments.
+        ValueError: If an embedding is not finite.
     """
-    if len(queries) == 0:
-        raise ValueError('knn_accuracy got no query, at least one embedding expected.')
-    if query_labels.shape != queries.shape[:1]:
-        raise ValueError(
-            f'knn_accuracy got query labels of shape {tuple(query_labels.shape)} for '
-            f'{len(queries)} queries, one label for each expected.'
-        )
     ranking = knn_predict(queries, bank, bank_labels, num_classes, **kwargs)
     query_labels = query_labels.to(ranking.device)
-    hits = ranking == query_labels[:, None]
+    hits = ranking == query_labels.view(len(queries), 1)
     values = {f'top{n}': hits[:, :n].any(dim=1).double().mean().item() for n in topk}
     counts = torch.bincount(query_labels, minlength=num_classes)
     right = torch.bincount(query_labels[hits[:, 0]], minlength=num_classes)
     values['class_mean'] = (right[counts > 0] / counts[counts > 0]).mean().item()
     return values
+
+
+def embedding_std(embeddings: Tensor) -> float:
+    r"""Compute the spread of embeddings, which tells a collapse (SimSiam, arXiv 2011.10566, 4.1).
+
+    The standard deviation (with N - 1) of each dimension of the embeddings, scaled to length 1,
+    averaged over the dimensions. An isotropic distribution around 0 has about
+    :math:`1 / \sqrt{D}`, a collapsed one, the same vector for all, has 0. Features after a ReLU
+    lie in one corner of the sphere and are lower than :math:`1 / \sqrt{D}` without a collapse.
+
+    Args:
+        embeddings (Tensor): (N, D) embeddings of any length, N at least 2.
+
+    Returns:
+        float: The mean standard deviation, in [0, 1].
+    """
+    return F.normalize(embeddings.float(), dim=1).std(dim=0).mean().item()
+
+
+def alignment(first: Tensor, second: Tensor, alpha: float = 2.0) -> float:
+    r"""Compute how far the two embeddings of a positive pair are apart.
+
+    Wang and Isola (arXiv 2005.10242, section 4.1):
+    :math:`\mathbb{E}\,\lVert f(x) - f(y) \rVert_2^\alpha` over pairs of unit vectors. 0 where all
+    pairs coincide; with :math:`\alpha = 2` it equals 2 - 2 times their mean cosine, at most 4.
+
+    Args:
+        first (Tensor): (N, D) embeddings of any length, N at least 1.
+        second (Tensor): (N, D) embeddings of the same objects, row by row.
+        alpha (float): Exponent of the distance. Defaults to 2.
+
+    Returns:
+        float: The mean, not negative; lower is better.
+    """
+    difference = F.normalize(first.float(), dim=1) - F.normalize(second.float(), dim=1)
+    return difference.norm(dim=1).pow(alpha).mean().item()
+
+
+def uniformity(embeddings: Tensor, t: float = 2.0, chunk: int = 1024) -> float:
+    r"""Compute how evenly embeddings fill the sphere.
+
+    Wang and Isola (arXiv 2005.10242, section 4.1):
+    :math:`\log \mathbb{E}\, e^{-t \lVert f(x) - f(y) \rVert_2^2}` over all pairs of different
+    embeddings. 0 where all coincide; an even distribution in many dimensions has about
+    :math:`-2t`.
+
+    Args:
+        embeddings (Tensor): (N, D) embeddings of any length, N at least 2.
+        t (float): Factor of the squared distance. Defaults to 2.
+        chunk (int): Rows compared with all others at once.
+
+    Returns:
+        float: The logarithm, at most 0; lower is more even.
+    """
+    unit = F.normalize(embeddings.float(), dim=1)
+    count = len(unit)
+    sums = []
+    for start in range(0, count, chunk):
+        rows = unit[start : start + chunk]
+        exponent = -t * (2 - 2 * rows @ unit.T).clamp(min=0)
+        own = torch.arange(len(rows), device=unit.device)
+        exponent[own, start + own] = float('-inf')
+        sums.append(exponent.double().logsumexp(dim=1))
+    return torch.cat(sums).logsumexp(dim=0).item() - log(count * (count - 1))
 
 
 def _nearest(queries: Tensor, bank: Tensor, k: int, bank_chunk: int) -> Tuple[Tensor, Tensor]:
@@ -129,29 +180,3 @@ def _nearest(queries: Tensor, bank: Tensor, k: int, bank_chunk: int) -> Tuple[Te
             index = index.gather(1, order)
         best = [similarity, index]
     return best[0], best[1]
-
-
-def _check(queries: Tensor, bank: Tensor, bank_labels: Tensor, num_classes: int) -> None:
-    """Refuse what has no answer."""
-    if queries.dim() != 2 or bank.dim() != 2 or queries.shape[1] != bank.shape[1]:
-        raise ValueError(
-            f'knn_predict got queries of shape {tuple(queries.shape)} and a bank of shape '
-            f'{tuple(bank.shape)}, (Q, D) and (N, D) expected.'
-        )
-    if len(bank) == 0:
-        raise ValueError('knn_predict got an empty bank, at least one labelled embedding expected.')
-    if bank_labels.shape != bank.shape[:1]:
-        raise ValueError(
-            f'knn_predict got labels of shape {tuple(bank_labels.shape)} for a bank of '
-            f'{len(bank)} embeddings, one label for each expected.'
-        )
-    if bank_labels.min() < 0 or bank_labels.max() >= num_classes:
-        raise ValueError(
-            f'knn_predict got labels from {int(bank_labels.min())} to {int(bank_labels.max())}, '
-            f'classes from 0 to {num_classes - 1} expected.'
-        )
-    if not (queries.isfinite().all() and bank.isfinite().all()):
-        raise ValueError(
-            'knn_predict got embeddings that are not finite: look at the losses of the model that '
-            'made them.'
-        )

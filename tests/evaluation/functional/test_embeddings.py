@@ -1,4 +1,4 @@
-"""kNN votes against a loop over neighbours and against lightly."""
+"""Votes of neighbours, spread, alignment and uniformity against loops and against lightly."""
 
 import math
 
@@ -7,7 +7,13 @@ import torch
 import torch.nn.functional as F
 from lightly_knn import lightly_knn_predict
 
-from mmdet_contrast.evaluation.functional import knn_accuracy, knn_predict
+from mmdet_contrast.evaluation.functional import (
+    alignment,
+    embedding_std,
+    knn_accuracy,
+    knn_predict,
+    uniformity,
+)
 
 
 def clusters(count, dim, classes, generator, noise=1.0):
@@ -98,37 +104,69 @@ def test_classes_without_boxes_are_left_out_of_the_mean():
 def test_no_queries_is_an_empty_ranking():
     ranking = knn_predict(torch.zeros(0, 4), torch.ones(2, 4), torch.tensor([0, 1]), 3)
     assert ranking.shape == (0, 3)
-    with pytest.raises(ValueError, match='no query'):
-        knn_accuracy(
-            torch.zeros(0, 4), torch.zeros(0).long(), torch.ones(2, 4), torch.tensor([0, 1]), 3
-        )
 
 
-@pytest.mark.parametrize('shape', [(1,), (3,), (2, 1)])
-def test_labels_that_do_not_fit_the_queries(shape):
-    bank, labels = torch.eye(2), torch.tensor([0, 1])
-    with pytest.raises(ValueError, match=r'query labels of shape .* for 2 queries'):
-        knn_accuracy(torch.eye(2), torch.zeros(shape).long(), bank, labels, num_classes=2)
+def test_embeddings_that_are_not_finite_have_no_ranking():
+    with pytest.raises(ValueError, match='not finite'):
+        knn_predict(torch.full((2, 4), torch.nan), torch.ones(3, 4), torch.tensor([0, 1, 1]), 2)
 
 
-@pytest.mark.parametrize(
-    'changes, words',
-    [
-        (dict(bank=torch.zeros(0, 4), bank_labels=torch.zeros(0).long()), 'empty bank'),
-        (dict(queries=torch.ones(2, 5)), r'\(2, 5\) and a bank of shape \(3, 4\)'),
-        (dict(bank_labels=torch.tensor([0, 1])), 'one label for each'),
-        (dict(bank_labels=torch.tensor([0, 1, 2])), 'from 0 to 2, classes from 0 to 1'),
-        (dict(queries=torch.full((2, 4), float('nan'))), 'not finite'),
-        (dict(k=0), 'k=0, a positive number'),
-        (dict(temperature=0.0), 'temperature=0.0, a positive number'),
-    ],
-)
-def test_bad_input_is_one_sentence(changes, words):
-    arguments = dict(
-        queries=torch.ones(2, 4),
-        bank=torch.ones(3, 4),
-        bank_labels=torch.tensor([0, 1, 1]),
-        num_classes=2,
-    )
-    with pytest.raises(ValueError, match=words):
-        knn_predict(**{**arguments, **changes})
+def units(x):
+    return [row / row.norm() for row in x.double()]
+
+
+@pytest.mark.parametrize('count, dim', [(2, 3), (40, 8)])
+def test_std_equals_a_loop(count, dim):
+    x = torch.randn(count, dim) * 3
+    rows = units(x)
+    deviations = []
+    for d in range(dim):
+        values = [row[d].item() for row in rows]
+        mean = sum(values) / count
+        deviations.append(math.sqrt(sum((v - mean) ** 2 for v in values) / (count - 1)))
+    assert embedding_std(x) == pytest.approx(sum(deviations) / dim, rel=1e-5)
+
+
+def test_std_equals_lightly():
+    debug = pytest.importorskip('lightly.utils.debug', reason='the public reference')
+    x = torch.randn(64, 32) + 0.3
+    assert embedding_std(x) == pytest.approx(debug.std_of_l2_normalized(x).item(), rel=1e-6)
+
+
+def test_std_of_a_healthy_and_of_a_collapsed_embedding():
+    assert embedding_std(torch.randn(4000, 64)) == pytest.approx(1 / 8, rel=0.02)
+    assert embedding_std(torch.ones(10, 64) * torch.rand(10, 1).add(0.1)) < 1e-6
+
+
+@pytest.mark.parametrize('alpha', [1.0, 2.0])
+def test_alignment_equals_a_loop(alpha):
+    first, second = torch.randn(30, 8), torch.randn(30, 8)
+    expected = [(a - b).norm().item() ** alpha for a, b in zip(units(first), units(second))]
+    assert alignment(first, second, alpha) == pytest.approx(sum(expected) / 30, rel=1e-5)
+
+
+def test_alignment_of_extremes():
+    x = torch.randn(5, 8)
+    assert alignment(x, 3 * x) == pytest.approx(0, abs=1e-6)
+    assert alignment(x, -x) == pytest.approx(4, rel=1e-5)
+
+
+@pytest.mark.parametrize('chunk', [1, 7, 1000])
+@pytest.mark.parametrize('t', [0.5, 2.0])
+def test_uniformity_equals_a_loop(chunk, t):
+    x = torch.randn(25, 6)
+    rows = units(x)
+    terms = [
+        math.exp(-t * (rows[i] - rows[j]).square().sum().item())
+        for i in range(25)
+        for j in range(i + 1, 25)
+    ]
+    expected = math.log(sum(terms) / len(terms))
+    assert uniformity(x, t, chunk) == pytest.approx(expected, rel=1e-5)
+
+
+def test_uniformity_of_extremes():
+    assert uniformity(torch.ones(10, 4)) == pytest.approx(0, abs=1e-5)
+    assert uniformity(torch.randn(2000, 256)) == pytest.approx(-4, abs=0.1)
+    # far apart, with a factor that underflows a single exponential in float32
+    assert uniformity(torch.tensor([[1.0, 0.0], [-1.0, 0.0]]), t=100.0) == pytest.approx(-400)
