@@ -1,51 +1,39 @@
-"""Pictures of the data, of the training and of its results."""
+"""Pictures of the data, of the training and of its results.
 
-from .cam import METHODS as CAM_METHODS
-from .cam import class_activation_map
-from .cam_pictures import CamOptions, save_cams
-from .cam_targets import box_target, class_target, head_outputs
-from .detection_painter import DetectionPainter
-from .detection_picture import draw_detections
-from .detection_sheet import save_detection_pictures, save_detection_sheet
-from .detector_input import load_detector
-from .embedding_map import draw_embedding_map, project_embeddings, save_embedding_map
-from .feature_map import (
-    FeatureMapStyle,
-    draw_feature_map,
-    save_feature_maps,
-    strongest_channels,
+A training worker needs the painter alone, so all others are imported when they are first asked for.
+"""
+
+from importlib import import_module
+from typing import Any
+
+from .detection_painter import (
+    DetectionMatch,
+    DetectionPainter,
+    draw_detections,
+    match_detections,
 )
-from .loss_curves import plot_losses
-from .matching import DetectionMatch, match_detections
-from .module_capture import ModuleCapture
-from .picture_options import run_pictures
-from .view_pairs import draw_view_pair, save_view_pairs
 
-__all__ = [
-    'CAM_METHODS',
-    'CamOptions',
-    'DetectionMatch',
-    'DetectionPainter',
-    'FeatureMapStyle',
-    'ModuleCapture',
-    'box_target',
-    'class_activation_map',
-    'class_target',
-    'draw_detections',
-    'draw_embedding_map',
-    'draw_feature_map',
-    'draw_view_pair',
-    'head_outputs',
-    'load_detector',
-    'match_detections',
-    'plot_losses',
-    'project_embeddings',
-    'run_pictures',
-    'save_cams',
-    'save_detection_pictures',
-    'save_detection_sheet',
-    'save_embedding_map',
-    'save_feature_maps',
-    'save_view_pairs',
-    'strongest_channels',
-]
+_MODULES = {
+    'cam': ('box_target', 'class_activation_map', 'class_target', 'head_outputs'),
+    'cam_pictures': ('CamOptions', 'save_cams'),
+    'detection_sheet': ('save_detection_pictures', 'save_detection_sheet'),
+    'detector_input': ('load_detector', 'run_pictures'),
+    'embedding_map': ('draw_embedding_map', 'project_embeddings', 'save_embedding_map'),
+    'feature_map': (
+        'FeatureMapStyle',
+        'draw_feature_map',
+        'save_feature_maps',
+        'strongest_channels',
+    ),
+    'loss_curves': ('plot_losses',),
+    'view_pairs': ('draw_view_pair', 'save_view_pairs'),
+}
+_HOMES = {name: module for module, names in _MODULES.items() for name in names}
+
+__all__ = ['DetectionMatch', 'DetectionPainter', 'draw_detections', 'match_detections', *_HOMES]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    return getattr(import_module(f'.{_HOMES[name]}', __name__), name)

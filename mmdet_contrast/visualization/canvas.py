@@ -1,19 +1,18 @@
-"""Drawing on pictures: the few primitives that the pictures of this package share.
+"""Drawing on pictures: the few primitives that the pictures of this package share."""
 
-MMEngine's ``Visualizer`` draws at the image's own resolution with a font in points, which is
-illegible on an image of 128 pixels. Here a small image is enlarged first, and line and font have a
-size in the pixels of the enlarged one.
-"""
+# Why not MMEngine's Visualizer: it draws at the resolution of the image, with a font in points,
+# which nobody can read on an image of 128 pixels; lines have no edge that keeps them visible on any
+# ground; and labels cover each other, for it does not place them.
 
 import os.path as osp
 from functools import lru_cache
-from typing import List, Optional, Sequence, Tuple
+from typing import Any, List, Optional, Sequence, Tuple
 
 import cv2
-import matplotlib
 import mmcv
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+import torch
+from mmdet.structures.bbox import get_box_tensor
 
 Colour = Tuple[int, int, int]
 Rectangle = Tuple[int, int, int, int]
@@ -25,8 +24,26 @@ _HEADER = 28
 _GAP = 8
 
 
+def to_array(values: Any) -> np.ndarray:
+    """Copy boxes, labels or scores into an array.
+
+    Args:
+        values (Tensor | BaseBoxes | ndarray | Sequence): The values, on any device.
+            ``DetDataSample.cpu()`` leaves box objects where they are, so they are copied here.
+
+    Returns:
+        ndarray: The values.
+    """
+    values = get_box_tensor(values)
+    if torch.is_tensor(values):
+        values = values.detach().cpu()
+        # NumPy has no bfloat16
+        values = (values.float() if values.dtype == torch.bfloat16 else values).numpy()
+    return np.asarray(values)
+
+
 def palette(num: int) -> List[Colour]:
-    """Distinct bright colours, the same for the same number of classes.
+    """Make distinct bright colours, the same for the same number of classes.
 
     Args:
         num (int): Number of colours.
@@ -93,14 +110,18 @@ def draw_box(
 
 
 @lru_cache(maxsize=32)
-def _font(size: int) -> ImageFont.FreeTypeFont:
+def _font(size: int) -> Any:
+    # Imported here because training processes import this module and do not draw.
+    import matplotlib
+    from PIL import ImageFont
+
     # OpenCV's own letters are strokes of ASCII; matplotlib brings a font for most alphabets.
     path = osp.join(matplotlib.get_data_path(), 'fonts', 'ttf', 'DejaVuSans.ttf')
     return ImageFont.truetype(path, size)
 
 
 def text_size(text: str, size: int = _FONT_SIZE) -> Tuple[int, int]:
-    """Width of a text, and height of a line, in pixels.
+    """Measure the width of a text and the height of a line in pixels.
 
     Args:
         text (str): One line.
@@ -126,6 +147,8 @@ def draw_text(
         colour (tuple[int, int, int]): RGB.
         size (int): Font size in pixels. Defaults to 14.
     """
+    from PIL import Image, ImageDraw
+
     letters = Image.new('L', text_size(text, size))
     ImageDraw.Draw(letters).text((0, 0), text, fill=255, font=_font(size))
     part = image[y : y + letters.height, x : x + letters.width]
@@ -237,15 +260,5 @@ def save_picture(picture: np.ndarray, path: str) -> None:
     Args:
         picture (ndarray): (H, W, 3) uint8 RGB.
         path (str): The file; its ending says the format.
-
-    Raises:
-        OSError: If it cannot be written.
     """
-    try:
-        mmcv.imwrite(np.ascontiguousarray(picture[..., ::-1]), path)
-    except (cv2.error, OSError) as error:
-        reason = getattr(error, 'strerror', None) or 'no such format'
-        raise OSError(
-            f'picture {path!r} cannot be written ({reason}): give a name that ends in .png, in a '
-            'folder that can be written to.'
-        ) from error
+    mmcv.imwrite(np.ascontiguousarray(picture[..., ::-1]), path)

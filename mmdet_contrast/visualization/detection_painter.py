@@ -1,17 +1,348 @@
-"""Visualizer that shows in one picture which detections are right."""
+"""Ground truth and detections of one image in one picture, coloured by what is right."""
 
-from typing import Any, Dict, Optional
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
+import cv2
 import mmcv
 import numpy as np
+import torch
 from mmdet.registry import VISUALIZERS
 from mmdet.structures import DetDataSample
+from mmdet.structures.bbox import bbox_overlaps
 from mmdet.visualization import DetLocalVisualizer
 from mmengine.dist import master_only
 
-from mmdet_contrast.visualization.detection_picture import draw_detections
+from .canvas import (
+    GREY,
+    Colour,
+    Rectangle,
+    draw_box,
+    draw_label,
+    draw_text,
+    enlarge,
+    text_size,
+    to_array,
+)
 
-_NOT_BOXES = ('gt_sem_seg', 'gt_panoptic_seg', 'pred_sem_seg', 'pred_panoptic_seg')
+CORRECT = 'correct'
+WRONG_CLASS = 'wrong class'
+DUPLICATE = 'found twice'
+NOTHING_THERE = 'nothing there'
+IGNORED = 'ignored'
+GROUND_TRUTH = 'ground truth'
+MISSED = 'missed'
+DETECTION = 'detection'
+
+
+class _Style(NamedTuple):
+    colour: Colour
+    dashed: bool
+
+
+#: Colour of each kind of box, and whether it is dashed, in the order of the legend.
+STYLES: Dict[str, _Style] = {
+    GROUND_TRUTH: _Style((165, 70, 255), False),
+    CORRECT: _Style((40, 215, 80), False),
+    WRONG_CLASS: _Style((255, 195, 0), False),
+    NOTHING_THERE: _Style((255, 250, 70), True),
+    DUPLICATE: _Style((255, 225, 40), True),
+    MISSED: _Style((165, 70, 255), True),
+    IGNORED: _Style(GREY, True),
+    DETECTION: _Style((70, 190, 255), False),
+}
+_LEGEND_GROUND = (32, 32, 32)
+_LEGEND_INK = (240, 240, 240)
+
+
+class DetectionMatch(NamedTuple):
+    """Judgement of the detections in one image.
+
+    Attributes:
+        verdicts (list[str]): (D,) what each detection is: ``'correct'``; ``'wrong class'`` (on an
+            object of another class); ``'found twice'`` (on an object of its class that a surer
+            detection has already found); ``'nothing there'``; or ``'ignored'`` (it lies in an
+            ignored region and counts neither as right nor as wrong).
+        gt_indices (ndarray): (D,) int, the object that the verdict speaks of; -1 for
+            ``'nothing there'`` and ``'ignored'``.
+        found (ndarray): (G,) bool, True where an object has a correct detection. The others were
+            missed.
+    """
+
+    verdicts: List[str]
+    gt_indices: np.ndarray
+    found: np.ndarray
+
+
+def match_detections(
+    bboxes: np.ndarray,
+    scores: np.ndarray,
+    labels: np.ndarray,
+    gt_bboxes: np.ndarray,
+    gt_labels: np.ndarray,
+    iou_thr: float = 0.5,
+    ignored_bboxes: Optional[np.ndarray] = None,
+    ignored_labels: Optional[np.ndarray] = None,
+) -> DetectionMatch:
+    """Match the detections of one image to its objects, as COCO's evaluation does.
+
+    In each class, detections choose in descending order of their score; each takes the object of
+    its class that it overlaps most among those still free, if their IoU is at least ``iou_thr``. A
+    detection that finds none is ignored if at least ``iou_thr`` of its own area lies in an ignored
+    box of its class (COCO's rule for crowds). Beyond COCO, the rest is told apart by the object, of
+    any class, that overlaps a detection most: if their IoU reaches ``iou_thr`` it is of the wrong
+    class or the object is already found; otherwise nothing is there.
+
+    Args:
+        bboxes (ndarray | Tensor): (D, 4) detections, (x1, y1, x2, y2) in pixels. Tensors may be on
+            any device, here and below.
+        scores (ndarray | Tensor): (D,) scores. Of equal scores the earlier one goes first.
+        labels (ndarray | Tensor): (D,) class indices.
+        gt_bboxes (ndarray | Tensor): (G, 4) objects.
+        gt_labels (ndarray | Tensor): (G,) class indices.
+        iou_thr (float): Least IoU of a match, in (0, 1]. Defaults to 0.5.
+        ignored_bboxes (ndarray | Tensor, optional): (K, 4) boxes of crowds or difficult objects.
+        ignored_labels (ndarray | Tensor, optional): (K,) their class indices. Without them the
+            ignored boxes hold for every class.
+
+    Returns:
+        DetectionMatch: Verdict of each detection, and which objects were found.
+
+    Example:
+        >>> one = np.array([[0.0, 0, 10, 10]])
+        >>> match_detections(one, np.array([0.9]), np.array([1]), one, np.array([0])).verdicts
+        ['wrong class']
+    """
+    bboxes, labels, scores = _boxes(bboxes), _labels(labels), to_array(scores)
+    gt_bboxes, gt_labels = _boxes(gt_bboxes), _labels(gt_labels)
+    ious = _overlaps(bboxes, gt_bboxes, 'iou')
+    inside = _overlaps(bboxes, _boxes(ignored_bboxes), 'iof') >= iou_thr
+    if ignored_labels is not None:
+        inside &= labels[:, None] == _labels(ignored_labels)[None]
+    ignored = inside.any(1)
+    same_class = labels[:, None] == gt_labels[None]
+    found = np.zeros(len(gt_bboxes), bool)
+    verdicts = [NOTHING_THERE] * len(bboxes)
+    gt_indices = np.full(len(bboxes), -1)
+    for index in np.argsort(-scores, kind='stable'):
+        free = np.flatnonzero(same_class[index] & ~found & (ious[index] >= iou_thr))
+        if len(free):
+            # Of equal overlaps COCO takes the last.
+            best = free[::-1][np.argmax(ious[index, free[::-1]])]
+            found[best] = True
+            verdicts[index], gt_indices[index] = CORRECT, best
+        elif ignored[index]:
+            verdicts[index] = IGNORED
+        elif len(gt_bboxes) and ious[index].max() >= iou_thr:
+            best = int(ious[index].argmax())
+            verdicts[index] = DUPLICATE if same_class[index, best] else WRONG_CLASS
+            gt_indices[index] = best
+    return DetectionMatch(verdicts, gt_indices, found)
+
+
+def _boxes(boxes: Any) -> np.ndarray:
+    boxes = np.zeros((0, 4)) if boxes is None else to_array(boxes).astype(float)
+    return boxes if boxes.size else boxes.reshape(0, 4)
+
+
+def _labels(labels: Any) -> np.ndarray:
+    return to_array(labels).astype(int)
+
+
+def _overlaps(first: np.ndarray, second: np.ndarray, mode: str) -> np.ndarray:
+    """Compute (N, M) overlaps in float64, so that a threshold is met as COCO's tools meet it."""
+    return bbox_overlaps(torch.from_numpy(first), torch.from_numpy(second), mode).numpy()
+
+
+class _Box(NamedTuple):
+    box: np.ndarray
+    kind: str
+    text: str = ''
+
+
+def draw_detections(
+    image: np.ndarray,
+    gt_bboxes: Optional[np.ndarray],
+    gt_labels: Optional[Sequence[int]],
+    bboxes: Optional[np.ndarray],
+    labels: Optional[Sequence[int]],
+    scores: Optional[Sequence[float]],
+    classes: Optional[Sequence[str]],
+    score_thr: float = 0.3,
+    min_side: int = 640,
+    iou_thr: float = 0.5,
+    ignored_bboxes: Optional[np.ndarray] = None,
+    ignored_labels: Optional[Sequence[int]] = None,
+) -> np.ndarray:
+    """Draw one image with its ground truth, its detections, and which of them are right.
+
+    Ground truth is purple. A correct detection is green; a wrong one is yellow: solid, with the
+    true class in its label, where an object of another class is; dashed where nothing is; dashed
+    and labelled "found twice" where a surer detection has found the object already. Objects without
+    a correct detection are dashed and labelled "missed". Ignored regions, and detections in them,
+    are grey. :func:`match_detections` says which is which. The legend below the picture counts
+    them.
+
+    Args:
+        image (ndarray): (H, W, 3) uint8 RGB.
+        gt_bboxes (ndarray | Tensor, optional): (G, 4) ground truth, (x1, y1, x2, y2) in pixels.
+            None where there is none to judge by: the detections are then blue. Tensors may be on
+            any device, here and below.
+        gt_labels (Sequence[int] | Tensor, optional): (G,) class indices.
+        bboxes (ndarray | Tensor, optional): (D, 4) detections. None draws the ground truth alone,
+            in which nothing is missed.
+        labels (Sequence[int] | Tensor, optional): (D,) class indices.
+        scores (Sequence[float] | Tensor, optional): (D,) scores in [0, 1].
+        classes (Sequence[str], optional): Class names. None writes the indices.
+        score_thr (float): Detections with a lower score are left out. Defaults to 0.3.
+        min_side (int): Smaller images are enlarged by a whole factor until their longer side
+            reaches this many pixels. Defaults to 640.
+        iou_thr (float): See :func:`match_detections`. Defaults to 0.5.
+        ignored_bboxes (ndarray | Tensor, optional): (K, 4) boxes that take no part (crowd,
+            difficult).
+        ignored_labels (Sequence[int] | Tensor, optional): (K,) their class indices; without them
+            they hold for every class.
+
+    Returns:
+        ndarray: (H', W', 3) uint8 RGB picture. Lines and letters grow with it, and are smaller
+        where objects are small or many.
+    """
+    drawn: List[_Box] = [_Box(box, IGNORED, 'ignored') for box in _boxes(ignored_bboxes)]
+    if gt_bboxes is not None:
+        gt_bboxes, gt_labels = _boxes(gt_bboxes), _labels(gt_labels)
+    match = None
+    if bboxes is not None:
+        scores = to_array(scores).astype(float)
+        kept = np.flatnonzero(scores >= score_thr)
+        # Descending, so that the surest detection gets the best place for its label.
+        kept = kept[np.argsort(-scores[kept], kind='stable')]
+        bboxes, labels, scores = _boxes(bboxes)[kept], _labels(labels)[kept], scores[kept]
+        if gt_bboxes is not None:
+            match = match_detections(
+                bboxes, scores, labels, gt_bboxes, gt_labels, iou_thr, ignored_bboxes,
+                ignored_labels,
+            )  # fmt: skip
+    if gt_bboxes is not None:
+        drawn += _describe_truth(gt_bboxes, gt_labels, match, classes)
+    if bboxes is not None:
+        drawn += _describe_found(bboxes, labels, scores, gt_labels, match, classes)
+
+    picture, scale = enlarge(image, min_side)
+    line, font = _sizes(picture.shape[:2], [entry.box * scale for entry in drawn])
+    _draw_boxes(picture, drawn, scale, line, font)
+    legend = _count(drawn, match)
+    if bboxes is not None:
+        legend[''] = f'score ≥ {score_thr:g}' + (f', IoU ≥ {iou_thr:g}' if match else '')
+    largest = max(12, round(max(picture.shape[:2]) / 52))
+    return _add_legend(picture, legend, max(font, largest)) if legend else picture
+
+
+def _name(classes: Optional[Sequence[str]], label: int) -> str:
+    return f'class {label}' if classes is None else classes[label]
+
+
+def _describe_truth(
+    bboxes: np.ndarray,
+    labels: np.ndarray,
+    match: Optional[DetectionMatch],
+    classes: Optional[Sequence[str]],
+) -> List[_Box]:
+    entries = []
+    for index, (box, label) in enumerate(zip(bboxes, labels)):
+        name = _name(classes, label)
+        if match is None:
+            entries.append(_Box(box, GROUND_TRUTH, name))
+        elif match.found[index]:
+            # The correct detection on it bears the same name.
+            entries.append(_Box(box, GROUND_TRUTH))
+        else:
+            entries.append(_Box(box, MISSED, f'missed {name}'))
+    return entries
+
+
+def _describe_found(
+    bboxes: np.ndarray,
+    labels: np.ndarray,
+    scores: np.ndarray,
+    gt_labels: Optional[np.ndarray],
+    match: Optional[DetectionMatch],
+    classes: Optional[Sequence[str]],
+) -> List[_Box]:
+    entries = []
+    for index, (box, label, score) in enumerate(zip(bboxes, labels, scores)):
+        kind = DETECTION if match is None else match.verdicts[index]
+        text = f'{_name(classes, label)} {score:.2f}'
+        if kind == WRONG_CLASS:
+            text += f', is {_name(classes, gt_labels[match.gt_indices[index]])}'
+        elif kind == DUPLICATE:
+            text += f', {DUPLICATE}'
+        entries.append(_Box(box, kind, text))
+    return entries
+
+
+def _sizes(shape: Tuple[int, int], boxes: Sequence[np.ndarray]) -> Tuple[int, int]:
+    """Line width and font size: with the picture, less where objects are small or many."""
+    longer, shrink = max(shape), 1.0
+    if boxes:
+        sides = [np.sqrt(np.prod(np.maximum(box[2:] - box[:2], 1))) for box in boxes]
+        shrink = min(np.median(sides) / (0.06 * longer), (30 / len(boxes)) ** 0.5, 1.0)
+    shrink = max(shrink, 0.55)
+    return max(2, round(shrink * longer / 340)), max(11, round(shrink * longer / 52))
+
+
+def _draw_boxes(
+    picture: np.ndarray, drawn: Sequence[_Box], scale: int, line: int, font: int
+) -> None:
+    truth = (GROUND_TRUTH, MISSED, IGNORED)
+    edge = max(1, line // 3)
+    # Found ground truth is wider and lies below, so that it shows on either side of a detection
+    # that covers it exactly; of the detections the surest, which comes first, lies on top.
+    below = [entry for entry in drawn if entry.kind in truth]
+    above = [entry for entry in drawn if entry.kind not in truth]
+    for entry in below + above[::-1]:
+        style = STYLES[entry.kind]
+        width = line + 4 * edge if entry.kind == GROUND_TRUTH else line
+        draw_box(picture, entry.box * scale, style.colour, style.dashed, width, edge)
+    taken: List[Rectangle] = []
+    for entry in above + below:
+        if entry.text:
+            colour = STYLES[entry.kind].colour
+            under = entry.kind in truth and bool(above)
+            draw_label(picture, entry.box * scale, entry.text, colour, font, taken, under)
+
+
+def _count(drawn: Sequence[_Box], match: Optional[DetectionMatch]) -> Dict[str, str]:
+    """Texts of the legend; what cannot occur, or rarely does, is left out at zero."""
+    counts = {kind: sum(entry.kind == kind for entry in drawn) for kind in STYLES}
+    always: Sequence[str] = ()
+    if match is not None:
+        # Missed objects are ground truth too.
+        counts[GROUND_TRUTH] = len(match.found)
+        always = (GROUND_TRUTH, CORRECT, WRONG_CLASS, NOTHING_THERE, MISSED)
+    return {kind: f'{kind} {number}' for kind, number in counts.items() if number or kind in always}
+
+
+def _add_legend(picture: np.ndarray, legend: Dict[str, str], font: int) -> np.ndarray:
+    """Append a strip that says what the colours mean, and how many boxes of each there are."""
+    gap, sample, pad = font, 2 * font, font // 2
+    tall = text_size('', font)[1] + pad
+    places, x, y, right = [], gap, pad, picture.shape[1]
+    for kind, text in legend.items():
+        width = text_size(text, font)[0] + gap + (sample + pad if kind else 0)
+        if x > gap and x + width > picture.shape[1]:
+            x, y = gap, y + tall
+        places.append((x, y, kind, text))
+        x += width
+        right = max(right, x)
+    strip = np.full((y + tall, right, 3), _LEGEND_GROUND, np.uint8)
+    for x, y, kind, text in places:
+        if kind:
+            box = (x, y + pad // 2, x + sample, y + tall - pad - pad // 2)
+            draw_box(strip, box, *STYLES[kind], max(2, font // 7), 0)
+            x += sample + pad
+        draw_text(strip, x, y, text, _LEGEND_INK, font)
+    beside = right - picture.shape[1]
+    wide = cv2.copyMakeBorder(picture, 0, 0, 0, beside, cv2.BORDER_CONSTANT, value=_LEGEND_GROUND)
+    return np.concatenate([wide, strip])
 
 
 @VISUALIZERS.register_module()
@@ -36,11 +367,6 @@ class DetectionPainter(DetLocalVisualizer):
         iou_thr (float): Least IoU of a correct detection, in (0, 1]. Defaults to 0.5.
         min_side (int): Smaller images are enlarged by a whole factor until their longer side
             reaches this many pixels. Defaults to 640.
-        line_width (int, optional): In pixels of the picture. Grows with the picture by default.
-        font_size (int, optional): In pixels of the picture. Grows with the picture by default.
-
-    Raises:
-        ValueError: If ``iou_thr`` is out of range.
 
     Example:
         >>> # in a config
@@ -60,16 +386,10 @@ class DetectionPainter(DetLocalVisualizer):
         save_dir: Optional[str] = None,
         iou_thr: float = 0.5,
         min_side: int = 640,
-        line_width: Optional[int] = None,
-        font_size: Optional[int] = None,
     ) -> None:
-        if not 0 < iou_thr <= 1:
-            raise ValueError(f'iou_thr is {iou_thr}, but an IoU threshold lies in (0, 1].')
         super().__init__(name=name, image=image, vis_backends=vis_backends, save_dir=save_dir)
         self.iou_thr = iou_thr
         self.min_side = min_side
-        self.line_width = line_width
-        self.font_size = font_size
 
     @master_only
     def add_datasample(
@@ -91,7 +411,8 @@ class DetectionPainter(DetLocalVisualizer):
             name (str): Name of the picture.
             image (ndarray): (H, W, 3) RGB image.
             data_sample (DetDataSample, optional): With ``gt_instances``, ``ignored_instances`` and
-                ``pred_instances``, as far as there are any. None leaves the image as it is.
+                ``pred_instances``, as far as there are any, on any device. None leaves the image
+                as it is.
             draw_gt (bool): Whether to draw and to judge by the ground truth. Defaults to True.
             draw_pred (bool): Whether to draw the detections. Defaults to True.
             show (bool): Whether to open a window. Defaults to False.
@@ -99,27 +420,25 @@ class DetectionPainter(DetLocalVisualizer):
             out_file (str, optional): File to write. Without it the picture goes to the backends.
             pred_score_thr (float): Detections with a lower score are left out. Defaults to 0.3.
             step (int): Step that the backends record. Defaults to 0.
-
-        Raises:
-            ValueError: If the sample holds segmentation maps, which have no boxes.
         """
         picture = image.clip(0, 255).astype(np.uint8)
         if data_sample is not None:
-            maps = [key for key in _NOT_BOXES if key in data_sample]
-            if maps:
-                raise ValueError(
-                    f'the sample holds {", ".join(maps)}, but DetectionPainter draws boxes only: '
-                    "set visualizer=dict(type='DetLocalVisualizer', ...)."
-                )
+            gt = data_sample.get('gt_instances', {}) if draw_gt else {}
+            ignored = data_sample.get('ignored_instances', {}) if draw_gt else {}
+            found = data_sample.get('pred_instances', {}) if draw_pred else {}
             picture = draw_detections(
                 picture,
-                **_collect(data_sample.cpu(), draw_gt, draw_pred),
-                classes=self.dataset_meta.get('classes'),
-                score_thr=pred_score_thr,
-                min_panel=self.min_side,
-                iou_thr=self.iou_thr,
-                line_width=self.line_width,
-                font_size=self.font_size,
+                gt.get('bboxes'),
+                gt.get('labels'),
+                found.get('bboxes'),
+                found.get('labels'),
+                found.get('scores'),
+                self.dataset_meta.get('classes'),
+                pred_score_thr,
+                self.min_side,
+                self.iou_thr,
+                ignored.get('bboxes'),
+                ignored.get('labels'),
             )
         self.set_image(picture)
         if show:
@@ -128,29 +447,3 @@ class DetectionPainter(DetLocalVisualizer):
             mmcv.imwrite(picture[..., ::-1], out_file)
         else:
             self.add_image(name, picture, step)
-
-
-def _collect(sample: DetDataSample, draw_gt: bool, draw_pred: bool) -> Dict[str, Any]:
-    """The boxes of a sample, as the arguments of ``draw_detections``."""
-    found: Dict[str, Any] = dict.fromkeys(
-        ('gt_bboxes', 'gt_labels', 'bboxes', 'labels', 'scores', 'ignored_bboxes', 'ignored_labels')
-    )
-    if draw_gt and 'gt_instances' in sample:
-        found.update(_arrays(sample.gt_instances, 'gt_'))
-        if 'ignored_instances' in sample:
-            found.update(_arrays(sample.ignored_instances, 'ignored_'))
-    if draw_pred and 'pred_instances' in sample:
-        found.update(_arrays(sample.pred_instances, ''))
-        found['scores'] = sample.pred_instances.scores.float().numpy()
-    return found
-
-
-def _arrays(instances: Any, prefix: str) -> Dict[str, np.ndarray]:
-    boxes = instances.get('bboxes')
-    if boxes is None:
-        return {}
-    boxes = getattr(boxes, 'tensor', boxes)
-    arrays = {f'{prefix}bboxes': boxes.detach().float().numpy().reshape(-1, 4)}
-    if 'labels' in instances:
-        arrays[f'{prefix}labels'] = instances.labels.numpy()
-    return arrays

@@ -1,9 +1,9 @@
-"""A trained detector, and images as its test pipeline prepares them."""
+"""A trained detector, images as its test pipeline prepares them, and programs that draw both."""
 
+import argparse
 import os
 import os.path as osp
-from collections import Counter
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Union
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Union
 
 import cv2
 import mmcv
@@ -11,20 +11,17 @@ import numpy as np
 import torch
 from mmcv.transforms import Compose
 from mmdet.apis.det_inferencer import IMG_EXTENSIONS
-from mmdet.models.detectors.base import BaseDetector
 from mmdet.structures import DetDataSample
 from mmdet.utils import get_test_pipeline_cfg
-from mmengine.config import Config
+from mmengine.config import Config, DictAction
 from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 
-from mmdet_contrast.datasets.converters._coco import image_size
-from mmdet_contrast.utils.checkpoint_checks import check_weights
-from mmdet_contrast.utils.detector_checks import check_device, check_is_dict, name_classes
-from mmdet_contrast.utils.launch import load_config
-from mmdet_contrast.utils.launch_checks import LaunchError, explained
+from mmdet_contrast.utils.checkpoint import check_weights, name_classes
+from mmdet_contrast.utils.config import LaunchError, load_config
+from mmdet_contrast.utils.files import PathLike, image_size, prepare_folder
+from mmdet_contrast.utils.model import build_detector
 from mmdet_contrast.utils.picture_extent import tell_padding
-from mmdet_contrast.utils.plain_forward import build_detector
 
 
 class DetectorInput(NamedTuple):
@@ -61,7 +58,7 @@ class SavedPicture(NamedTuple):
 
 
 def load_detector(
-    config: Union[str, 'os.PathLike[str]', Config],
+    config: Union[PathLike, Config],
     checkpoint: str,
     device: Optional[str] = None,
     cfg_options: Optional[Dict[str, Any]] = None,
@@ -83,38 +80,19 @@ def load_detector(
 
     Raises:
         FileNotFoundError: If there is no such checkpoint.
-        LaunchError: If the config, the checkpoint or the device cannot be used, or the checkpoint
-            does not fit.
+        LaunchError: If the config does not exist, or the checkpoint does not fit it.
     """
-    if '://' not in checkpoint and not osp.isfile(checkpoint):
-        raise FileNotFoundError(
-            f'checkpoint {checkpoint!r} does not exist: give the .pth file of a trained detector.'
-        )
     cfg = load_config(config, cfg_options=cfg_options)
-    if cfg.get('model') is None or cfg.get('test_dataloader') is None:
-        raise LaunchError(
-            f'config {cfg.filename!r} has no model or no test_dataloader: give the config that the '
-            'detector was trained with.'
-        )
     student = cfg.model.get('student')
     if student is not None:
         student = Config.fromfile(student) if isinstance(student, str) else student
         cfg.model = student.get('model', student)
-    device = device or ('cuda:0' if torch.cuda.is_available() else 'cpu')
-    check_device(device)
-    with explained(cfg):
-        model = build_detector(cfg)
-        weights = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu')
-    if not isinstance(model, BaseDetector):
-        raise LaunchError(
-            f'the model of config {cfg.filename!r} is a {type(model).__name__}, not a detector: '
-            'give the config of a detector.'
-        )
-    check_is_dict(weights)
+    model = build_detector(cfg)
+    weights = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu')
     check_weights(model, weights)
     model.dataset_meta = name_classes(model, weights, cfg)
     model.cfg = cfg
-    return model.to(device)
+    return model.to(device or ('cuda:0' if torch.cuda.is_available() else 'cpu'))
 
 
 def list_images(path: str) -> List[str]:
@@ -186,19 +164,65 @@ def picture_stems(paths: Sequence[str]) -> List[str]:
         paths (Sequence[str]): Image files of one folder.
 
     Returns:
-        list[str]: The file names without their ending, or with it where two would be the same;
-        each of its own.
+        list[str]: The file names without their ending, or with it where two would be the same.
     """
     names = [osp.basename(path) for path in paths]
     stems = [osp.splitext(name)[0] for name in names]
-    counts = Counter(stems)
-    taken = {stem for stem, count in counts.items() if count == 1}
-    out = []
-    for stem, name in zip(stems, names):
-        if counts[stem] > 1:
-            stem = name.replace('.', '_')
-            while stem in taken:
-                stem += '_'
-            taken.add(stem)
-        out.append(stem)
-    return out
+    return stems if len(set(stems)) == len(stems) else names
+
+
+def run_pictures(
+    parser: argparse.ArgumentParser,
+    draw: Callable[[nn.Module, argparse.Namespace], Iterator[SavedPicture]],
+) -> None:
+    """Add the options of detector, images and pictures, and draw.
+
+    Prints a line for each picture. Ends the process with one line and exit status 1 where a file
+    cannot be used, and with exit status 1 at the end where an image could not be read.
+
+    Args:
+        parser (argparse.ArgumentParser): Parser with the program's own arguments.
+        draw (Callable): Gets the detector and all arguments, and yields what became of each
+            picture.
+    """
+    parser.add_argument('config', help='config file of the detector')
+    parser.add_argument('checkpoint', help='its weights')
+    parser.add_argument('inputs', help='image, or folder of images')
+    parser.add_argument('--out-dir', required=True, help='folder for the pictures')
+    parser.add_argument(
+        '--modules',
+        nargs='+',
+        default=['neck'],
+        metavar='PATH',
+        help='dotted paths, e.g. backbone.layer3 neck.fpn_convs.0 (default: neck)',
+    )
+    parser.add_argument(
+        '--level', type=int, help='which map of a module that gives several (default: all)'
+    )
+    parser.add_argument(
+        '--min-side', type=int, default=480, help='enlarge smaller images (default: 480 pixels)'
+    )
+    parser.add_argument(
+        '--alpha', type=float, default=0.5, help='share of the map in the picture (default: 0.5)'
+    )
+    parser.add_argument('--device', help='e.g. cpu or cuda:1 (default: a GPU if there is one)')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        help='config values to override, as key=value; lists as key="[a,b]" or key=a,b',
+    )
+    args = parser.parse_args()
+    written, unreadable = 0, 0
+    try:
+        prepare_folder(args.out_dir)
+        detector = load_detector(args.config, args.checkpoint, args.device, args.cfg_options)
+        for saved in draw(detector, args):
+            print(f'{saved.out_file or saved.image}: {saved.note}', flush=True)
+            written += saved.out_file is not None
+            unreadable += not saved.readable
+    except (LaunchError, OSError) as error:
+        raise SystemExit(f'{parser.prog}: error: {error}') from None
+    print(f'{written} pictures in {args.out_dir}')
+    if unreadable:
+        raise SystemExit(1)

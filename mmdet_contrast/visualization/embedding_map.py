@@ -1,6 +1,5 @@
 """Pictures of embeddings: projected to two dimensions, coloured by class."""
 
-import os
 import os.path as osp
 from typing import Any, Dict, Optional, Sequence, Tuple, Union
 
@@ -10,6 +9,14 @@ import torch.nn.functional as F
 from mmengine.config import Config
 from mmengine.utils import mkdir_or_exist
 from torch import Tensor
+
+from mmdet_contrast.evaluation.box_embedder import BoxEmbedder
+from mmdet_contrast.evaluation.functional import embedding_std, knn_accuracy
+from mmdet_contrast.evaluation.labelled_samples import labelled_samples, pipeline_of
+from mmdet_contrast.utils.config import LaunchError
+from mmdet_contrast.utils.files import PathLike, prepare_folder
+
+from .detector_input import load_detector
 
 METHODS = ('pca', 'tsne')
 _LEGEND = 20
@@ -32,25 +39,12 @@ def project_embeddings(
     Returns:
         tuple[ndarray, float | None]: (N, 2) coordinates, and the part of the variance that they
         show (PCA only).
-
-    Raises:
-        ValueError: If ``method`` is unknown, or there are fewer than two embeddings (four for
-            t-SNE), or one is not finite.
-        ImportError: If t-SNE is asked for and scikit-learn is not installed.
     """
-    if method not in METHODS:
-        raise ValueError(f'method is {method!r}, but must be one of {", ".join(METHODS)}.')
-    least = 4 if method == 'tsne' else 2
-    if embeddings.dim() != 2 or len(embeddings) < least or not embeddings.isfinite().all():
-        raise ValueError(
-            f'embeddings of shape {tuple(embeddings.shape)} given, (N, D) of finite values with N '
-            f'of at least {least} expected.'
-        )
     unit = F.normalize(embeddings.detach().cpu().double(), dim=1)
-    if method == 'tsne':
-        perplexity = min(30.0, (len(unit) - 1) / 3)
-        tsne = _tsne()(2, perplexity=perplexity, init='pca', random_state=seed)
-        return tsne.fit_transform(unit.float().numpy()), None
+    return {'pca': _pca, 'tsne': _tsne}[method](unit, seed)
+
+
+def _pca(unit: Tensor, seed: int) -> Tuple[np.ndarray, float]:
     centred = unit - unit.mean(dim=0)
     _, values, axes = torch.linalg.svd(centred, full_matrices=False)
     values, axes = F.pad(values, (0, 1))[:2], F.pad(axes, (0, 0, 0, 1))[:2]
@@ -60,16 +54,12 @@ def project_embeddings(
     return points.numpy(), values.square().sum().item() / total if total else 1.0
 
 
-def _tsne() -> Any:
-    """Import scikit-learn's t-SNE."""
-    try:
-        from sklearn.manifold import TSNE
-    except ImportError as error:
-        raise ImportError(
-            't-SNE needs scikit-learn, which is not installed: `pip install scikit-learn`, or '
-            "use the method 'pca'."
-        ) from error
-    return TSNE
+def _tsne(unit: Tensor, seed: int) -> Tuple[np.ndarray, None]:
+    from sklearn.manifold import TSNE
+
+    perplexity = min(30.0, (len(unit) - 1) / 3)
+    tsne = TSNE(2, perplexity=perplexity, init='pca', random_state=seed)
+    return tsne.fit_transform(unit.float().numpy()), None
 
 
 def draw_embedding_map(
@@ -92,19 +82,11 @@ def draw_embedding_map(
 
     Returns:
         str: ``out_file``.
-
-    Raises:
-        ValueError: If there is no point, or not one label for each.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     labels = np.asarray(labels)
-    if not len(points) or points.shape != (len(labels), 2):
-        raise ValueError(
-            f'points of shape {points.shape} and {len(labels)} labels given, (N, 2) and N of at '
-            'least 1 expected.'
-        )
     figure = Figure(figsize=(8.6, 6.4), layout='constrained')
     FigureCanvasAgg(figure)
     axis = figure.subplots()
@@ -145,7 +127,7 @@ def draw_embedding_map(
 
 
 def save_embedding_map(
-    config: Union[str, 'os.PathLike[str]', Config],
+    config: Union[PathLike, Config],
     checkpoint: str,
     out_file: str,
     method: str = 'pca',
@@ -155,10 +137,8 @@ def save_embedding_map(
     max_samples: Optional[int] = 2000,
     max_points: int = 5000,
     k: int = 200,
-    temperature: float = 0.1,
     batch_size: int = 8,
     device: Optional[str] = None,
-    progress: bool = True,
     cfg_options: Optional[Dict[str, Any]] = None,
 ) -> Dict[str, float]:
     """Draw the embeddings of the validation boxes of a detector.
@@ -179,60 +159,35 @@ def save_embedding_map(
         max_samples (int, optional): At most so many images of each set, spread evenly.
         max_points (int): At most so many boxes are drawn, spread evenly; the accuracy is of all.
         k (int): Neighbours that vote.
-        temperature (float): Of the votes.
         batch_size (int): Images in a batch.
         device (str, optional): E.g. 'cpu' or 'cuda:1'. Defaults to the first GPU, if there is one.
-        progress (bool): Whether to show a progress bar.
         cfg_options (dict, optional): Dotted config keys and their new values.
 
     Returns:
         dict[str, float]: ``top1``, ``top5``, ``class_mean``, ``std``, ``queries`` and ``bank``.
 
     Raises:
-        ValueError: If the config, the method, the module or the ending of ``out_file`` cannot be
-            used, the classes of the two sets differ, or there is no box.
-        LaunchError: If a file of the data is not there, or cannot be decoded.
+        LaunchError: If the checkpoint does not fit the config, or the classes of the two sets
+            differ.
         FileNotFoundError: If there is no such checkpoint.
         OSError: If the folder of ``out_file`` cannot be made or written to.
-        ImportError: If t-SNE is asked for and scikit-learn is not installed.
 
     Example:
-        >>> save_embedding_map('configs/retina_shapes.py', 'epoch_10.pth', 'map.png')
+        >>> save_embedding_map('configs/contrast/retina_shapes.py', 'epoch_10.pth', 'map.png')
     """
-    # Imported here because the evaluation takes hooks of this package to capture feature maps.
-    from mmdet_contrast.evaluation.box_embedder import BoxEmbedder
-    from mmdet_contrast.evaluation.functional import embedding_std, knn_accuracy
-    from mmdet_contrast.utils.launch_checks import explained
-    from mmdet_contrast.utils.stream_writers import prepare_folder
-    from mmdet_contrast.visualization.detector_input import load_detector
-
-    if method not in METHODS:
-        raise ValueError(f'method is {method!r}, but must be one of {", ".join(METHODS)}.')
-    # before the minutes that the embeddings take
     if method == 'tsne':
-        _tsne()
-    _check_out_file(out_file)
+        # it is optional, and the embeddings take minutes
+        import sklearn.manifold  # noqa: F401
     prepare_folder(osp.dirname(osp.abspath(out_file)))
     model = load_detector(config, checkpoint, device, cfg_options)
-    cfg = model.cfg
-    absent = [key for key in ('train_dataloader', 'val_dataloader') if cfg.get(key) is None]
-    if absent:
-        raise ValueError(f'the config has no {absent[0]}: give the one of a detector.')
-    embedder = BoxEmbedder(module, level, pool_size)
-    with explained(cfg):
-        bank_samples, query_samples = _open_sets(cfg, max_samples)
-        bank, queries = (
-            embedder.embed_dataset(model, samples.dataset, batch_size, progress=progress)
-            for samples in (bank_samples, query_samples)
-        )
-    for name, found in (('training', bank), ('validation', queries)):
-        if len(found.labels) < 2:
-            raise ValueError(
-                f'{len(found.labels)} boxes are in the images of the {name} set, at least 2 '
-                'expected: check its ann_file and classes.'
-            )
+    cfg, embedder = model.cfg, BoxEmbedder(module, level, pool_size)
+    bank_samples, query_samples = _open_sets(cfg, max_samples)
+    bank, queries = (
+        embedder.embed_dataset(model, samples.dataset, batch_size, progress=True)
+        for samples in (bank_samples, query_samples)
+    )
     classes = query_samples.classes
-    values = knn_accuracy(*queries, *bank, num_classes=len(classes), k=k, temperature=temperature)
+    values = knn_accuracy(*queries, *bank, num_classes=len(classes), k=k)
     values['std'] = embedding_std(queries.vectors)
     values.update(queries=len(queries.labels), bank=len(bank.labels))
 
@@ -240,9 +195,7 @@ def save_embedding_map(
     chosen = torch.linspace(0, len(queries.labels) - 1, count).round().long()
     points, shown = project_embeddings(queries.vectors.cpu()[chosen], method)
     name = osp.splitext(osp.basename(cfg.filename or 'config'))[0]
-    layer = f'{embedder.name_of(model)}, ' + (
-        f'level {level}' if isinstance(level, int) else f"level '{level}'"
-    )
+    layer = f'{embedder.name_of(model)}, level {level}'
     note = 'PCA' if method == 'pca' else 't-SNE'
     note += f' ({shown:.0%} of the variance)' if shown is not None else ''
     drawn = f'{count} of {len(queries.labels)}' if count < len(queries.labels) else f'{count}'
@@ -261,8 +214,6 @@ def save_embedding_map(
 
 def _open_sets(cfg: Config, max_samples: Optional[int]) -> Tuple[Any, Any]:
     """Open the training and the validation set, both with the pipeline of the validation."""
-    from mmdet_contrast.evaluation.labelled_samples import labelled_samples, pipeline_of
-
     # the validation set first: without a pipeline of its own the training set has none to go by
     query_samples = labelled_samples(
         cfg.val_dataloader.dataset, max_samples=max_samples, name='val set'
@@ -274,23 +225,8 @@ def _open_sets(cfg: Config, max_samples: Optional[int]) -> Tuple[Any, Any]:
         'train set',
     )
     if bank_samples.classes != query_samples.classes:
-        raise ValueError(
+        raise LaunchError(
             f'the train set has the classes {list(bank_samples.classes)} and the val set '
-            f'{list(query_samples.classes)}; the same in the same order expected: set '
-            'metainfo=dict(classes=...) of both.'
+            f'{list(query_samples.classes)}: set metainfo=dict(classes=...) of both to one list.'
         )
     return bank_samples, query_samples
-
-
-def _check_out_file(out_file: str) -> None:
-    """Refuse a file that no picture can be written to."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    if osp.isdir(out_file):
-        raise ValueError(f'out_file {out_file!r} is a folder: give the name of a PNG to write.')
-    known = sorted(FigureCanvasAgg.get_supported_filetypes())
-    if osp.splitext(out_file)[1][1:].lower() not in known:
-        raise ValueError(
-            f'out_file {out_file!r} given, a name that ends in one of .{", .".join(known)} '
-            'expected: let it end in .png.'
-        )

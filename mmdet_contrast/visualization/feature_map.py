@@ -1,23 +1,98 @@
-"""Pictures of what the modules of a detector give."""
+"""Feature maps of a detector as pictures, and any map of numbers laid over a picture."""
 
 import os.path as osp
-from typing import Iterator, List, NamedTuple, Optional, Sequence
+from typing import Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
+import cv2
 import numpy as np
 import torch
 from mmdet.structures import DetDataSample
+from mmengine.visualization import Visualizer
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+from mmdet_contrast.utils.model import ModuleCapture, map_size
 from mmdet_contrast.utils.picture_extent import picture_extent
-from mmdet_contrast.visualization.canvas import enlarge, grid, save_picture, stack_panels
-from mmdet_contrast.visualization.detector_input import (
-    SavedPicture,
-    list_images,
-    picture_stems,
-    read_images,
-)
-from mmdet_contrast.visualization.heat_map import add_colour_bar, align_to_image, paint_heat
-from mmdet_contrast.visualization.module_capture import CapturedMap, ModuleCapture, map_size
+
+from .canvas import draw_text, enlarge, grid, save_picture, stack_panels, text_size
+from .detector_input import SavedPicture, list_images, picture_stems, read_images
+
+_BAR = 16
+_GAP = 8
+
+
+def align_to_image(
+    maps: Tensor, sample: DetDataSample, shape: Tuple[int, int], mode: str = 'bilinear'
+) -> Tensor:
+    """Bring feature maps onto the image they come from: padding off, resizing undone.
+
+    Cell (i, j) of a map stands for an equal share of the padded input; test pipelines of
+    MMDetection pad right and below.
+
+    Args:
+        maps (Tensor): (K, h, w) feature maps of the padded input.
+        sample (DetDataSample): As the test pipeline and the data preprocessor give it; says what of
+            the input is picture.
+        shape (tuple[int, int]): Height and width of the picture of the image.
+        mode (str): 'bilinear', or 'nearest' to show the cells. Defaults to 'bilinear'.
+
+    Returns:
+        Tensor: (K, H, W) float32 on the CPU.
+
+    Raises:
+        ValueError: If a value is not finite.
+    """
+    maps = maps.detach().float().cpu()
+    if not bool(torch.isfinite(maps).all()):
+        raise ValueError('the map holds values that are not finite: the weights are broken.')
+    smooth = dict(mode=mode, align_corners=False) if mode == 'bilinear' else dict(mode=mode)
+    padded = tuple(sample.metainfo.get('batch_input_shape', sample.img_shape)[:2])
+    height, width = picture_extent(sample)
+    whole = F.interpolate(maps[None], size=padded, **smooth)[..., :height, :width]
+    return F.interpolate(whole, size=tuple(shape), **smooth)[0]
+
+
+def paint_heat(
+    heat: Tensor, picture: Optional[np.ndarray] = None, alpha: float = 0.5
+) -> np.ndarray:
+    """Paint a map in colours, blue (its least value) to red (its greatest), on a picture or alone.
+
+    The painting is that of MMEngine's ``Visualizer.draw_featmap``.
+
+    Args:
+        heat (Tensor): (H, W).
+        picture (ndarray, optional): (H, W, 3) uint8 RGB.
+        alpha (float): Share of the colours in [0, 1], the picture's being the rest. Defaults to
+            0.5.
+
+    Returns:
+        ndarray: (H, W, 3) uint8 RGB.
+    """
+    return Visualizer.draw_featmap(
+        heat[None], picture, channel_reduction='squeeze_mean', alpha=alpha
+    )
+
+
+def add_colour_bar(picture: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Put the scale of :func:`paint_heat` at the right of a picture.
+
+    Args:
+        picture (ndarray): (H, W, 3) uint8 RGB.
+        low (float): Value of the lowest colour.
+        high (float): Value of the highest colour.
+
+    Returns:
+        ndarray: (H, W', 3) uint8 RGB.
+    """
+    texts = [f'{value:.3g}' for value in (high, low)]
+    widths, line = zip(*(text_size(text) for text in texts))
+    height = picture.shape[0]
+    bar = np.full((height, _GAP + _BAR + 4 + max(widths), 3), 255, np.uint8)
+    ramp = torch.linspace(1, 0, height)[:, None].expand(-1, _BAR)
+    bar[:, _GAP : _GAP + _BAR] = paint_heat(ramp.contiguous())
+    for text, y in zip(texts, (0, max(height - line[0], 0))):
+        draw_text(bar, _GAP + _BAR + 4, y, text, (0, 0, 0))
+    return cv2.hconcat([picture, bar])
 
 
 class FeatureMapStyle(NamedTuple):
@@ -26,8 +101,8 @@ class FeatureMapStyle(NamedTuple):
     Attributes:
         topk (int, optional): Draw this many of the strongest channels, see
             :func:`strongest_channels`.
-        channels (Sequence[int], optional): Draw these channels. With neither, the mean over all
-            channels is drawn.
+        channels (Sequence[int], optional): Else draw these channels. With neither, the mean over
+            all channels is drawn.
         overlay (bool): On the picture, smoothed; or alone, with its cells visible.
         columns (int): Channels per row.
         min_side (int): Smaller pictures are enlarged by a whole factor until their longer side
@@ -51,16 +126,11 @@ def strongest_channels(features: Tensor, num: int) -> List[int]:
 
     Args:
         features (Tensor): (C, h, w).
-        num (int): How many, at least 1; all of them where there are fewer.
+        num (int): How many; all of them where there are fewer.
 
     Returns:
         list[int]: Channels, the strongest first.
-
-    Raises:
-        ValueError: If ``num`` is less than 1.
     """
-    if num < 1:
-        raise ValueError(f'topk is {num}, but must be at least 1: the number of channels to draw.')
     strength = features.float().abs().mean((1, 2))
     return strength.argsort(descending=True, stable=True)[:num].tolist()
 
@@ -85,19 +155,21 @@ def draw_feature_map(
         ndarray: (H', W', 3) uint8 RGB.
 
     Raises:
-        ValueError: If the style asks for what is not there, or a value is not finite.
+        ValueError: If a value is not finite.
 
     Example:
         >>> style = FeatureMapStyle(topk=8)
         >>> drawn = draw_feature_map(features[0], picture, sample, style)
     """
     style = style or FeatureMapStyle()
-    chosen = _choose(features, style)
+    chosen = style.channels
+    if style.topk is not None:
+        chosen = strongest_channels(features, style.topk)
     picture, _ = enlarge(picture, style.min_side)
     if chosen is None:
         maps, titles = features.float().mean(0, keepdim=True), [f'mean of {len(features)} channels']
     else:
-        maps, titles = features[chosen], [f'channel {channel}' for channel in chosen]
+        maps, titles = features[list(chosen)], [f'channel {channel}' for channel in chosen]
     mode = 'bilinear' if style.overlay else 'nearest'
     height, width = picture_extent(sample)
     panels = [stack_panels([picture], [f'image, {width} x {height}'])]
@@ -134,12 +206,12 @@ def save_feature_maps(
         SavedPicture: What became of each picture.
 
     Raises:
-        ValueError: If a module, a level or a channel does not exist, a module gives maps of
-            regions instead of the image, or the style is impossible.
+        ValueError: If a module or a level does not exist, or a module gives maps of regions instead
+            of the image.
         FileNotFoundError: If ``inputs`` does not exist or holds no image.
 
     Example:
-        >>> detector = load_detector('configs/retina_shapes.py', 'epoch_15.pth')
+        >>> detector = load_detector('configs/contrast/retina_shapes.py', 'epoch_15.pth')
         >>> for saved in save_feature_maps(detector, 'data/shapes/test', 'maps', ['backbone']):
         ...     print(saved.out_file)
     """
@@ -156,28 +228,5 @@ def save_feature_maps(
             drawn = draw_feature_map(captured.features[0], entry.picture, entry.sample, style)
             out_file = osp.join(out_dir, f'{stem}.{captured.name}.{captured.level}.png')
             save_picture(drawn, out_file)
-            yield SavedPicture(entry.path, out_file, _note(captured))
-
-
-def _choose(features: Tensor, style: FeatureMapStyle) -> Optional[List[int]]:
-    """Say which channels a style draws; None is their mean."""
-    if style.topk is not None and style.channels is not None:
-        raise ValueError('both topk and channels are given: give one of them.')
-    if style.columns < 1:
-        raise ValueError(f'columns is {style.columns}, but must be at least 1.')
-    if style.topk is not None:
-        return strongest_channels(features, style.topk)
-    if style.channels is None:
-        return None
-    wrong = [channel for channel in style.channels if not 0 <= channel < len(features)]
-    if wrong or not style.channels:
-        raise ValueError(
-            f'channels are {list(style.channels)}, but the feature map has the channels 0 to '
-            f'{len(features) - 1}.'
-        )
-    return list(style.channels)
-
-
-def _note(captured: CapturedMap) -> str:
-    """Name a map and its size."""
-    return f'{captured.name}, level {captured.level}, {map_size(captured.features)}'
+            note = f'{captured.name}, level {captured.level}, {map_size(captured.features)}'
+            yield SavedPicture(entry.path, out_file, note)

@@ -10,6 +10,8 @@ from typing import Dict, List, Optional, Sequence
 import numpy as np
 from mmengine.utils import mkdir_or_exist
 
+from mmdet_contrast.utils.config import LaunchError
+
 
 @dataclass
 class RunLog:
@@ -27,14 +29,14 @@ class RunLog:
     val: List[Dict[str, float]] = field(default_factory=list)
 
     def keys(self) -> List[str]:
-        """Names of the logged values, of training first."""
+        """Return the names of the logged values, of training first."""
         names: Dict[str, None] = {}
         for record in [*self.train, *self.val]:
             names.update(dict.fromkeys(key for key in record if key not in _COUNTERS))
         return list(names)
 
     def series(self, key: str, split: Optional[str] = None) -> 'tuple[np.ndarray, np.ndarray]':
-        """Iterations and values at which ``key`` was logged.
+        """Return iterations and values at which ``key`` was logged.
 
         Args:
             key (str): Name of a logged value.
@@ -69,25 +71,22 @@ def read_run(path: str, skip_epochs: int = 0) -> RunLog:
 
     Raises:
         FileNotFoundError: If there is no log under ``path``.
-        ValueError: If the log has no training record, is not MMEngine's, has no epochs although
-            ``skip_epochs`` is given, or has none left.
+        LaunchError: If no training record is left.
     """
     files = _find_logs(path)
     run = RunLog(osp.basename(osp.normpath(path)))
     for file in files:
         train, val = [], []
         with open(file, encoding='utf-8') as stream:
-            for number, line in enumerate(stream, 1):
+            for line in stream:
                 if not line.strip():
                     continue
                 try:
                     record = json.loads(line)
-                except json.JSONDecodeError as error:
-                    # A killed process can leave half a line behind; more after it is not a log.
+                except json.JSONDecodeError:
+                    # A killed process can leave half a line behind, and nothing after it.
                     if stream.readline():
-                        raise ValueError(
-                            f'{file}, line {number} is not JSON: give a scalars.json of MMEngine.'
-                        ) from error
+                        raise
                     break
                 if 'iter' in record:
                     train.append(record)
@@ -106,49 +105,36 @@ def read_run(path: str, skip_epochs: int = 0) -> RunLog:
         for count, record in val:
             step = train[count - 1]['step'] if count else first
             run.val.append({**record, 'val_step': record['step'], 'step': step})
-    if not run.train:
-        raise ValueError(
-            f'no training record in {", ".join(files)}: was the run stopped before its first log '
-            'line (default_hooks.logger.interval)?'
-        )
     if skip_epochs:
-        if 'epoch' not in run.train[0]:
-            raise ValueError(
-                f'{path} is the log of an iteration-based run, which has no epochs to skip.'
-            )
-        last = max(record['epoch'] for record in run.train)
-        begin = [r['step'] for r in run.train if r['epoch'] > skip_epochs]
-        if not begin:
-            raise ValueError(f'skip_epochs is {skip_epochs}, but {path} has only {last} epochs.')
         run.val = [r for r in run.val if r['val_step'] > skip_epochs]
         run.train = [r for r in run.train if r['epoch'] > skip_epochs]
+    if not run.train:
+        raise LaunchError(
+            f'no training record in {", ".join(files)} after {skip_epochs} epochs: was the run '
+            'stopped before its first log line (default_hooks.logger.interval)?'
+        )
     for record in run.val:
         record.pop('val_step')
     return run
 
 
 def moving_average(values: np.ndarray, window: int) -> np.ndarray:
-    """Mean of each value and those before it, at most ``window`` of them.
+    """Compute the mean of each value and those before it, at most ``window`` of them.
 
     A value that is not finite is left out of the means of others, and stays as it is.
 
     Args:
         values (ndarray): (N,) values.
-        window (int): Number of values to average, at least 1.
+        window (int): Number of values to average.
 
     Returns:
         ndarray: (N,) averages; the first ones are over as many values as there are.
-
-    Raises:
-        ValueError: If ``window`` is less than 1.
     """
-    if window < 1:
-        raise ValueError(f'the smoothing window is {window}, but must be at least 1.')
     finite = np.isfinite(values)
     sums = np.cumsum(np.concatenate([[0.0], np.where(finite, values, 0.0)]))
     counts = np.cumsum(np.concatenate([[0], finite]))
     ends = np.arange(1, len(values) + 1)
-    starts = np.maximum(ends - window, 0)
+    starts = np.maximum(ends - max(window, 1), 0)
     means = (sums[ends] - sums[starts]) / np.maximum(counts[ends] - counts[starts], 1)
     return np.where(finite, means, values)
 
@@ -178,8 +164,8 @@ def plot_losses(
 
     Raises:
         FileNotFoundError: If a run has no log.
-        ValueError: If no run logged one of ``keys`` (the message lists what was logged); see also
-            :func:`read_run` and :func:`moving_average`.
+        LaunchError: If no run logged one of ``keys`` (the message lists what was logged), or a run
+            has no training record.
 
     Example:
         >>> plot_losses(['work_dirs/retina_contrast_shapes'], 'losses.png', smooth=5)
@@ -193,7 +179,7 @@ def plot_losses(
     if keys:
         absent = [key for key in keys if key not in known]
         if absent:
-            raise ValueError(f'no run logged {absent}; there are: {", ".join(known)}.')
+            raise LaunchError(f'no run logged {absent}; there are: {", ".join(known)}.')
         panels = {key: [key] for key in keys}
     else:
         panels = _default_panels(known, len(logs) > 1)

@@ -1,6 +1,5 @@
 """Pictures of training samples: original and contrastive view side by side, with boxes."""
 
-import os
 import os.path as osp
 from typing import Any, List, Optional, Sequence, Tuple, Union
 
@@ -10,10 +9,11 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.runner import set_random_seed
 
-from mmdet_contrast.utils.launch import load_config
-from mmdet_contrast.utils.launch_checks import check_dataset, explained
-from mmdet_contrast.utils.stream_writers import prepare_folder
-from mmdet_contrast.visualization.canvas import (
+from mmdet_contrast.engine.hooks.run_check_hook import check_dataset
+from mmdet_contrast.utils.config import load_config
+from mmdet_contrast.utils.files import PathLike, prepare_folder
+
+from .canvas import (
     GREY,
     Rectangle,
     draw_box,
@@ -22,6 +22,7 @@ from mmdet_contrast.visualization.canvas import (
     palette,
     save_picture,
     stack_panels,
+    to_array,
 )
 
 
@@ -33,7 +34,7 @@ def draw_view_pair(
     view_valid: Optional[Sequence[bool]] = None,
     view_bboxes: Optional[np.ndarray] = None,
     ignored_bboxes: Optional[np.ndarray] = None,
-    min_panel: int = 480,
+    min_side: int = 480,
     clean: bool = False,
 ) -> np.ndarray:
     """Draw one sample: the original on the left, its contrastive view, if any, on the right.
@@ -51,7 +52,7 @@ def draw_view_pair(
             loss. Defaults to all of them.
         view_bboxes (ndarray, optional): (M, 4) boxes in the view. Defaults to ``bboxes``.
         ignored_bboxes (ndarray, optional): (K, 4) ignored boxes of the original.
-        min_panel (int): Smaller images are enlarged by a whole factor until their longer side
+        min_side (int): Smaller images are enlarged by a whole factor until their longer side
             reaches this many pixels. Defaults to 480.
         clean (bool): Whether to put the images without boxes before those with them. Defaults to
             False.
@@ -62,7 +63,7 @@ def draw_view_pair(
     valid = [True] * len(bboxes) if view_valid is None else [bool(flag) for flag in view_valid]
     sides = (bboxes, ignored_bboxes), (bboxes if view_bboxes is None else view_bboxes, None)
     panels = [
-        _boxes_panel(image, boxes, labels, classes, valid, ignored, min_panel)
+        _boxes_panel(image, boxes, labels, classes, valid, ignored, min_side)
         for image, (boxes, ignored) in zip(images, sides)
     ]
     note = f'{len(bboxes)} box{"" if len(bboxes) == 1 else "es"}'
@@ -72,17 +73,17 @@ def draw_view_pair(
     if len(images) == 2:
         titles = ['boxes in the original', f'boxes in the view ({note})']
     if clean:
-        panels = [enlarge(np.ascontiguousarray(image), min_panel)[0] for image in images] + panels
+        panels = [enlarge(np.ascontiguousarray(image), min_side)[0] for image in images] + panels
         titles = ['original', 'view'][: len(images)] + titles
     return stack_panels(panels, titles)
 
 
 def save_view_pairs(
-    config: Union[str, 'os.PathLike[str]', Config],
+    config: Union[PathLike, Config],
     out_dir: str,
     num: int = 8,
     seed: int = 0,
-    min_panel: int = 480,
+    min_side: int = 480,
     clean: bool = False,
     warm_up: int = 32,
 ) -> List[str]:
@@ -96,7 +97,7 @@ def save_view_pairs(
         out_dir (str): Folder for the pictures; made if absent.
         num (int): Number of samples, spread evenly over the data set. Defaults to 8.
         seed (int): Seed of the pipeline's random choices. Defaults to 0.
-        min_panel (int): See :func:`draw_view_pair`.
+        min_side (int): See :func:`draw_view_pair`.
         clean (bool): See :func:`draw_view_pair`.
         warm_up (int): Number of samples that are loaded before the first one is drawn where views
             show other objects, so that there are some; 0 shows how training begins. Defaults to 32.
@@ -105,12 +106,12 @@ def save_view_pairs(
         list[str]: Paths of the PNG files.
 
     Raises:
-        LaunchError: If the config cannot be used, its data do not exist or cannot be read, or the
-            training set is empty.
+        LaunchError: If the config does not exist, the training set is empty, or its classes are not
+            those of the annotation file.
         OSError: If the folder cannot be written to.
 
     Example:
-        >>> save_view_pairs('configs/retina_contrast_shapes.py', 'work_dirs/views', num=4)
+        >>> save_view_pairs('configs/contrast/retina_contrast_shapes.py', 'work_dirs/views', num=4)
     """
     cfg = load_config(config)
     init_default_scope(cfg.get('default_scope', 'mmdet'))
@@ -120,24 +121,23 @@ def save_view_pairs(
     to_rgb = not preprocessor.get('rgb_to_bgr', False)
     prepare_folder(out_dir)
     paths = []
-    with explained(cfg):
-        dataset = DATASETS.build(cfg.train_dataloader.dataset)
-        check_dataset(dataset, 'train_dataloader')
-        if 'same_class' in str(cfg.train_dataloader.dataset):
-            for index in np.random.permutation(len(dataset))[:warm_up]:
-                dataset[int(index)]
-        chosen = np.linspace(0, len(dataset) - 1, min(num, len(dataset))).round()
-        for number, index in enumerate(chosen):
-            sample = dataset[int(index)]
-            classes = dataset.metainfo.get('classes', ())
-            picture, name = _draw_sample(sample, classes, to_rgb, min_panel, clean)
-            paths.append(osp.join(out_dir, f'{number:03d}_{name}.png'))
-            save_picture(picture, paths[-1])
+    dataset = DATASETS.build(cfg.train_dataloader.dataset)
+    check_dataset(dataset, 'train_dataloader')
+    if 'same_class' in str(cfg.train_dataloader.dataset):
+        for index in np.random.permutation(len(dataset))[:warm_up]:
+            dataset[int(index)]
+    chosen = np.linspace(0, len(dataset) - 1, min(num, len(dataset))).round()
+    for number, index in enumerate(chosen):
+        sample = dataset[int(index)]
+        classes = dataset.metainfo.get('classes', ())
+        picture, name = _draw_sample(sample, classes, to_rgb, min_side, clean)
+        paths.append(osp.join(out_dir, f'{number:03d}_{name}.png'))
+        save_picture(picture, paths[-1])
     return paths
 
 
 def _draw_sample(
-    sample: dict, classes: Sequence[str], to_rgb: bool, min_panel: int, clean: bool
+    sample: dict, classes: Sequence[str], to_rgb: bool, min_side: int, clean: bool
 ) -> Tuple[np.ndarray, str]:
     """Draw one item of the data set; return the picture and the image's name."""
     inputs, data = sample['inputs'], sample['data_samples']
@@ -155,7 +155,7 @@ def _draw_sample(
             view_valid=gt.get('view_valid'),
             view_bboxes=_boxes(gt, 'view_bboxes'),
             ignored_bboxes=_boxes(data.get('ignored_instances', {}), 'bboxes'),
-            min_panel=min_panel,
+            min_side=min_side,
             clean=clean,
         )
         return picture, _stem(data)
@@ -165,7 +165,7 @@ def _draw_sample(
             *_boxes_and_labels(one),
             classes,
             ignored=_boxes(one.get('ignored_instances', {}), 'bboxes'),
-            min_panel=min_panel,
+            min_side=min_side,
         )
         for _, image, one in branches
     ]
@@ -179,10 +179,10 @@ def _boxes_panel(
     classes: Sequence[str],
     valid: Optional[Sequence[bool]] = None,
     ignored: Optional[np.ndarray] = None,
-    min_panel: int = 480,
+    min_side: int = 480,
 ) -> np.ndarray:
     """Draw named boxes on an enlarged copy of an image."""
-    panel, scale = enlarge(np.ascontiguousarray(image), min_panel)
+    panel, scale = enlarge(np.ascontiguousarray(image), min_side)
     colours = palette(len(classes))
     valid = [True] * len(boxes) if valid is None else valid
     drawn = [(box, 'ignored', GREY, True) for box in (() if ignored is None else ignored)]
@@ -199,7 +199,7 @@ def _boxes_panel(
 
 def _to_pictures(inputs: Any, to_rgb: bool) -> np.ndarray:
     """Turn a packed image, (C, H, W), or several of them into (N, H, W, 3) uint8 pictures."""
-    images = inputs.reshape(-1, *inputs.shape[-3:]).permute(0, 2, 3, 1).numpy()
+    images = to_array(inputs.reshape(-1, *inputs.shape[-3:]).permute(0, 2, 3, 1))
     images = images.clip(0, 255).astype(np.uint8)
     if images.shape[-1] == 1:
         return images.repeat(3, axis=-1)
@@ -208,7 +208,7 @@ def _to_pictures(inputs: Any, to_rgb: bool) -> np.ndarray:
 
 def _boxes(instances: Any, name: str) -> Optional[np.ndarray]:
     boxes = instances.get(name)
-    return None if boxes is None else getattr(boxes, 'tensor', boxes).numpy().reshape(-1, 4)
+    return None if boxes is None else to_array(boxes).reshape(-1, 4)
 
 
 def _boxes_and_labels(data_sample: Any) -> Tuple[np.ndarray, List[int]]:

@@ -1,24 +1,31 @@
+"""Heat maps against readable loops, and the scores they explain traced back through real heads."""
+
 import copy
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from cam_toys import STRIDE, colour_detector, colour_image, colour_sample, tiny_transformer
+from mmdet.registry import MODELS
+from mmdet.structures.bbox import bbox_overlaps
+from mmengine.config import ConfigDict
 from torch import nn
 from torch.nn import functional as F
 
-from mmdet_contrast.visualization.cam import class_activation_map, eigen_cam
-from mmdet_contrast.visualization.cam_targets import (
+import mmdet_contrast  # noqa: F401
+from mmdet_contrast.utils.config import LaunchError
+from mmdet_contrast.visualization.cam import (
     CamTarget,
     box_target,
+    class_activation_map,
     class_logits,
+    class_scores,
     class_target,
+    decode_boxes,
+    eigen_cam,
     head_outputs,
+    trace_detections,
 )
-
-sys.path.insert(0, str(Path(__file__).parent))
-from cam_toys import STRIDE, colour_detector, colour_image, colour_sample  # noqa: E402
 
 IMAGE = ((2, 3, 0, 1.0), (5, 9, 0, 0.8), (1, 7, 2, 0.9))
 
@@ -34,9 +41,6 @@ class TinyHead(nn.Module):
     def forward(self, levels):
         scores = [self.cls(torch.tanh(self.shared(level))) for level in levels]
         return scores, [score.repeat(1, 2, 1, 1) for score in scores]
-
-    def predict_by_feat(self):
-        raise NotImplementedError
 
 
 class TinyDetector(nn.Module):
@@ -253,27 +257,13 @@ def test_class_is_hottest_at_its_objects():
     assert divmod(int(heat.argmax()), 96)[0] // STRIDE == 1
 
 
-def test_bad_input_is_one_sentence(tiny):
+def test_levels_and_methods_that_are_not_there(tiny):
     detector, inputs = tiny
     target = tiny_target(30)
-    for change, message in (
-        (dict(method='gradcam'), "method is 'gradcam', but must be one of grad-cam, hires-cam"),
-        (dict(modules=['nek']), "TinyDetector has no module 'nek': it has stem, .* mean neck"),
-        (dict(modules=['bbox_head.clss']), 'bbox_head has shared, cls; did you mean bbox_head.cls'),
-        (dict(modules=['unused']), "'unused' gave no feature map"),
-        (dict(level=2), r"level is 2, but module 'stem' gave 1 feature maps \(C x h x w: 4 x 8 x"),
-        (dict(target=None), 'hires-cam has nothing to explain'),
-        (dict(target=tiny_target()[:1] + (torch.zeros(0).long(), '', None)), 'nothing to explain'),
-        (dict(method='eigen-cam'), 'eigen-cam explains neither a box nor a class'),
-        (dict(inputs=inputs.repeat(2, 1, 1, 1)), r'inputs is \(2, 3, 16, 24\), but must be one'),
-        (dict(chunk=0), 'chunk is 0'),
-    ):
-        given = dict(inputs=inputs, target=target, modules=['stem'])
-        given.update(change)
-        if isinstance(given['target'], tuple) and given['target'] is not None:
-            given['target'] = CamTarget(*given['target'])
-        with pytest.raises(ValueError, match=message):
-            class_activation_map(detector, **given)
+    with pytest.raises(ValueError, match=r"level is 2, but module 'stem' gave 1 feature maps"):
+        class_activation_map(detector, inputs, target, ['stem'], level=2)
+    with pytest.raises(KeyError, match='gradcam'):
+        class_activation_map(detector, inputs, target, ['stem'], method='gradcam')
 
 
 class Regions(nn.Module):
@@ -300,8 +290,183 @@ def test_maps_of_regions_are_refused(tiny, method):
     assert class_activation_map(detector, inputs, target, ['stem'], method=method).used
 
 
-def test_broken_weights_are_said(tiny):
+def test_broken_weights_are_seen(tiny):
     detector, inputs = tiny
     detector.stem.weight.data.fill_(float('nan'))
-    with pytest.raises(ValueError, match=r'heat map of stem\[0\] is not finite'):
-        class_activation_map(detector, inputs, tiny_target(3), ['stem'])
+    result = class_activation_map(detector, inputs, tiny_target(3), ['stem'])
+    assert result.used == ['stem[0]'] and bool(result.heat.isnan().all())
+
+
+TEST_CFG = ConfigDict(
+    nms_pre=1000,
+    min_bbox_size=0,
+    score_thr=0.01,
+    nms=dict(type='nms', iou_threshold=0.5),
+    max_per_img=30,
+)
+COMMON = dict(num_classes=3, in_channels=8, feat_channels=8, stacked_convs=1)
+ANCHORS = dict(
+    anchor_generator=dict(
+        type='AnchorGenerator', ratios=[1.0], octave_base_scale=8, scales_per_octave=1,
+        strides=[8, 16],
+    )
+)  # fmt: skip
+HEADS = {
+    'retina': dict(
+        type='RetinaHead',
+        **COMMON,
+        anchor_generator=dict(
+            type='AnchorGenerator', octave_base_scale=4, scales_per_octave=3,
+            ratios=[0.5, 1.0, 2.0], strides=[8, 16],
+        ),
+    ),
+    'retina_softmax': dict(
+        type='RetinaHead',
+        **COMMON,
+        **ANCHORS,
+        loss_cls=dict(type='CrossEntropyLoss', use_sigmoid=False),
+    ),
+    'fcos': dict(
+        type='FCOSHead', **COMMON, strides=[8, 16], regress_ranges=((-1, 64), (64, 1e8)),
+        norm_cfg=None,
+    ),
+    'atss': dict(type='ATSSHead', **COMMON, **ANCHORS, norm_cfg=None),
+    'gfl': dict(
+        type='GFLHead', **COMMON, **ANCHORS, norm_cfg=None, bbox_coder=dict(
+            type='DistancePointBBoxCoder'
+        ),
+    ),
+    'yolox': dict(type='YOLOXHead', **COMMON, strides=(8, 16)),
+    'yolov8': dict(type='YOLOv8Head', num_classes=3, in_channels=(8, 8), strides=(8, 16)),
+}  # fmt: skip
+
+
+class HeadDetector(nn.Module):
+    """Features as images: the head is what is tested."""
+
+    def __init__(self, name):
+        super().__init__()
+        self.bbox_head = MODELS.build(dict(HEADS[name], test_cfg=TEST_CFG)).eval()
+        self.levels = [torch.randn(1, 8, 8, 12) * 4, torch.randn(1, 8, 4, 6) * 4]
+        with torch.no_grad():
+            for weight in self.bbox_head.parameters():
+                if weight.dim() > 1:
+                    weight.normal_(0, 0.15)
+
+    def extract_feat(self, inputs):
+        return tuple(self.levels)
+
+
+def detections_of(detector, outputs, sample):
+    found = detector.bbox_head.predict_by_feat(
+        *outputs, batch_img_metas=[sample.metainfo], rescale=True
+    )[0]
+    return found[found.scores.argsort(descending=True)]
+
+
+@pytest.mark.parametrize('name', HEADS)
+def test_detections_are_traced_back(name):
+    detector, sample = HeadDetector(name), colour_sample(scale=0.5)
+    with torch.no_grad():
+        outputs = head_outputs(detector, torch.zeros(1, 3, 64, 96))
+        detections = detections_of(detector, outputs, sample)
+        assert len(detections) >= 5
+        logits = class_logits(detector.bbox_head, outputs)[0]
+        boxes = decode_boxes(detector.bbox_head, outputs, sample)
+        assert len(boxes) == len(logits)
+        ranks = class_scores(detector.bbox_head, outputs)
+        priors = trace_detections(boxes, ranks, detections, range(len(detections)))
+    # The same box, but for what is cut at the border after decoding
+    overlaps = bbox_overlaps(boxes[priors], detections.bboxes, is_aligned=True)
+    assert float(overlaps.min()) > 0.999
+    own = logits[priors]
+    if name == 'retina_softmax':
+        scores = own.softmax(-1)
+    else:
+        scores = own.sigmoid()
+    scores = scores[torch.arange(len(own)), detections.labels]
+    if name in ('fcos', 'atss', 'yolox'):
+        factor = torch.cat([level.flatten() for level in outputs[2]]).sigmoid()[priors]
+        scores = scores * factor
+    # The score of the detection, exactly: it is that prediction and no neighbour
+    torch.testing.assert_close(scores, detections.scores, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize('name', ['retina', 'fcos', 'gfl', 'yolov8'])
+def test_gradient_reaches_the_predicting_place(name):
+    detector, sample = HeadDetector(name), colour_sample()
+    detector.levels = [level.requires_grad_() for level in detector.levels]
+    outputs = head_outputs(detector, torch.zeros(1, 3, 64, 96))
+    detections = detections_of(detector, outputs, sample)
+    target = box_target(detector, outputs, sample, detections, 0)
+    target.score(class_logits(detector.bbox_head, outputs)).sum().backward()
+    reached = [level.grad is not None and bool(level.grad.any()) for level in detector.levels]
+    assert sum(reached) == 1
+
+
+def test_class_logits_are_in_the_order_of_priors():
+    detector = HeadDetector('retina')
+    with torch.no_grad():
+        outputs = head_outputs(detector, torch.zeros(1, 3, 64, 96))
+    logits = class_logits(detector.bbox_head, outputs)
+    assert logits.shape == (1, (8 * 12 + 4 * 6) * 9, 3)
+    # second level, row 2, column 5, anchor 4, class 1
+    prior = 8 * 12 * 9 + (2 * 6 + 5) * 9 + 4
+    assert logits[0, prior, 1] == outputs[0][1][0, 4 * 3 + 1, 2, 5]
+
+
+def test_class_targets():
+    detector, sample = colour_detector(), colour_sample()
+    inputs = colour_image((2, 3, 0, 1.0), (5, 9, 0, 0.8), (1, 7, 2, 0.4))
+    with torch.no_grad():
+        outputs = head_outputs(detector, inputs)
+        found = detector.predict(inputs, [sample])[0].pred_instances
+    found = found[found.scores >= 0.3]
+    red = class_target(detector, outputs, sample, found, 'red')
+    assert (red.label, red.text) == (0, '2 x red')
+    assert sorted(red.priors.tolist()) == [2 * 12 + 3, 5 * 12 + 9]
+    # logits 12 x colour - 6
+    logits = class_logits(detector.bbox_head, outputs)
+    assert float(red.score(logits)) == pytest.approx(6 + 3.6, abs=1e-2)
+    nothing = class_target(detector, outputs, sample, found, 'blue')
+    assert not len(nothing.priors)
+    strongest = class_target(detector, outputs, sample, found, 'blue', reduce='max')
+    assert strongest.priors.tolist() == [12 + 7] and strongest.text == 'strongest blue'
+    with pytest.raises(ValueError, match='green'):
+        class_target(detector, outputs, sample, found, 'green')
+    with pytest.raises(ValueError, match="reduce is 'mean', 'sum' or 'max' expected"):
+        class_target(detector, outputs, sample, found, 'red', reduce='mean')
+
+
+def test_names_that_do_not_fit_the_head_are_numbers():
+    detector, sample = colour_detector(), colour_sample()
+    detector.dataset_meta = dict(classes=('a', 'b', 'c'))
+    inputs = colour_image((2, 3, 0, 1.0))
+    with torch.no_grad():
+        outputs = head_outputs(detector, inputs)
+        found = detector.predict(inputs, [sample])[0].pred_instances
+    target = box_target(detector, outputs, sample, found, 0)
+    assert target.text.startswith('box 0: class 0 1.00')
+
+
+def test_detection_without_a_prediction_is_said():
+    detector, sample = colour_detector(), colour_sample()
+    inputs = colour_image((2, 3, 0, 1.0))
+    with torch.no_grad():
+        outputs = head_outputs(detector, inputs)
+        found = detector.predict(inputs, [sample])[0].pred_instances
+    found.bboxes += 1000
+    with pytest.raises(ValueError, match='no raw prediction has the box of detection 0'):
+        box_target(detector, outputs, sample, found, 0)
+
+
+def test_detectors_without_a_dense_head_are_named():
+    class TwoStage(nn.Module):
+        pass
+
+    with pytest.raises(LaunchError, match="TwoStage has no dense head.* 'eigen-cam'"):
+        head_outputs(TwoStage(), torch.zeros(1, 3, 8, 8))
+    # its head looks like a dense one
+    assert hasattr(tiny_transformer().bbox_head, 'cls_out_channels')
+    with pytest.raises(LaunchError, match="^DETR has no dense head.* 'eigen-cam'"):
+        head_outputs(tiny_transformer(), torch.zeros(1, 3, 64, 96))

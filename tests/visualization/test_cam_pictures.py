@@ -1,17 +1,16 @@
 """Heat maps of the images of a folder, and what becomes of the caller meanwhile."""
 
-import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from cam_toys import colour_detector, reading_files, tiny_transformer
 
-from mmdet_contrast.visualization import CAM_METHODS, CamOptions, save_cams
-
-sys.path.insert(0, str(Path(__file__).parent))
-from cam_toys import colour_detector, reading_files, tiny_transformer  # noqa: E402
+from mmdet_contrast.utils.config import LaunchError
+from mmdet_contrast.visualization.cam import METHODS
+from mmdet_contrast.visualization.cam_pictures import CamOptions, save_cams
 
 PIPELINE = [
     dict(type='mmcv.LoadImageFromFile'),
@@ -32,7 +31,7 @@ def images(tmp_path):
     return str(folder)
 
 
-@pytest.mark.parametrize('method', CAM_METHODS)
+@pytest.mark.parametrize('method', METHODS)
 @pytest.mark.parametrize('enabled', [True, False])
 def test_gradients_of_the_caller_are_left_as_they_are(images, tmp_path, method, enabled):
     detector = reading_files(colour_detector(), PIPELINE)
@@ -54,8 +53,51 @@ def test_gradients_of_the_caller_are_left_as_they_are(images, tmp_path, method, 
 def test_transformers_have_eigen_cam_alone(images, tmp_path):
     detector = reading_files(tiny_transformer(), PIPELINE)
     options = CamOptions(score_thr=0.0)
-    with pytest.raises(ValueError, match="DETR has no dense head .* 'eigen-cam'"):
+    with pytest.raises(LaunchError, match='DETR has no dense head'):
         list(save_cams(detector, images, str(tmp_path / 'cams'), options))
     options = options._replace(method='eigen-cam', min_side=96)
     saved = list(save_cams(detector, images, str(tmp_path / 'cams'), options))
     assert [Path(entry.out_file).name for entry in saved] == ['a.eigen-cam.png', 'b.eigen-cam.png']
+
+
+@pytest.mark.parametrize('method', METHODS)
+def test_detectors_on_a_gpu(images, tmp_path, on_gpu, method):
+    options, pictures = CamOptions(modules=['backbone'], method=method, min_side=96), []
+    for move in (lambda detector: detector, on_gpu):
+        detector = move(reading_files(colour_detector(), PIPELINE))
+        saved = next(save_cams(detector, images, str(tmp_path / 'cams'), options))
+        pictures.append(cv2.imread(saved.out_file).astype(int))
+    assert np.abs(pictures[0] - pictures[1]).max() <= 2
+
+
+@pytest.mark.parametrize(
+    ('name', 'method'), [*(('retina', method) for method in METHODS), ('yolov8', 'hires-cam')]
+)
+def test_cam_tool(call, checkpoints, folder, tmp_path, name, method):
+    config, checkpoint = checkpoints[name]
+    out = tmp_path / 'cams'
+    what = [] if method == 'eigen-cam' else ['--box', '0', '1']
+    text = call(
+        'cam', config, checkpoint, folder, '--out-dir', out, '--method', method, *what,
+        '--score-thr', '0', '--min-side', '96', '--device', 'cpu', '--chunk', '32', '--modules',
+        'neck' if name == 'retina' else 'backbone.stage3',
+        '--cfg-options', 'model.test_cfg.score_thr=0', status=1,
+    )  # fmt: skip
+    names = [path.name for path in out.iterdir()]
+    assert f'{len(names)} pictures in' in text and len(names) >= 2
+    assert all(f'{method}.png' in entry for entry in names)
+    # a picture or a sentence for every box
+    assert text.count(f'{method} of ') == 2 * max(len(what) - 1, 1)
+    assert text.count('box 1: ') == (2 if what else 0)
+
+
+def test_cam_tool_says_what_it_cannot_draw(call, checkpoints, folder, tmp_path):
+    config, checkpoint = checkpoints['retina']
+    common = (config, checkpoint, folder, '--out-dir', tmp_path / 'cams', '--device', 'cpu')
+    text = call('cam', *common, '--score-thr', '1.5', status=1)
+    assert text.count('no box 0: 0 detections with a score of 1.5 or more (') == 2
+    assert '0 pictures in' in text
+    text = call('cam', *common, '--class', 'b', '--score-thr', '1.5', status=1)
+    assert text.count("no detection of 'b' with a score of 1.5 or more") == 2
+    text = call('cam', *common, '--class', 'b', '--reduce', 'max', '--min-side', '96', status=1)
+    assert text.count('strongest b: hires-cam of neck[') == 2

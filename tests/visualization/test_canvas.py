@@ -2,9 +2,18 @@
 
 import mmcv
 import numpy as np
-import pytest
+import torch
+from mmdet.structures.bbox import HorizontalBoxes
 
-from mmdet_contrast.visualization.canvas import save_picture, stack_panels
+from mmdet_contrast.visualization.canvas import save_picture, stack_panels, to_array
+
+
+def test_arrays_of_anything(on_gpu):
+    boxes = torch.tensor([[1.0, 2, 3, 4]], requires_grad=True)
+    for given in (boxes, boxes.bfloat16(), HorizontalBoxes(boxes), [[1, 2, 3, 4]]):
+        assert to_array(given).tolist() == [[1, 2, 3, 4]]
+    for given in (boxes, HorizontalBoxes(boxes)):
+        assert to_array(on_gpu(given)).tolist() == [[1, 2, 3, 4]]
 
 
 def dark_columns(picture):
@@ -26,13 +35,9 @@ def test_titles_of_narrow_panels_are_whole_and_apart():
     assert (both[28:, alone.shape[1] + 8 :][:, :30] == 220).all()
 
 
-def test_pictures_are_written_or_it_is_said_why_not(tmp_path):
+def test_pictures_are_written(tmp_path):
     picture = np.random.RandomState(0).randint(0, 255, (6, 8, 3), np.uint8)
     save_picture(picture, str(tmp_path / 'new' / 'a.png'))
     assert np.array_equal(
         mmcv.imread(str(tmp_path / 'new' / 'a.png'), channel_order='rgb'), picture
     )
-    (tmp_path / 'file').write_text('')
-    for name in ('a', 'a.xyz', 'file/a.png'):
-        with pytest.raises(OSError, match=f'{name}. cannot be written .*a name that ends in .png'):
-            save_picture(picture, str(tmp_path / name))

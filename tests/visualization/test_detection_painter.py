@@ -1,4 +1,4 @@
-"""The visualizer, by itself and under MMDetection's own hook in a Runner."""
+"""Detections judged and painted: by hand, against a slow loop, pycocotools, and in a Runner."""
 
 import json
 
@@ -11,29 +11,313 @@ from mmdet.structures import DetDataSample
 from mmdet.structures.bbox import HorizontalBoxes
 from mmengine.config import Config
 from mmengine.model import BaseModel
-from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
-from mmengine.structures import InstanceData, PixelData
+from mmengine.structures import InstanceData
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
-from mmdet_contrast.visualization import DetectionPainter, draw_detections
-from mmdet_contrast.visualization.detection_picture import STYLES
+from mmdet_contrast.visualization import detection_painter
+from mmdet_contrast.visualization.canvas import draw_label
+from mmdet_contrast.visualization.detection_painter import (
+    STYLES,
+    draw_detections,
+    match_detections,
+)
+
+BOX = np.array([[0.0, 0, 10, 10]])
+FAR = np.array([[50.0, 50, 60, 60]])
+NONE = np.zeros((0, 4))
+
+
+def verdicts(bboxes, scores, labels, gt_bboxes, gt_labels, **options):
+    return match_detections(
+        bboxes, np.array(scores), np.array(labels), gt_bboxes, np.array(gt_labels), **options
+    )
+
+
+def iou(a, b):
+    width = max(min(a[2], b[2]) - max(a[0], b[0]), 0)
+    height = max(min(a[3], b[3]) - max(a[1], b[1]), 0)
+    area = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - width * height
+    return width * height / area
+
+
+def slow(bboxes, scores, labels, gt_bboxes, gt_labels, iou_thr):
+    result, indices, found = {}, {}, set()
+    for d in sorted(range(len(bboxes)), key=lambda d: -scores[d]):
+        overlaps = [iou(bboxes[d], box) for box in gt_bboxes]
+        free = [g for g in range(len(gt_bboxes)) if gt_labels[g] == labels[d] and g not in found]
+        free = [g for g in free if overlaps[g] >= iou_thr]
+        near = [g for g in range(len(gt_bboxes)) if overlaps[g] >= iou_thr]
+        if free:
+            indices[d] = max(free, key=lambda g: overlaps[g])
+            result[d] = 'correct'
+            found.add(indices[d])
+        elif near:
+            indices[d] = max(near, key=lambda g: overlaps[g])
+            same = gt_labels[indices[d]] == labels[d]
+            result[d] = 'found twice' if same else 'wrong class'
+        else:
+            result[d], indices[d] = 'nothing there', -1
+    number = range(len(bboxes))
+    return [result[d] for d in number], [indices[d] for d in number], found
+
+
+def scene(seed, num_gt=12, num_det=25):
+    rng = np.random.default_rng(seed)
+    corner, side = rng.uniform(0, 60, (num_gt, 2)), rng.uniform(10, 40, (num_gt, 2))
+    gt_bboxes = np.hstack([corner, corner + side])
+    bboxes = gt_bboxes[rng.integers(0, num_gt, num_det)] + rng.normal(0, 3, (num_det, 4))
+    scores = rng.permutation(num_det) / num_det
+    gt_labels = rng.integers(0, 3, num_gt)
+    return bboxes, scores, rng.integers(0, 3, num_det), gt_bboxes, gt_labels
+
+
+def test_each_verdict_by_hand():
+    bboxes = np.vstack([BOX, BOX + 1, BOX, FAR])
+    match = verdicts(
+        bboxes, [0.9, 0.8, 0.7, 0.6], [0, 0, 1, 0], np.vstack([BOX, BOX + 200]), [0, 1]
+    )
+    assert match.verdicts == ['correct', 'found twice', 'wrong class', 'nothing there']
+    assert match.gt_indices.tolist() == [0, 0, 0, -1]
+    assert match.found.tolist() == [True, False]
+
+
+def test_the_surer_detection_goes_first_and_takes_what_it_overlaps_most():
+    gt_bboxes = np.vstack([BOX, BOX + [2, 0, 2, 0]])
+    # The second is surer and lies on the first object, which the first one would prefer too.
+    match = verdicts(np.vstack([BOX, BOX]), [0.5, 0.9], [0, 0], gt_bboxes, [0, 0])
+    assert match.verdicts == ['correct', 'correct']
+    assert match.gt_indices.tolist() == [1, 0]
+
+
+def test_the_threshold_is_reached_at_equality():
+    # IoU = 5 * 10 / 100
+    half = np.array([[0.0, 0, 5, 10]])
+    assert verdicts(half, [0.9], [0], BOX, [0], iou_thr=0.5).verdicts == ['correct']
+    assert verdicts(half, [0.9], [0], BOX, [0], iou_thr=0.51).verdicts == ['nothing there']
+
+
+def test_ignored_boxes_take_no_part():
+    crowd = np.array([[0.0, 0, 100, 100]])
+    # By its IoU, 0.01, the detection would be nowhere near; by its own area it lies within.
+    inside = verdicts(BOX, [0.9], [0], NONE, [], ignored_bboxes=crowd, ignored_labels=[0])
+    assert inside.verdicts == ['ignored'] and inside.gt_indices.tolist() == [-1]
+    other = verdicts(BOX, [0.9], [1], NONE, [], ignored_bboxes=crowd, ignored_labels=[0])
+    assert other.verdicts == ['nothing there']
+    assert verdicts(BOX, [0.9], [1], NONE, [], ignored_bboxes=crowd).verdicts == ['ignored']
+    # An object is preferred to the crowd around it.
+    real = verdicts(BOX, [0.9], [0], BOX, [0], ignored_bboxes=crowd, ignored_labels=[0])
+    assert real.verdicts == ['correct']
+
+
+def test_nothing_found_and_nothing_to_find():
+    assert verdicts(NONE, [], [], BOX, [0]).found.tolist() == [False]
+    assert verdicts(BOX, [0.9], [0], NONE, []).verdicts == ['nothing there']
+    assert verdicts([], [], [], [], []).verdicts == []
+
+
+@pytest.mark.parametrize('seed', range(8))
+@pytest.mark.parametrize('iou_thr', [0.3, 0.5, 0.75])
+def test_like_a_slow_loop(seed, iou_thr):
+    data = scene(seed)
+    match = match_detections(*data, iou_thr)
+    expected, indices, found = slow(*data, iou_thr)
+    assert match.verdicts == expected
+    assert match.gt_indices.tolist() == indices
+    assert set(np.flatnonzero(match.found)) == found
+
+
+@pytest.mark.parametrize('seed', range(4))
+def test_right_and_ignored_are_those_of_pycocotools(seed, capsys):
+    bboxes, scores, labels, gt_bboxes, gt_labels = scene(seed)
+    crowd = np.arange(len(gt_bboxes)) % 4 == 0
+    categories = [dict(id=n, name=str(n)) for n in range(3)]
+
+    def entries(boxes, classes):
+        for number, (box, label) in enumerate(zip(boxes, classes), 1):
+            size = box[2:] - box[:2]
+            xywh = [*box[:2].tolist(), *size.tolist()]
+            common = dict(image_id=1, category_id=int(label), bbox=xywh, area=float(size.prod()))
+            yield dict(common, id=number)
+
+    truth = COCO()
+    annotations = list(entries(gt_bboxes, gt_labels))
+    for annotation, flag in zip(annotations, crowd):
+        annotation['iscrowd'] = int(flag)
+    truth.dataset = dict(images=[dict(id=1)], annotations=annotations, categories=categories)
+    truth.createIndex()
+    found = list(entries(bboxes, labels))
+    for item, score in zip(found, scores):
+        item['score'] = float(score)
+    evaluation = COCOeval(truth, truth.loadRes(found), 'bbox')
+    evaluation.params.iouThrs = np.array([0.5])
+    evaluation.params.areaRng, evaluation.params.areaRngLbl = [[0, 1e10]], ['all']
+    evaluation.evaluate()
+    expected = {}
+    for result in filter(None, evaluation.evalImgs):
+        for d, matched, ignored in zip(
+            result['dtIds'], result['dtMatches'][0], result['dtIgnore'][0]
+        ):
+            expected[d] = 'ignored' if ignored else 'correct' if matched else 'wrong'
+
+    match = match_detections(
+        bboxes, scores, labels, gt_bboxes[~crowd], gt_labels[~crowd], 0.5,
+        gt_bboxes[crowd], gt_labels[crowd],
+    )  # fmt: skip
+    for number, verdict in enumerate(match.verdicts, 1):
+        assert expected[number] == (verdict if verdict in ('correct', 'ignored') else 'wrong')
+    assert 'correct' in expected.values() and 'ignored' in expected.values()
+
+
+SIZE = 200
+OBJECT = np.array([20.0, 60, 100, 140])
+OTHER = np.array([120.0, 120, 180, 180])
+
+
+def draw(gt, found, classes=('cat', 'dog'), size=SIZE, **options):
+    """``gt`` is a list of (box, label), ``found`` one of (box, label, score); None for none."""
+    gt_bboxes, gt_labels = zip(*gt) if gt else ((), ())
+    bboxes, labels, scores = zip(*found) if found else ((), (), ())
+    return draw_detections(
+        np.zeros((size, size, 3), np.uint8),
+        None if gt is None else np.array(gt_bboxes),
+        gt_labels,
+        None if found is None else np.array(bboxes),
+        labels,
+        scores,
+        classes,
+        **{'min_side': size, **options},
+    )
+
+
+def kinds(picture, size=SIZE):
+    """What is drawn above the legend."""
+    area = picture[:size, :size]
+    drawn = {
+        kind: int((area == np.array(style.colour)).all(-1).sum()) for kind, style in STYLES.items()
+    }
+    return {kind for kind, number in drawn.items() if number}
+
+
+PURPLE = {'ground truth', 'missed'}  # of one colour
+
+
+@pytest.mark.parametrize(
+    'gt, found, expected',
+    [
+        ([(OBJECT, 0)], [(OBJECT + 3, 0, 0.9)], PURPLE | {'correct'}),
+        ([(OBJECT, 0)], [(OBJECT + 3, 1, 0.9)], PURPLE | {'wrong class'}),
+        ([(OBJECT, 0)], [(OTHER, 0, 0.9)], PURPLE | {'nothing there'}),
+        (
+            [(OBJECT, 0)],
+            [(OBJECT, 0, 0.9), (OBJECT + 9, 0, 0.8)],
+            PURPLE | {'correct', 'found twice'},
+        ),
+        ([(OBJECT, 0)], [], PURPLE),
+        ([(OBJECT, 0)], [(OBJECT, 0, 0.2)], PURPLE),
+        ([], [(OBJECT, 0, 0.9)], {'nothing there'}),
+        (None, [(OBJECT, 0, 0.9)], {'detection'}),
+        ([(OBJECT, 0)], None, PURPLE),
+        ([], [], set()),
+        (None, None, set()),
+    ],
+)
+def test_each_kind_has_its_colour(gt, found, expected):
+    assert kinds(draw(gt, found)) == expected
+
+
+def test_a_covered_object_shows_beside_its_detection():
+    row = draw([(OBJECT, 0)], [(OBJECT, 0, 0.9)])[100, 10:30]
+    purple, green = (np.array(STYLES[kind].colour) for kind in ('ground truth', 'correct'))
+    (green_at,) = np.flatnonzero((row == green).all(-1)).reshape(1, -1).tolist()
+    purple_at = np.flatnonzero((row == purple).all(-1))
+    assert purple_at.min() < min(green_at) and purple_at.max() > max(green_at)
+
+
+def test_found_is_solid_and_missed_is_dashed():
+    shares = []
+    # Without labels' help: in the right column, clear of the label below.
+    for found in ([(OBJECT, 0, 0.9)], []):
+        column = draw([(OBJECT, 0)], found)[66:134, 98:104]
+        shares.append((column == np.array(STYLES['missed'].colour)).all(-1).any(1).mean())
+    assert shares[0] == 1 and 0.3 < shares[1] < 0.8
+
+
+def test_ignored_regions_and_what_lies_in_them_are_grey():
+    picture = draw(
+        [], [(OBJECT, 0, 0.9)], ignored_bboxes=np.array([[10.0, 50, 190, 190]]), ignored_labels=[0]
+    )
+    assert kinds(picture) == {'ignored'}
+
+
+def test_the_true_class_is_written_on_a_wrong_one(monkeypatch):
+    texts = []
+    for name in ('draw_label', 'draw_text'):
+        plain = getattr(detection_painter, name)
+
+        def remember(image, *args, plain=plain, **kwargs):
+            texts.append(next(arg for arg in args if isinstance(arg, str)))
+            return plain(image, *args, **kwargs)
+
+        monkeypatch.setattr(detection_painter, name, remember)
+    draw([(OBJECT, 0), (OTHER, 1)], [(OBJECT, 1, 0.75)])
+    assert texts[:3] == ['dog 0.75, is cat', 'missed cat', 'missed dog']
+    assert texts[3:] == [
+        'ground truth 2',
+        'correct 0',
+        'wrong class 1',
+        'nothing there 0',
+        'missed 2',
+        'score ≥ 0.3, IoU ≥ 0.5',
+    ]
+
+
+def test_small_images_are_enlarged_and_lines_grow_with_large_ones():
+    small = draw([(OBJECT / 8, 0)], [], size=25, min_side=640)
+    assert small.shape[1] == 26 * 25
+    widths = []
+    for scale in (1, 12):
+        picture = draw([(OBJECT * scale, 0)], None, size=SIZE * scale)
+        row = picture[100 * scale, : 60 * scale]
+        widths.append((row == np.array(STYLES['ground truth'].colour)).all(-1).sum())
+    assert 2 <= widths[0] <= 8 and 2 * widths[0] <= widths[1]
+
+
+def test_labels_in_a_crowd_do_not_cover_each_other():
+    taken = []
+    image = np.zeros((400, 400, 3), np.uint8)
+    for _ in range(6):
+        draw_label(image, (150, 150, 250, 250), 'a name', (255, 255, 255), 12, taken)
+    for number, (x1, y1, x2, y2) in enumerate(taken):
+        assert 0 <= x1 < x2 <= 400 and 0 <= y1 < y2 <= 400
+        for other in taken[:number]:
+            assert x2 <= other[0] or other[2] <= x1 or y2 <= other[1] or other[3] <= y1
+
+
+def test_the_image_is_left_as_it_was_and_narrow_ones_get_a_legend():
+    image = np.zeros((300, 20, 3), np.uint8)
+    box = np.array([[2.0, 2, 18, 290]])
+    picture = draw_detections(image, box, [0], box, [0], [0.9], None, min_side=20)
+    assert image.max() == 0 and picture.shape[1] > 20 and picture.shape[0] > 300
+
 
 SIDE = 64
-BOX = [8.0, 16, 40, 48]
+CORNERS = [8.0, 16, 40, 48]
 
 
 def sample(gt=True, found=True, **options):
     data = DetDataSample()
     if gt:
         data.gt_instances = InstanceData(
-            bboxes=HorizontalBoxes(torch.tensor([BOX])), labels=torch.tensor([1])
+            bboxes=HorizontalBoxes(torch.tensor([CORNERS])), labels=torch.tensor([1])
         )
         data.ignored_instances = InstanceData(
             bboxes=torch.tensor([[50.0, 50, 60, 60]]), labels=torch.tensor([0])
         )
     if found:
         data.pred_instances = InstanceData(
-            bboxes=torch.tensor([BOX, [1.0, 1, 9, 9]]).half(),
+            bboxes=torch.tensor([CORNERS, [1.0, 1, 9, 9]]).half(),
             labels=torch.tensor([1, 0]),
             scores=torch.tensor([0.75, 0.25]).half(),
         )
@@ -54,9 +338,9 @@ def test_paints_what_draw_detections_draws(painter, tmp_path):
     painter.add_datasample('x', IMAGE, sample(), out_file=str(tmp_path / 'x.png'))
     expected = draw_detections(
         IMAGE,
-        np.array([BOX]),
+        np.array([CORNERS]),
         [1],
-        np.array([BOX, [1.0, 1, 9, 9]]),
+        np.array([CORNERS, [1.0, 1, 9, 9]]),
         [1, 0],
         [0.75, 0.25],
         ('cat', 'dog'),
@@ -89,13 +373,21 @@ def test_an_image_alone_stays_as_it_is(painter):
     np.testing.assert_array_equal(painter.get_image(), IMAGE + 7)
 
 
-def test_what_it_cannot_do_is_refused(painter):
+def test_boxes_and_scores_are_taken_from_any_device(painter, on_gpu):
+    painter.add_datasample('x', IMAGE, sample())
+    expected = painter.get_image()
     data = sample()
-    data.gt_sem_seg = PixelData(sem_seg=torch.zeros(1, SIDE, SIDE))
-    with pytest.raises(ValueError, match='holds gt_sem_seg, but DetectionPainter draws boxes only'):
-        painter.add_datasample('x', IMAGE, data)
-    with pytest.raises(ValueError, match=r'iou_thr is 1.5, but an IoU threshold lies in \(0, 1\]'):
-        DetectionPainter(iou_thr=1.5)
+    for instances in (data.gt_instances, data.ignored_instances, data.pred_instances):
+        for key, value in instances.items():
+            instances.set_field(on_gpu(value), key, dtype=type(value))
+    painter.add_datasample('x', IMAGE, data)
+    np.testing.assert_array_equal(painter.get_image(), expected)
+    found, gt = data.pred_instances, data.gt_instances
+    match = match_detections(
+        found.bboxes, found.scores, found.labels, gt.bboxes, gt.labels, 0.5,
+        data.ignored_instances.bboxes, data.ignored_instances.labels,
+    )  # fmt: skip
+    assert match.verdicts == ['correct', 'nothing there']
 
 
 class _FindsOneBox(BaseModel):
@@ -104,14 +396,14 @@ class _FindsOneBox(BaseModel):
     def forward(self, inputs, data_samples=None, mode='tensor'):
         for data in data_samples:
             data.pred_instances = InstanceData(
-                bboxes=torch.tensor([BOX]), labels=torch.tensor([0]), scores=torch.tensor([0.9])
+                bboxes=torch.tensor([CORNERS]), labels=torch.tensor([0]), scores=torch.tensor([0.9])
             )
         return data_samples
 
 
 def test_the_hook_of_mmdetection_uses_it_in_validation_and_test(tmp_path):
     cv2.imwrite(str(tmp_path / 'a.png'), IMAGE)
-    x1, y1, x2, y2 = BOX
+    x1, y1, x2, y2 = CORNERS
     annotation = dict(id=1, image_id=1, category_id=1, bbox=[x1, y1, x2 - x1, y2 - y1], iscrowd=0)
     annotation['area'] = (x2 - x1) * (y2 - y1)
     coco = dict(
@@ -141,7 +433,6 @@ def test_the_hook_of_mmdetection_uses_it_in_validation_and_test(tmp_path):
         ),
     )
     evaluator = dict(type='DumpDetResults', out_file_path=str(tmp_path / 'found.pkl'))
-    init_default_scope('mmdet')
     runner = Runner(
         _FindsOneBox(),
         str(tmp_path / 'work'),
@@ -166,7 +457,7 @@ def test_the_hook_of_mmdetection_uses_it_in_validation_and_test(tmp_path):
     runner.val()
     runner.test()
     expected = draw_detections(
-        IMAGE, np.array([BOX]), [0], np.array([BOX]), [0], [np.float32(0.9)], ('cat',)
+        IMAGE, np.array([CORNERS]), [0], np.array([CORNERS]), [0], [np.float32(0.9)], ('cat',)
     )
     (validated,) = (tmp_path / 'work').glob('*/vis_data/vis_image/val_img_0.png')
     (tested,) = (tmp_path / 'work').glob('*/painted/a.png')

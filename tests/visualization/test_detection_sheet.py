@@ -9,8 +9,12 @@ import torch
 from mmengine.config import Config
 from mmengine.fileio import dump
 
-from mmdet_contrast.visualization import save_detection_pictures, save_detection_sheet
-from mmdet_contrast.visualization.detection_picture import STYLES
+from mmdet_contrast.utils.config import LaunchError
+from mmdet_contrast.visualization.detection_painter import STYLES
+from mmdet_contrast.visualization.detection_sheet import (
+    save_detection_pictures,
+    save_detection_sheet,
+)
 
 
 def count(picture, colour):
@@ -66,7 +70,7 @@ def test_a_picture_for_each_image(data, tmp_path):
     correct = STYLES['correct'].colour
     assert count(first[:640], correct) > 0 and count(second[:640], correct) == 0
     (path,) = save_detection_pictures(
-        data, str(tmp_path / 'found.pkl'), str(tmp_path / 'one'), num=1, min_panel=32
+        data, str(tmp_path / 'found.pkl'), str(tmp_path / 'one'), num=1, min_side=32
     )
     assert cv2.imread(path).shape[0] < 200
 
@@ -83,27 +87,22 @@ def test_images_of_several_folders_keep_them(data, tmp_path):
     assert paths == [str(tmp_path / 'o' / folder / 'same.png') for folder in 'ab']
 
 
-def test_a_damaged_image_is_named(data, tmp_path):
-    (tmp_path / '3.png').write_bytes(b'no image')
-    dump(predictions(7, 3), str(tmp_path / 'found.pkl'))
-    with pytest.raises(ValueError, match='3.png.* is damaged'):
-        save_detection_pictures(data, str(tmp_path / 'found.pkl'), str(tmp_path / 'o'))
-
-
 def test_predictions_of_another_set_are_refused(data, tmp_path):
     dump(predictions(3), str(tmp_path / 'found.pkl'))
-    with pytest.raises(ValueError, match='no result for image 7'):
+    with pytest.raises(LaunchError, match='no result for image 7'):
         save_detection_sheet(data, str(tmp_path / 'found.pkl'), str(tmp_path / 's.png'))
-    with pytest.raises(FileNotFoundError, match="predictions file '.*gone.pkl' does not exist"):
-        save_detection_sheet(data, str(tmp_path / 'gone.pkl'), str(tmp_path / 's.png'))
 
 
-@pytest.mark.parametrize('content', [[1, 2], {'a': 1}, [dict(img_id=3)], b'text', b''])
-def test_files_of_something_else_are_refused(data, tmp_path, content):
-    path = tmp_path / 'found.pkl'
-    if isinstance(content, bytes):
-        path.write_bytes(content)
-    else:
-        dump(content, str(path))
-    with pytest.raises(ValueError, match='found.pkl. is not a file of predictions'):
-        save_detection_sheet(data, str(path), str(tmp_path / 's.png'))
+def test_tool(data, tmp_path, call):
+    data.dump(str(tmp_path / 'c.py'))
+    dump(predictions(7, 3), str(tmp_path / 'found.pkl'))
+    arguments = [tmp_path / 'c.py', tmp_path / 'found.pkl', '--min-side', '32']
+    out, folder = tmp_path / 's.png', tmp_path / 'd'
+    options = ['--cfg-options', 'test_dataloader.dataset.indices=1']
+    text = call('draw_detections', *arguments, '--out', out, '--out-dir', folder, *options)
+    assert f'detections in {out}\n' in text and f'1 pictures in {folder}\n' in text
+    # a legend of two lines, and nothing beside it
+    assert np.array_equal(cv2.imread(str(out))[:-8, :-8], cv2.imread(str(folder / '3.png')))
+    call('draw_detections', *arguments, status=2)
+    with pytest.raises(SystemExit, match='draw_detections.py: error: .*no.pkl'):
+        call('draw_detections', tmp_path / 'c.py', 'no.pkl', '--out', out)

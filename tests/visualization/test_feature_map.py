@@ -1,29 +1,120 @@
-import runpy
-import shutil
-import sys
+"""Maps laid over pictures: aligned, coloured, beside their scale; and the tool that draws them."""
 
+import cv2
 import mmcv
 import numpy as np
 import pytest
 import torch
+from cam_toys import colour_detector, reading_files
 from mmdet.structures import DetDataSample
 from torch import nn
 
-from mmdet_contrast.utils.launch import load_config
-from mmdet_contrast.utils.plain_forward import build_detector
-from mmdet_contrast.visualization import (
+from mmdet_contrast import config_path
+from mmdet_contrast.utils.config import load_config
+from mmdet_contrast.utils.model import ModuleCapture
+from mmdet_contrast.visualization import feature_map
+from mmdet_contrast.visualization.canvas import enlarge
+from mmdet_contrast.visualization.detector_input import DetectorInput, read_images
+from mmdet_contrast.visualization.feature_map import (
     FeatureMapStyle,
+    add_colour_bar,
+    align_to_image,
     draw_feature_map,
-    feature_map,
+    paint_heat,
     save_feature_maps,
     strongest_channels,
 )
-from mmdet_contrast.visualization.canvas import enlarge
-from mmdet_contrast.visualization.detector_input import DetectorInput
-from mmdet_contrast.visualization.heat_map import align_to_image, paint_heat
 
 SIZE = (32, 48)
 HEADER = 28
+
+
+def sample_of(img_shape, batch_input_shape):
+    return DetDataSample(metainfo=dict(img_shape=img_shape, batch_input_shape=batch_input_shape))
+
+
+def test_padding_is_cut_and_resizing_undone():
+    # An image of 96 x 160 was resized to 48 x 80 and padded to 64 x 96, strides of 8.
+    sample = sample_of((48, 80), (64, 96))
+    for row, column in ((0, 0), (5, 9), (2, 4)):
+        cells = torch.zeros(1, 8, 12)
+        cells[0, row, column] = 1
+        aligned = align_to_image(cells, sample, (96, 160), mode='nearest')[0]
+        expected = torch.zeros(96, 160)
+        expected[row * 16 : row * 16 + 16, column * 16 : column * 16 + 16] = 1
+        assert torch.equal(aligned, expected)
+        smooth = align_to_image(cells, sample, (96, 160))[0]
+        # the centre of mass of what is smooth is that of the cell, but for cells at the border
+        if 0 < row < 5 and 0 < column < 9:
+            rows = (smooth.sum(1) * (torch.arange(96) + 0.5)).sum() / smooth.sum()
+            columns = (smooth.sum(0) * (torch.arange(160) + 0.5)).sum() / smooth.sum()
+            assert float(rows) == pytest.approx(row * 16 + 8, abs=0.1)
+            assert float(columns) == pytest.approx(column * 16 + 8, abs=0.1)
+    padding = torch.zeros(1, 8, 12)
+    padding[0, 6:] = padding[0, :, 10:] = 1
+    assert float(align_to_image(padding, sample, (96, 160), mode='nearest').max()) == 0
+
+
+@pytest.mark.parametrize('shape', [(160, 320), (320, 160)])
+def test_an_object_is_hot_where_it_is_behind_pad(tmp_path, shape):
+    config = load_config(config_path('yolov8_n_coco.py'))
+    pipeline = config.test_dataloader.dataset.pipeline
+    assert any(step['type'] == 'Pad' for step in pipeline)
+    detector = reading_files(colour_detector(), pipeline)
+    x1, y1, x2, y2 = box = (shape[1] - 60, shape[0] - 60, shape[1] - 20, shape[0] - 20)
+    picture = np.zeros((*shape, 3), np.uint8)
+    picture[y1:y2, x1:x2] = (0, 0, 255)
+    cv2.imwrite(str(tmp_path / 'a.png'), picture)
+    (entry,) = read_images(detector, [str(tmp_path / 'a.png')])
+    # the shape in the metadata is that of the padded image
+    assert entry.sample.img_shape == entry.inputs.shape[-2:] == (640, 640)
+    with ModuleCapture(detector, ['backbone']) as capture, torch.no_grad():
+        detector.extract_feat(entry.inputs)
+    for mode in ('nearest', 'bilinear'):
+        red = align_to_image(capture.maps[0].features[0, :1], entry.sample, shape, mode)[0]
+        rows, columns = (red > 0.5).nonzero().unbind(1)
+        extent = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
+        # cells are 4 pixels wide here
+        assert np.abs(np.subtract(extent, box)).max() <= 2
+        row, column = divmod(int(red.argmax()), shape[1])
+        assert x1 <= column < x2 and y1 <= row < y2
+
+
+def test_without_padding_and_in_half_precision():
+    cells = torch.arange(6.0).reshape(1, 2, 3).half()
+    aligned = align_to_image(cells, sample_of((2, 3), (2, 3)), (2, 3))
+    assert aligned.dtype == torch.float32
+    torch.testing.assert_close(aligned, cells.float())
+
+
+def test_not_finite_is_said():
+    with pytest.raises(ValueError, match='values that are not finite'):
+        align_to_image(torch.full((1, 2, 2), float('nan')), sample_of((2, 2), (2, 2)), (2, 2))
+
+
+def test_colours_and_blend():
+    heat = torch.tensor([[0.0, 0.5], [0.25, 1.0]])
+    painted = paint_heat(heat)
+    assert painted.shape == (2, 2, 3) and painted.dtype == np.uint8
+    # blue at the least value, red at the greatest
+    assert painted[0, 0].argmax() == 2 and painted[1, 1].argmax() == 0
+    picture = np.full((2, 2, 3), 200, np.uint8)
+    blend = paint_heat(heat, picture, alpha=0.25)
+    expected = 0.75 * picture + 0.25 * painted.astype(float)
+    assert np.abs(blend - expected).max() <= 1
+    assert np.array_equal(paint_heat(heat, picture, alpha=0), picture)
+    # a map without contrast is blue, not noise
+    assert (paint_heat(torch.full((2, 2), 3.0)) == painted[0, 0]).all()
+
+
+def test_colour_bar():
+    picture = np.zeros((60, 40, 3), np.uint8)
+    barred = add_colour_bar(picture, -1.25, 3)
+    assert barred.shape[0] == 60 and barred.shape[1] > 60
+    assert np.array_equal(barred[:, :40], picture)
+    ramp = barred[:, 56]
+    assert ramp[0].argmax() == 0 and ramp[-1].argmax() == 2
+    assert not np.array_equal(barred, add_colour_bar(picture, -1.25, 4))
 
 
 @pytest.fixture
@@ -98,20 +189,6 @@ def test_rows_of_channels(sample, picture):
     assert drawn.shape[0] == 2 * (HEADER + 64 + 8) and narrow.shape[0] == 2 * drawn.shape[0]
 
 
-def test_bad_input_is_one_sentence(sample, picture):
-    features = torch.randn(3, 4, 8)
-    for style, message in (
-        (FeatureMapStyle(topk=1, channels=[0]), 'both topk and channels'),
-        (FeatureMapStyle(topk=0), 'topk is 0, but must be at least 1'),
-        (FeatureMapStyle(channels=[0, 3]), r'channels are \[0, 3\], but .* the channels 0 to 2'),
-        (FeatureMapStyle(channels=[]), r'channels are \[\]'),
-        (FeatureMapStyle(columns=0), 'columns is 0'),
-        (FeatureMapStyle(alpha=2), 'alpha is 2'),
-    ):
-        with pytest.raises(ValueError, match=message):
-            draw_feature_map(features, picture, sample, style)
-
-
 @pytest.mark.parametrize('number', [0, 3])
 def test_maps_of_regions_are_refused(sample, picture, monkeypatch, tmp_path, number):
     class TwoStages(nn.Module):
@@ -133,55 +210,6 @@ def test_maps_of_regions_are_refused(sample, picture, monkeypatch, tmp_path, num
     assert not out.exists()
     (saved,) = save_feature_maps(TwoStages(), str(path), str(out))
     assert saved.out_file == str(out / 'a.neck.0.png')
-
-
-@pytest.fixture(scope='module')
-def checkpoints(repo_root, tmp_path_factory):
-    """Untrained weights of two small detectors: name → config and checkpoint."""
-    folder, found = tmp_path_factory.mktemp('weights'), {}
-    for name, path in (('retina', 'retina_shapes.py'), ('yolov8', 'yolov8/yolov8_n_shapes.py')):
-        config = str(repo_root / 'configs' / path)
-        torch.manual_seed(0)
-        model = build_detector(load_config(config))
-        with torch.no_grad():
-            for key, weight in model.named_parameters():
-                if 'cls' in key and weight.dim() == 4:
-                    weight.normal_(0, 0.2)
-        meta = dict(dataset_meta=dict(classes=('a', 'b', 'c')))
-        file = folder / f'{name}.pth'
-        torch.save(dict(state_dict=model.state_dict(), meta=meta), file)
-        found[name] = (config, str(file))
-    return found
-
-
-@pytest.fixture
-def call(repo_root, monkeypatch, capsys):
-    def run(tool, *arguments, status=0):
-        path = str(repo_root / 'tools' / 'analysis_tools' / f'{tool}.py')
-        monkeypatch.setattr(sys, 'argv', [f'{tool}.py', *map(str, arguments)])
-        capsys.readouterr()
-        if status:
-            with pytest.raises(SystemExit) as ended:
-                runpy.run_path(path, run_name='__main__')
-            assert ended.value.code == status
-        else:
-            runpy.run_path(path, run_name='__main__')
-        return capsys.readouterr().out
-
-    return run
-
-
-@pytest.fixture
-def folder(tiny_shapes, tmp_path):
-    """Two images and a file that only looks like one."""
-    source = sorted((tiny_shapes / 'test').iterdir())
-    target = tmp_path / 'images'
-    target.mkdir()
-    for path in source[:2]:
-        shutil.copy(path, target)
-    (target / 'broken.jpg').write_bytes(b'no image')
-    (target / 'notes.txt').write_text('no image either')
-    return target
 
 
 @pytest.mark.parametrize(
@@ -221,65 +249,18 @@ def test_tool_with_channels_of_one_level(call, checkpoints, folder, tmp_path):
     call('feature_map', *common, '--level', '1', '--topk', '3', '--min-side', '96')
     assert [path.name for path in out.iterdir()] == [f'{image.stem}.neck.1.png']
     for wrong, message in (
-        (('--modules', 'neck.fpn_conv'), "RetinaNet has no module 'neck.fpn_conv': neck has lat"),
-        (('--level', '5'), "level is 5, but module 'neck' gave 5 feature maps"),
-        (
-            ('--channels', '64'),
-            r'channels are \[64\], .* has the channels 0 to 63',
-        ),
-    ):
-        with pytest.raises(SystemExit, match=f'feature_map.py: error: .*{message}'):
-            call('feature_map', *common, *wrong)
-    for arguments, message in (
-        ((config, 'no.pth', image), "checkpoint 'no.pth' does not exist"),
+        ((config, 'no.pth', image), 'no.pth'),
         (('no.py', checkpoint, image), "config file 'no.py' does not exist"),
         ((config, checkpoints['yolov8'][1], image), 'the checkpoint does not fit the model'),
         ((config, checkpoint, 'no.jpg'), "'no.jpg' does not exist: give an image or a folder"),
-        ((config, checkpoint, tmp_path / 'maps' / '..'), 'has no image'),
     ):
         with pytest.raises(SystemExit, match=f'feature_map.py: error: .*{message}'):
-            call('feature_map', *arguments, '--out-dir', out, '--device', 'cpu')
+            call('feature_map', *wrong, '--out-dir', out, '--device', 'cpu')
 
 
-@pytest.mark.parametrize('name', ['retina', 'yolov8'])
-@pytest.mark.parametrize('method', ['grad-cam', 'hires-cam', 'ablation-cam', 'eigen-cam'])
-def test_cam_tool(call, checkpoints, folder, tmp_path, name, method):
-    config, checkpoint = checkpoints[name]
-    out = tmp_path / 'cams'
-    what = [] if method == 'eigen-cam' else ['--box', '0', '1']
-    text = call(
-        'cam', config, checkpoint, folder, '--out-dir', out, '--method', method, *what,
-        '--score-thr', '0', '--min-side', '96', '--device', 'cpu', '--chunk', '32', '--modules',
-        'neck' if name == 'retina' else 'backbone.stage3',
-        '--cfg-options', 'model.test_cfg.score_thr=0', status=1,
-    )  # fmt: skip
-    names = [path.name for path in out.iterdir()]
-    assert f'{len(names)} pictures in' in text and len(names) >= 2
-    assert all(f'{method}.png' in entry for entry in names)
-    # a picture or a sentence for every box
-    assert text.count(f'{method} of ') == 2 * max(len(what) - 1, 1)
-    assert text.count('box 1: ') == (2 if what else 0)
-
-
-def test_cam_tool_says_what_it_cannot_draw(call, checkpoints, folder, tmp_path):
-    config, checkpoint = checkpoints['retina']
-    common = (config, checkpoint, folder, '--out-dir', tmp_path / 'cams', '--device', 'cpu')
-    text = call('cam', *common, '--score-thr', '1.5', status=1)
-    assert text.count('no box 0: detections with a score of 1.5 or more: 0 (') == 2
-    assert '0 pictures in' in text
-    text = call('cam', *common, '--class', 'b', '--score-thr', '1.5', status=1)
-    assert text.count("no detection of 'b' with a score of 1.5 or more") == 2
-    text = call('cam', *common, '--class', 'b', '--reduce', 'max', '--min-side', '96', status=1)
-    assert text.count('strongest b: hires-cam of neck[') == 2
-    for wrong, message in (
-        (('--class', 'd'), "there is no class 'd': the detector knows a, b, c"),
-        (('--modules', 'necks'), "RetinaNet has no module 'necks'"),
-        (('--level', '9'), "level is 9, but module 'neck' gave 5"),
-        (('--alpha', '-1'), 'alpha is -1.0'),
-        (('--method', 'eigen-cam', '--class', 'a'), 'eigen-cam explains neither a box nor a'),
-        (('--method', 'eigen-cam', '--box', '1'), 'eigen-cam explains neither a box nor a class'),
-        (('--out-dir', folder / 'notes.txt'), 'results cannot be written to'),
-    ):
-        with pytest.raises(SystemExit, match=f'cam.py: error: .*{message}'):
-            call('cam', *common, '--score-thr', '0', *wrong, '--cfg-options',
-                 'model.test_cfg.score_thr=0')  # fmt: skip
+def test_maps_on_a_gpu(sample, picture, on_gpu):
+    features = torch.randn(3, 4, 8)
+    for style in (FeatureMapStyle(), FeatureMapStyle(topk=2, overlay=False)):
+        drawn = draw_feature_map(on_gpu(features), picture, sample, style)
+        difference = drawn.astype(int) - draw_feature_map(features, picture, sample, style)
+        assert np.abs(difference).max() <= 1

@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
-from mmdet_contrast.visualization import plot_losses
-from mmdet_contrast.visualization.loss_curves import moving_average, read_run
+from mmdet_contrast.utils.config import LaunchError
+from mmdet_contrast.visualization.loss_curves import moving_average, plot_losses, read_run
 
 
 def write(folder, stamp, lines):
@@ -72,7 +72,7 @@ def test_skipped_epochs(work_dir):
     run = read_run(str(work_dir), skip_epochs=1)
     np.testing.assert_array_equal(run.series('loss')[0], [15, 20])
     np.testing.assert_array_equal(run.series('coco/bbox_mAP')[0], [20])
-    with pytest.raises(ValueError, match='skip_epochs is 2, but .* has only 2 epochs'):
+    with pytest.raises(LaunchError, match='no training record in .* after 2 epochs'):
         read_run(str(work_dir), skip_epochs=2)
 
 
@@ -80,14 +80,11 @@ def test_what_is_no_log_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="no log under '.*nowhere'"):
         read_run(str(tmp_path / 'nowhere'))
     (tmp_path / 'scalars.json').write_text('not JSON\nat all\n')
-    with pytest.raises(ValueError, match='scalars.json, line 1 is not JSON'):
+    with pytest.raises(json.JSONDecodeError):
         read_run(str(tmp_path))
     write(tmp_path / 'empty', '20260101_000000', [val_line(0, 0.1)])
-    with pytest.raises(ValueError, match='no training record'):
+    with pytest.raises(LaunchError, match='no training record'):
         read_run(str(tmp_path / 'empty'))
-    write(tmp_path / 'iters', '20260101_000000', [dict(loss=1.0, iter=5, step=5)])
-    with pytest.raises(ValueError, match='iteration-based run, which has no epochs'):
-        read_run(str(tmp_path / 'iters'), skip_epochs=1)
 
 
 @pytest.mark.parametrize('window', [1, 2, 3, 10])
@@ -104,10 +101,9 @@ def test_moving_average_goes_on_after_a_value_that_is_not_finite(window):
     np.testing.assert_equal(averages, [1.0, np.nan, 3.0, np.inf, 5.0, last])
 
 
-def test_moving_average_needs_a_window():
+def test_moving_average_of_nothing():
     assert moving_average(np.empty(0), 3).shape == (0,)
-    with pytest.raises(ValueError, match='window is 0, but must be at least 1'):
-        moving_average(np.ones(3), 0)
+    np.testing.assert_array_equal(moving_average(np.arange(3.0), 0), np.arange(3.0))
 
 
 def test_picture_has_a_panel_for_each_kind(work_dir, tmp_path):
@@ -166,7 +162,7 @@ def test_several_runs_have_a_panel_for_each_value_and_keep_their_colour(work_dir
 
 
 def test_unknown_key_lists_the_known_ones(work_dir, tmp_path):
-    with pytest.raises(ValueError, match=r"no run logged \['loss_p9'\]; there are: loss, loss_con"):
+    with pytest.raises(LaunchError, match=r"logged \['loss_p9'\]; there are: loss, loss_con"):
         plot_losses([str(work_dir)], str(tmp_path / 'x.png'), keys=['loss_p9'])
     assert not (tmp_path / 'x.png').exists()
 

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from mmengine.config import Config
 
-from mmdet_contrast.utils.launch_checks import LaunchError
-from mmdet_contrast.visualization import draw_view_pair, save_view_pairs
+from mmdet_contrast.utils.config import LaunchError
 from mmdet_contrast.visualization.canvas import GREY, palette
+from mmdet_contrast.visualization.view_pairs import draw_view_pair, save_view_pairs
 
 CLASSES = ['striped_disc', 'checkered_square', 'dotted_triangle']
 
@@ -22,7 +22,7 @@ def pair():
 
 
 def test_each_side_gets_the_box_in_the_colour_of_its_class(pair):
-    picture = draw_view_pair(pair, np.array([[20.0, 20, 60, 60]]), [1], ['a', 'b'], min_panel=100)
+    picture = draw_view_pair(pair, np.array([[20.0, 20, 60, 60]]), [1], ['a', 'b'], min_side=100)
     first, second = palette(2)
     assert picture.shape[0] == 128 and pair.max() == 0
     middle = picture.shape[1] // 2
@@ -34,8 +34,8 @@ def test_each_side_gets_the_box_in_the_colour_of_its_class(pair):
 
 def test_left_out_boxes_are_dashed_and_grey(pair):
     boxes = np.array([[10.0, 10, 90, 90]])
-    solid = draw_view_pair(pair, boxes, [0], ['a'], [True], min_panel=100)
-    dashed = draw_view_pair(pair, boxes, [0], ['a'], [False], min_panel=100)
+    solid = draw_view_pair(pair, boxes, [0], ['a'], [True], min_side=100)
+    dashed = draw_view_pair(pair, boxes, [0], ['a'], [False], min_side=100)
     # below the header, whose smoothed text is grey here and there
     assert count(solid[28:], GREY) == 0 and count(dashed, palette(1)[0]) == 0
     column = dashed[28 + 40 : 28 + 88, 10]
@@ -119,10 +119,10 @@ def test_views_are_those_of_the_pipeline(tiny_shapes, tmp_path):
     assert (view != pictures[1][:, 488:968]).any()
 
 
-def test_data_that_are_not_there(tiny_shapes, tmp_path):
+def test_classes_that_are_not_those_of_the_file(tiny_shapes, tmp_path):
     cfg = tiny_config(tiny_shapes, dict(type='ContrastiveView'))
-    cfg.train_dataloader.dataset.ann_file = str(tmp_path / 'no.json')
-    with pytest.raises(LaunchError, match="no.json', which config .* does not exist"):
+    cfg.train_dataloader.dataset.metainfo = dict(classes=CLASSES[::-1])
+    with pytest.raises(LaunchError, match='^train_dataloader: metainfo has the classes'):
         save_view_pairs(cfg, str(tmp_path / 'out'))
 
 
@@ -140,7 +140,7 @@ def test_branches_are_drawn_side_by_side(tiny_shapes, tmp_path):
             dict(type='MultiBranch', branch_field=['one', 'two'], one=branch, two=branch),
         ],
     )
-    picture = cv2.imread(save_view_pairs(cfg, str(tmp_path), num=1, min_panel=96)[0])
+    picture = cv2.imread(save_view_pairs(cfg, str(tmp_path), num=1, min_side=96)[0])
     assert picture.shape == (28 + 96, 2 * 96 + 8, 3)
     assert picture[28:, :96].std() > 1 and (picture[28:, :96] != picture[28:, 104:]).any()
 

@@ -5,8 +5,9 @@ A config without contrastive views is drawn with its boxes alone.
 
 import argparse
 
-from mmdet_contrast.utils.cfg_options import CfgOptions
-from mmdet_contrast.utils.launch import load_config
+from mmengine.config import DictAction
+
+from mmdet_contrast.utils.config import LaunchError, load_config
 from mmdet_contrast.visualization import save_view_pairs
 
 
@@ -26,13 +27,13 @@ def main() -> None:
     parser.add_argument(
         '--clean', action='store_true', help='put the images without boxes beside those with them'
     )
-    parser.add_argument('--cfg-options', nargs='+', action=CfgOptions, help='key=value')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='key=value')
     args = parser.parse_args()
-    options = dict(num=args.num, seed=args.seed, warm_up=args.warm_up)
+    options = dict(num=args.num, seed=args.seed, warm_up=args.warm_up, clean=args.clean)
     try:
         config = load_config(args.config, cfg_options=args.cfg_options)
-        paths = save_view_pairs(config, args.out_dir, clean=args.clean, **options)
-    except (ValueError, OSError, ImportError) as error:
+        paths = save_view_pairs(config, args.out_dir, **options)
+    except (LaunchError, OSError) as error:
         raise SystemExit(f'browse_views.py: error: {error}') from None
     print(f'{len(paths)} pictures in {args.out_dir}')
 

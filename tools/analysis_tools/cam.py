@@ -5,8 +5,9 @@ from typing import Iterator
 
 from torch import nn
 
-from mmdet_contrast.visualization import CAM_METHODS, CamOptions, run_pictures, save_cams
-from mmdet_contrast.visualization.detector_input import SavedPicture
+from mmdet_contrast.visualization.cam import METHODS
+from mmdet_contrast.visualization.cam_pictures import CamOptions, save_cams
+from mmdet_contrast.visualization.detector_input import SavedPicture, run_pictures
 
 
 def draw(detector: nn.Module, args: argparse.Namespace) -> Iterator[SavedPicture]:
@@ -20,7 +21,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         '--method',
-        choices=CAM_METHODS,
+        choices=METHODS,
         default='hires-cam',
         help='how channels are weighted (default: hires-cam)',
     )

@@ -2,8 +2,9 @@
 
 import argparse
 
-from mmdet_contrast.utils.cfg_options import CfgOptions
-from mmdet_contrast.utils.launch import load_config
+from mmengine.config import DictAction
+
+from mmdet_contrast.utils.config import LaunchError, load_config
 from mmdet_contrast.visualization import save_detection_pictures, save_detection_sheet
 
 
@@ -22,20 +23,16 @@ def main() -> None:
     parser.add_argument(
         '--min-side', type=int, default=640, help='enlarge smaller images (default: 640 pixels)'
     )
-    parser.add_argument('--cfg-options', nargs='+', action=CfgOptions, help='key=value')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='key=value')
     args = parser.parse_args()
     if not (args.out or args.out_dir):
         parser.error('give --out for a sheet, --out-dir for a picture of each image, or both.')
-    common = dict(score_thr=args.score_thr, min_panel=args.min_side, iou_thr=args.iou_thr)
+    common = dict(score_thr=args.score_thr, min_side=args.min_side, iou_thr=args.iou_thr)
     try:
         config = load_config(args.config, cfg_options=args.cfg_options)
         if args.out:
             path = save_detection_sheet(
-                config,
-                args.predictions,
-                args.out,
-                num=8 if args.num is None else args.num,
-                **common,
+                config, args.predictions, args.out, num=args.num or 8, **common
             )
             print(f'detections in {path}')
         if args.out_dir:
@@ -43,7 +40,7 @@ def main() -> None:
                 config, args.predictions, args.out_dir, num=args.num, **common
             )
             print(f'{len(paths)} pictures in {args.out_dir}')
-    except (ValueError, OSError, ImportError) as error:
+    except (LaunchError, OSError) as error:
         raise SystemExit(f'draw_detections.py: error: {error}') from None
 
 

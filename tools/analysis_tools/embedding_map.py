@@ -2,7 +2,9 @@
 
 import argparse
 
-from mmdet_contrast.utils.cfg_options import CfgOptions
+from mmengine.config import DictAction
+
+from mmdet_contrast.utils.config import LaunchError
 from mmdet_contrast.visualization.embedding_map import METHODS, save_embedding_map
 
 
@@ -29,7 +31,7 @@ def main() -> None:
     parser.add_argument('--k', type=int, default=200, help='neighbours that vote (default: 200)')
     parser.add_argument('--batch-size', type=int, default=8, help='images in a batch (default: 8)')
     parser.add_argument('--device', help='e.g. cpu or cuda:1 (default: the GPU, if there is one)')
-    parser.add_argument('--cfg-options', nargs='+', action=CfgOptions, help='key=value')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='key=value')
     args = parser.parse_args()
     try:
         values = save_embedding_map(
@@ -47,7 +49,7 @@ def main() -> None:
             device=args.device,
             cfg_options=args.cfg_options,
         )
-    except (ValueError, OSError, ImportError) as error:
+    except (LaunchError, OSError) as error:
         raise SystemExit(f'embedding_map.py: error: {error}') from None
     print(', '.join(f'{key} {value:.4g}' for key, value in values.items()))
     print(f'map in {args.out}')

@@ -5,8 +5,8 @@ from typing import Iterator
 
 from torch import nn
 
-from mmdet_contrast.visualization import FeatureMapStyle, run_pictures, save_feature_maps
-from mmdet_contrast.visualization.detector_input import SavedPicture
+from mmdet_contrast.visualization.detector_input import SavedPicture, run_pictures
+from mmdet_contrast.visualization.feature_map import FeatureMapStyle, save_feature_maps
 
 
 def draw(detector: nn.Module, args: argparse.Namespace) -> Iterator[SavedPicture]:

@@ -1,34 +1,64 @@
-"""Count the parameters and operations of a config's model."""
+"""Count the parameters and operations of a config's model, part by part."""
 
 import argparse
+from typing import Any, Dict, Sequence
 
-from mmdet_contrast.utils.cfg_options import CfgOptions
-from mmdet_contrast.utils.complexity import config_complexity
+from mmengine.analysis import get_model_complexity_info
+from mmengine.config import DictAction
+from mmengine.logging import MMLogger
+from torch import nn
+
+from mmdet_contrast.utils.config import LaunchError, load_config
+from mmdet_contrast.utils.model import PlainForward, build_detector, dummy_images
 
 
-def main() -> None:
-    """Parse the command line and print the table."""
+def parse_args() -> argparse.Namespace:
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', help='config file')
     parser.add_argument(
-        '--shape',
-        type=int,
-        nargs=2,
-        default=(640, 640),
-        metavar=('H', 'W'),
-        help='size of the image in pixels (default: 640 640)',
+        '--shape', type=int, nargs=2, default=(640, 640), metavar=('H', 'W'), help='of the image'
     )
     parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=CfgOptions,
-        help='config values to override, as key=value; lists as key="[a,b]" or key=a,b',
+        '--cfg-options', nargs='+', action=DictAction, help='config values to override, key=value'
     )
-    args = parser.parse_args()
+    return parser.parse_args()
+
+
+def complexity(model: nn.Module, shape: Sequence[int]) -> Dict[str, Any]:
+    """Measure one forward pass of one image (H, W), without post-processing, with MMEngine."""
+    # MMEngine warns, on standard output, of activations and of parts that only training calls
+    MMLogger.get_current_instance().setLevel('ERROR')
+    inputs = (dummy_images(shape),)
+    return get_model_complexity_info(PlainForward(model).eval(), inputs=inputs, show_arch=False)
+
+
+def count_trainable(module: nn.Module) -> str:
+    """Write how many parameters of a module are trained and how many are frozen."""
+    counts = {True: 0, False: 0}
+    for parameter in module.parameters():
+        counts[parameter.requires_grad] += parameter.numel()
+    return f'{counts[True]:>14,}{counts[False]:>14,}'
+
+
+def main() -> None:
+    """Run and print."""
+    args = parse_args()
     try:
-        print(config_complexity(args.config, args.shape, args.cfg_options))
-    except ValueError as error:
+        model = build_detector(load_config(args.config, cfg_options=args.cfg_options))
+    except LaunchError as error:
         raise SystemExit(f'get_flops.py: error: {error}') from None
+    found = complexity(model, args.shape)
+    print(found['out_table'])
+    print(f'{"parameters of":24}{"trainable":>14}{"frozen":>14}')
+    for name, part in (*model.named_children(), ('total', model)):
+        if any(True for _ in part.parameters()):
+            print(f'{name:24}{count_trainable(part)}')
+    height, width = args.shape
+    print(
+        f'\none image of 3 x {height} x {width}: {found["flops"]:,} FLOPs (a multiplication and '
+        f'its addition are one), {found["params"]:,} parameters'
+    )
 
 
 if __name__ == '__main__':

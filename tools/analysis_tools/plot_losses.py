@@ -2,6 +2,7 @@
 
 import argparse
 
+from mmdet_contrast.utils.config import LaunchError
 from mmdet_contrast.visualization import plot_losses
 
 
@@ -16,7 +17,7 @@ def main() -> None:
     args = parser.parse_args()
     try:
         path = plot_losses(args.runs, args.out, args.keys, args.smooth, args.skip_epochs)
-    except (ValueError, OSError) as error:
+    except (LaunchError, OSError) as error:
         raise SystemExit(f'plot_losses.py: error: {error}') from None
     print(f'curves in {path}')
 
