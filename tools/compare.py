@@ -3,11 +3,13 @@
 import argparse
 from typing import Any
 
+from mmengine.config import DictAction
+
 from mmdet_contrast.apis import compare
-from mmdet_contrast.utils.cfg_options import CfgOptions
+from mmdet_contrast.utils.config import LaunchError
 
 
-class VariantAction(CfgOptions):
+class VariantAction(DictAction):
     """Takes ``NAME CONFIG [key=value ...]``, repeatedly."""
 
     def __call__(
@@ -48,7 +50,7 @@ def parse_args() -> argparse.Namespace:
         '--work-dir', default='work_dirs/compare', help='what has finished there is not run again'
     )
     parser.add_argument('--split', choices=['val', 'test'], default='val', help='evaluate on this')
-    parser.add_argument('--cfg-options', nargs='+', action=CfgOptions, help='for every run')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='for every run')
     return parser.parse_args()
 
 
@@ -61,5 +63,5 @@ def main() -> None:
 if __name__ == '__main__':
     try:
         main()
-    except (ValueError, OSError, RuntimeError) as error:
+    except (LaunchError, RuntimeError) as error:
         raise SystemExit(f'compare.py: error: {error}') from None

@@ -22,7 +22,7 @@ if [[ ! -x "$mim" ]]; then
     exit 1
 fi
 
-config="${CONFIG:-configs/retina_contrast_shapes.py}"
+config="${CONFIG:-configs/contrast/retina_contrast_shapes.py}"
 data="${DATA-data/shapes}"
 work="${WORK_DIR:-work_dirs/demo}"
 case "${1:-}" in
@@ -95,7 +95,7 @@ trap 'echo; echo "demo: interrupted; run it again to go on from the last checkpo
 
 if [[ -n "$data" ]]; then
     say "generating the data set in $data"
-    quietly "$python" tools/dataset_converters/make_shapes.py "$data"
+    quietly "$python" projects/shapes/make_shapes.py "$data"
 fi
 
 if [[ -e "$work/finished" ]]; then

@@ -2,8 +2,8 @@
 
 import argparse
 
-from mmdet_contrast.utils.launch import train
-from mmdet_contrast.utils.launch_options import run_launch
+from mmdet_contrast.apis import train
+from mmdet_contrast.apis.launch import run_launch
 
 
 def main() -> None:

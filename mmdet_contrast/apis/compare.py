@@ -6,6 +6,8 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
+from mmdet_contrast.utils.config import LaunchError
+
 from .runs import ConfigFile, RunResult, Variant, run_variants
 
 _CLASS_SUFFIX = '_precision'
@@ -235,7 +237,7 @@ def compare(
         Comparison: The results, those of ``configs`` first.
 
     Raises:
-        ValueError: If there is no config, one does not exist, or two have one name; see also
+        LaunchError: If a config does not exist, or two have one name; see also
             :func:`run_variants`.
         RuntimeError: If a run fails.
 
@@ -248,12 +250,10 @@ def compare(
     options = dict(cfg_options or {})
     pairs = [(Path(config).stem, config, {}) for config in configs]
     pairs += [(name, config, own) for name, (config, own) in (variants or {}).items()]
-    if not pairs:
-        raise ValueError('there is no config to compare.')
     named: Dict[str, Variant] = {}
     for name, config, own in pairs:
         if name in named:
-            raise ValueError(
+            raise LaunchError(
                 f'{named[name][0]} and {config} are both called {name!r}: give one of them another '
                 'name (--variant NAME CONFIG).'
             )

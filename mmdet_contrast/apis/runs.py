@@ -15,10 +15,7 @@ from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tup
 from mmengine.config import Config
 from tqdm import tqdm
 
-from ..utils.config import config_root
-from ..utils.launch import load_config
-from ..utils.type_name import type_name
-from ..visualization.loss_curves import read_run
+from mmdet_contrast.utils.config import LaunchError, config_root, load_config, type_name
 
 ConfigFile = Union[str, 'os.PathLike[str]']
 Variant = Tuple[ConfigFile, Mapping[str, Any]]
@@ -62,7 +59,7 @@ def run_variants(
         dict[str, list[RunResult]]: Name → results in the order of the seeds.
 
     Raises:
-        ValueError: If a config does not exist, has nothing to evaluate on, or is not the one that
+        LaunchError: If a config does not exist, has nothing to evaluate on, or is not the one that
             the run in ``work_dir`` was started with.
         RuntimeError: If a run fails; runs that wait are not started.
     """
@@ -99,10 +96,8 @@ def last_checkpoint(work_dir: Union[str, Path]) -> Path:
     Raises:
         FileNotFoundError: If there is none.
     """
-    note = Path(work_dir) / 'last_checkpoint'
-    if not note.is_file():
-        raise FileNotFoundError(f'{work_dir} has no checkpoint: the training did not get so far.')
-    path = Path(note.read_text().strip())
+    path = Path((Path(work_dir) / 'last_checkpoint').read_text().strip())
+    # the folder may have been moved
     return path if path.is_file() else Path(work_dir) / path.name
 
 
@@ -127,15 +122,15 @@ class _Run:
     def check(self) -> None:
         """Refuse a config that cannot be evaluated, or is not that of the run on disk."""
         if not self.cfg.get(f'{self.split}_dataloader'):
-            raise ValueError(
+            raise LaunchError(
                 f'config {self.name} has no {self.split}_dataloader to evaluate on: give it one, '
-                'or choose another split.'
+                'or choose another --split.'
             )
         if self.config_file.is_file():
             if Config.fromfile(str(self.config_file)).to_dict() != self.cfg.to_dict():
-                raise ValueError(
+                raise LaunchError(
                     f'{self.folder} was run with another config or other options (see '
-                    f'{self.config_file}): give another work directory, or remove both.'
+                    f'{self.config_file}): give another --work-dir, or remove both.'
                 )
 
     def prepare(self) -> None:
@@ -283,6 +278,9 @@ def _call(folder: Path, tool: str, arguments: Sequence[Union[str, Path]], thread
 
 def _step_time(folder: Path) -> Optional[float]:
     """Return the median time of a training step in seconds; None without a log of it."""
+    # only here, as it loads what draws
+    from mmdet_contrast.visualization.loss_curves import read_run
+
     try:
         records = read_run(str(folder)).train
     except (FileNotFoundError, ValueError):

@@ -11,6 +11,7 @@ import pytest
 
 from mmdet_contrast import apis
 from mmdet_contrast.apis import Comparison, RunResult, compare, runs
+from mmdet_contrast.utils.config import LaunchError, config_path
 
 CONFIG = """
 default_scope = 'mmdet'
@@ -242,7 +243,7 @@ def test_other_options_in_the_same_folder_are_refused(config, tmp_path, tools):
     options = {'model.weight': 2.0, 'model.sizes': [(1, 'a'), None]}
     compare([config], tmp_path, seeds=(0,), cfg_options=options)
     compare([config], tmp_path, seeds=(0, 1), cfg_options=options)
-    with pytest.raises(ValueError, match=r'seed0 was run with another config or other options'):
+    with pytest.raises(LaunchError, match=r'seed0 was run with another config or other options'):
         compare([config], tmp_path, seeds=(0,))
 
 
@@ -257,13 +258,11 @@ def test_what_cannot_be_run_is_said_before_anything_is(config, tmp_path, tools):
     other = tmp_path / 'a'
     other.mkdir()
     (other / 'plain.py').write_text(CONFIG.replace('val_dataloader', 'nothing'))
-    with pytest.raises(ValueError, match=r'there is no config'):
-        compare([], tmp_path)
-    with pytest.raises(ValueError, match=r"absent\.py' does not exist"):
+    with pytest.raises(LaunchError, match=r"absent\.py' does not exist"):
         compare([config, tmp_path / 'absent.py'], tmp_path)
-    with pytest.raises(ValueError, match=r"are both called 'plain': give one of them another name"):
+    with pytest.raises(LaunchError, match=r"are both called 'plain': give one of them"):
         compare([config, other / 'plain.py'], tmp_path)
-    with pytest.raises(ValueError, match=r'config plain has no val_dataloader'):
+    with pytest.raises(LaunchError, match=r'config plain has no val_dataloader'):
         compare([other / 'plain.py'], tmp_path)
     assert not tools.calls
 
@@ -321,9 +320,9 @@ def test_the_program_passes_on_its_options(repo_root, tmp_path, monkeypatch, cap
         run('no.py', '--work-dir', str(tmp_path))
 
 
-def test_a_real_comparison(tiny_shapes, tmp_path, repo_root, capsys):
+def test_a_real_comparison(tiny_shapes, tmp_path, capsys):
     tiny = tmp_path / 'tiny.py'
-    base = str(repo_root / 'configs/retina_shapes.py')
+    base = config_path('retina_shapes.py')
     tiny.write_text(TINY.format(base=base, root=f'{tiny_shapes}/'))
     out = tmp_path / 'out'
     slow = {'slow': (tiny, {'optim_wrapper.optimizer.lr': 1e-6})}
