@@ -1,43 +1,42 @@
-"""Every shipped config, as a user loads it."""
+"""Every shipped config, and every recipe in the families' READMEs, as a user loads it."""
 
+import argparse
+import functools
+import re
+import shlex
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
 import torch
 from mmcv.transforms import Compose
 from mmdet.registry import HOOKS, METRICS, MODELS, TRANSFORMS
-from mmengine.config import Config
-from mmengine.registry import init_default_scope
+from mmengine.config import Config, DictAction
 
-from mmdet_contrast import config_path
+from mmdet_contrast.utils.config import config_path
 
 CONFIGS = Path(config_path('retina_contrast_coco.py')).parent
+ROOT = CONFIGS.parent
 NAMES = sorted(
-    str(p.relative_to(CONFIGS)) for p in CONFIGS.rglob('*.py') if '_base_' not in p.parts
+    path.relative_to(ROOT).as_posix()
+    for folder in ('configs', 'projects')
+    for path in (ROOT / folder).rglob('*.py')
+    if '_base_' not in path.parts and re.search(r'^_base_ = ', path.read_text(), re.M)
 )
-
+FAMILIES = sorted(path.parent.name for path in CONFIGS.glob('*/README.md'))
 # backbones alone, without a detector, validation or test
-PRETRAINING = [name for name in NAMES if name.startswith(('simsiam/simsiam_', 'simsiam/simclr_'))]
+PRETRAINING = [name for name in NAMES if re.search('/(simsiam|simclr)_', name)]
+LINEAR = [name for name in NAMES if '/linear_' in name]
+DETECTORS = [name for name in NAMES if name not in (*PRETRAINING, *LINEAR)]
+
+
+@functools.lru_cache(maxsize=None)
+def read(name):
+    return Config.fromfile(ROOT / name)
 
 
 def load(name):
-    init_default_scope('mmdet')
-    return Config.fromfile(CONFIGS / name)
-
-
-@pytest.fixture(params=NAMES)
-def any_cfg(request):
-    return load(request.param)
-
-
-@pytest.fixture(params=[n for n in NAMES if not n.startswith('simsiam/') or 'retina' in n])
-def cfg(request):
-    return load(request.param)
-
-
-@pytest.fixture(params=PRETRAINING)
-def pretraining_cfg(request):
-    return load(request.param)
+    return deepcopy(read(name))
 
 
 def walk(node):
@@ -48,11 +47,12 @@ def walk(node):
         yield from walk(child)
 
 
-def test_registers_the_plugin_and_needs_no_torchvision(any_cfg):
-    cfg = any_cfg
+@pytest.mark.parametrize('name', NAMES)
+def test_registers_and_checks_and_needs_no_torchvision(name):
+    cfg = load(name)
     assert cfg.default_scope == 'mmdet'
-    assert 'mmdet_contrast' in cfg.custom_imports['imports']
-    assert cfg.custom_imports['allow_failed_imports'] is False
+    assert cfg.custom_imports == dict(imports=['mmdet_contrast'], allow_failed_imports=False)
+    assert cfg.default_hooks.run_check.type == 'RunCheckHook'
     texts = [n for n in walk(cfg.to_dict()) if isinstance(n, str)]
     assert not [text for text in texts if text.startswith('torchvision://')]
 
@@ -76,8 +76,9 @@ def classes_of(dataset):
     return dataset.get('metainfo', {}).get('classes', range(80))
 
 
-def test_builds(cfg):
-    model = MODELS.build(without_weights(cfg.model))
+def check_detector(cfg):
+    """Build everything but the data, and compare the numbers of classes."""
+    model = MODELS.build(without_weights(deepcopy(cfg.model)))
     data = cfg.train_dataloader.dataset
     parts = data.datasets if data.type == 'ConcatDataset' else [data]
     for part in (*parts, cfg.val_dataloader.dataset, cfg.test_dataloader.dataset):
@@ -89,8 +90,14 @@ def test_builds(cfg):
         HOOKS.build(hook)
 
 
-def test_pretraining_builds(pretraining_cfg):
-    cfg = pretraining_cfg
+@pytest.mark.parametrize('name', DETECTORS)
+def test_builds(name):
+    check_detector(load(name))
+
+
+@pytest.mark.parametrize('name', PRETRAINING)
+def test_pretraining_builds(name):
+    cfg = load(name)
     model = MODELS.build(cfg.model).train()
     images = dict(view1=torch.rand(2, 3, 64, 64), view2=torch.rand(2, 3, 64, 64))
     assert all(value.isfinite() for value in model(images, mode='loss').values())
@@ -100,14 +107,27 @@ def test_pretraining_builds(pretraining_cfg):
     assert cfg.train_dataloader.drop_last and cfg.sync_bn == 'torch'
 
 
-def test_views_head_and_preprocessor_belong_together(cfg):
+@pytest.mark.parametrize('name', LINEAR)
+def test_linear_evaluation_builds(name):
+    cfg = load(name)
+    model = MODELS.build(without_weights(cfg.model))
+    images = torch.rand(2, 3, 64, 64)
+    assert model.backbone(images)[-1].shape[1] == cfg.model.in_channels
+    for split in ('train', 'val', 'test'):
+        data = cfg[f'{split}_dataloader'].dataset
+        Compose([TRANSFORMS.build(t) for t in data.pipeline])
+        if 'dataset' in data:
+            assert cfg.model.num_classes == len(data.dataset.metainfo.classes)
+
+
+@pytest.mark.parametrize('name', DETECTORS)
+def test_views_head_and_preprocessor_belong_together(name):
+    cfg = load(name)
     data = cfg.train_dataloader.dataset
     data = data.datasets[0] if data.type == 'ConcatDataset' else data
     pipeline = [t['type'] for t in data.pipeline]
     model = student_of(cfg.model)
     contrastive = model.bbox_head.type.startswith('Contrastive')
-    sampler = model.bbox_head.get('contrast', {}).get('sampler', {})
-    contrastive &= sampler.get('type') != 'JitteredBoxes'
     assert (pipeline[-2:] == ['ContrastiveView', 'PackContrastiveInputs']) is contrastive
     assert (model.data_preprocessor.type == 'ContrastiveDataPreprocessor') is contrastive
     hooks = [h['type'] for h in cfg.get('custom_hooks', [])]
@@ -119,8 +139,10 @@ def test_views_head_and_preprocessor_belong_together(cfg):
 
 @pytest.mark.parametrize('data', ['coco', 'shapes', 'bccd', 'neu'])
 def test_twins_differ_in_the_contrastive_part_only(data):
-    plain = Config.fromfile(CONFIGS / f'retina_{data}.py').to_dict()
-    contrast = Config.fromfile(CONFIGS / f'retina_contrast_{data}.py').to_dict()
+    folder = 'configs' if data == 'coco' else 'configs/contrast'
+    plain = load(f'{folder}/retina_{data}.py').to_dict()
+    contrast = load(f'{folder}/retina_contrast_{data}.py').to_dict()
+    contrast.pop('contrast_recipe')
     for cfg in (plain, contrast):
         cfg['model']['data_preprocessor'].pop('type')
         cfg['model']['bbox_head'].pop('type')
@@ -130,3 +152,76 @@ def test_twins_differ_in_the_contrastive_part_only(data):
             for transform in pipeline:
                 transform.pop('_scope_', None)  # left by MMEngine in what MMDetection's base says
     assert plain == contrast
+
+
+# --- what the READMEs show in place of further configs
+
+
+def recipes(kind):
+    """The code blocks of a kind in the READMEs of the families."""
+    for family in FAMILIES:
+        text = (CONFIGS / family / 'README.md').read_text()
+        for block in re.findall(rf'```{kind}\n(.*?)```', text, re.S):
+            yield family, block
+
+
+COMMANDS = [
+    line
+    for _, block in recipes('shell')
+    for line in block.replace('\\\n', ' ').splitlines()
+    if '--cfg-options' in line
+]
+SNIPPETS = [block for _, block in recipes('python')]
+
+
+def parse(command):
+    """The config of a command line, with its options merged."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument('config')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction)
+    args = parser.parse_args(shlex.split(command)[2:])
+    cfg = load(args.config)
+    cfg.merge_from_dict(args.cfg_options)
+    return cfg
+
+
+@pytest.mark.parametrize('command', COMMANDS, ids=lambda c: ' '.join(c.split()[2:])[:60])
+def test_recipes_of_one_line_build(command):
+    cfg = parse(command)
+    if cfg.model.type == 'LinearClassifier':
+        MODELS.build(cfg.model)
+    else:
+        check_detector(cfg)
+
+
+@pytest.mark.parametrize('snippet', SNIPPETS, ids=lambda s: s.splitlines()[-2][:40])
+def test_recipes_of_a_few_lines_build(snippet, tmp_path):
+    (tmp_path / 'recipe.py').write_text(snippet)
+    check_detector(Config.fromfile(tmp_path / 'recipe.py'))
+
+
+def test_recipes_are_there():
+    assert FAMILIES == ['contrast', 'distill', 'pretrain', 'yolov8']
+    text = ' '.join((*COMMANDS, *SNIPPETS))
+    for word in (
+        'AmpOptimWrapper',
+        'accumulative_counts',
+        'lr_mult',
+        'CosineAnnealingLR',
+        'ReduceOnPlateauLR',
+        'same_class',
+        'SupConLoss',
+        'SimSiamLoss',
+        'JitteredBoxes',
+    ):
+        assert word in text
+
+
+def test_every_config_is_in_the_index():
+    modelindex = pytest.importorskip('modelindex')
+    models = modelindex.load(str(ROOT / 'model-index.yml')).models
+    configs = [name for name in NAMES if name.startswith('configs/')]
+    assert sorted(model.config for model in models) == configs
+    for model in models:
+        assert model.name == Path(model.config).stem
+        assert model.metadata.data['Epochs'] == load(model.config).train_cfg.max_epochs

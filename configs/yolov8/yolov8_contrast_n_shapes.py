@@ -1,18 +1,9 @@
 # YOLOv8-n with the region-contrastive loss on the generated shapes.
-_base_ = './yolov8_n_shapes.py'
+_base_ = ['./yolov8_n_shapes.py', '../_base_/contrast.py']
 
 model = dict(
-    data_preprocessor=dict(type='ContrastiveDataPreprocessor'),
-    bbox_head=dict(
-        type='ContrastiveYOLOv8Head',
-        contrast=dict(queue=dict(type='FeatureQueue', size=64)),
-    ),
+    data_preprocessor=_base_.contrast_recipe.model.data_preprocessor,
+    bbox_head=dict(_base_.contrast_recipe.model.bbox_head, type='ContrastiveYOLOv8Head'),
 )
-
-train_pipeline = [
-    *_base_.train_pipeline[:-1],
-    # after every step that moves or drops boxes
-    dict(type='ContrastiveView', zoom_range=(2.0, 3.0)),
-    dict(type='PackContrastiveInputs'),
-]
+train_pipeline = [*_base_.train_pipeline[:-1], *_base_.contrast_recipe.transforms]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))

@@ -1,9 +1,9 @@
 # YOLOv8-n on COCO, 500 epochs from scratch: 8 GPUs with 16 images each.
 _base_ = [
-    'mmdet::_base_/default_runtime.py',
     'mmdet::_base_/datasets/coco_detection.py',
     '../_base_/plugin.py',
     '../_base_/models/yolov8.py',
+    '../_base_/schedules/yolov8.py',
 ]
 
 scale = (640, 640)
@@ -11,8 +11,6 @@ border = (-scale[0] // 2, -scale[1] // 2)
 max_epochs = 500
 close_mosaic_epochs = 10
 warmup_epochs = 3
-base_lr = 0.01
-momentum = 0.937
 
 load = [
     dict(type='LoadImageFromFile', backend_args=_base_.backend_args),
@@ -68,58 +66,19 @@ val_dataloader = dict(batch_size=8, num_workers=4, dataset=dict(pipeline=test_pi
 test_dataloader = dict(batch_size=8, num_workers=4, dataset=dict(pipeline=test_pipeline))
 
 train_cfg = dict(
-    type='EpochBasedTrainLoop',
     max_epochs=max_epochs,
     val_interval=10,
     dynamic_intervals=[(max_epochs - close_mosaic_epochs, 1)],
 )
-val_cfg = dict(type='ValLoop')
-test_cfg = dict(type='TestLoop')
-
-optim_wrapper = dict(
-    type='OptimWrapper',
-    # 0.0005 for 64 images
-    optimizer=dict(
-        type='SGD', lr=base_lr, momentum=momentum, nesterov=True, weight_decay=0.0005 * 128 / 64
-    ),
-    paramwise_cfg=dict(norm_decay_mult=0.0, bias_decay_mult=0.0, bypass_duplicate=True),
-    clip_grad=dict(max_norm=10.0),
-)
+# 0.0005 for 64 images
+optim_wrapper = dict(optimizer=dict(weight_decay=0.0005 * 128 / 64))
 param_scheduler = [
-    dict(
-        type='LinearLR',
-        start_factor=1e-5,
-        by_epoch=True,
-        begin=0,
-        end=warmup_epochs,
-        convert_to_iter_based=True,
-    ),
-    dict(
-        type='LinearMomentum',
-        start_factor=0.8 / momentum,
-        by_epoch=True,
-        begin=0,
-        end=warmup_epochs,
-        convert_to_iter_based=True,
-    ),
-    dict(
-        type='LinearLR',
-        start_factor=1.0,
-        end_factor=0.01,
-        by_epoch=True,
-        begin=warmup_epochs,
-        end=max_epochs,
-    ),
+    *[dict(scheduler, end=warmup_epochs) for scheduler in _base_.param_scheduler[:2]],
+    dict(_base_.param_scheduler[2], begin=warmup_epochs, end=max_epochs),
 ]
 custom_hooks = [
-    dict(type='BiasWarmupHook', start_lr=0.1, epochs=warmup_epochs),
-    dict(
-        type='EMAHook',
-        ema_type='ExpMomentumEMA',
-        momentum=0.0001,
-        update_buffers=True,
-        priority=49,
-    ),
+    dict(_base_.custom_hooks[0], epochs=warmup_epochs),
+    _base_.custom_hooks[1],
     dict(
         type='PipelineSwitchHook',
         switch_epoch=max_epochs - close_mosaic_epochs,

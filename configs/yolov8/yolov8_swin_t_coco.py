@@ -35,14 +35,7 @@ optim_wrapper = dict(
     ),
 )
 param_scheduler = [
-    dict(
-        type='LinearLR',
-        start_factor=1e-5,
-        by_epoch=True,
-        begin=0,
-        end=_base_.warmup_epochs,
-        convert_to_iter_based=True,
-    ),
+    _base_.param_scheduler[0],
     dict(
         type='CosineAnnealingLR',
         eta_min=5e-6,

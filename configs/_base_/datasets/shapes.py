@@ -1,8 +1,6 @@
-# The generated data set, made with tools/dataset_converters/make_shapes.py data/shapes.
-dataset_type = 'CocoDataset'
+# The generated data set, made with projects/shapes/make_shapes.py data/shapes.
 data_root = 'data/shapes/'
 metainfo = dict(classes=('striped_disc', 'checkered_square', 'dotted_triangle'))
-
 scale = (128, 128)
 
 train_pipeline = [
@@ -26,7 +24,7 @@ train_dataloader = dict(
     num_workers=0,
     sampler=dict(type='DefaultSampler', shuffle=True),
     dataset=dict(
-        type=dataset_type,
+        type='CocoDataset',
         data_root=data_root,
         ann_file='annotations/instances_train.json',
         data_prefix=dict(img='train/'),
@@ -42,7 +40,7 @@ val_dataloader = dict(
     drop_last=False,
     sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(
-        type=dataset_type,
+        type='CocoDataset',
         data_root=data_root,
         ann_file='annotations/instances_val.json',
         data_prefix=dict(img='val/'),
@@ -52,18 +50,11 @@ val_dataloader = dict(
     ),
 )
 test_dataloader = dict(
-    batch_size=8,
-    num_workers=0,
-    drop_last=False,
-    sampler=dict(type='DefaultSampler', shuffle=False),
+    val_dataloader,
     dataset=dict(
-        type=dataset_type,
-        data_root=data_root,
+        val_dataloader['dataset'],
         ann_file='annotations/instances_test.json',
         data_prefix=dict(img='test/'),
-        metainfo=metainfo,
-        test_mode=True,
-        pipeline=test_pipeline,
     ),
 )
 val_evaluator = dict(
@@ -72,9 +63,4 @@ val_evaluator = dict(
     metric='bbox',
     classwise=True,
 )
-test_evaluator = dict(
-    type='CocoMetric',
-    ann_file=data_root + 'annotations/instances_test.json',
-    metric='bbox',
-    classwise=True,
-)
+test_evaluator = dict(val_evaluator, ann_file=data_root + 'annotations/instances_test.json')

@@ -1,0 +1,7 @@
+# retina_bccd.py from a backbone that SimSiam has pre-trained:
+# python tools/model_converters/export_backbone.py CHECKPOINT checkpoints/simsiam_bccd.pth
+_base_ = '../contrast/retina_bccd.py'
+
+model = dict(
+    backbone=dict(init_cfg=dict(type='Pretrained', checkpoint='checkpoints/simsiam_bccd.pth'))
+)

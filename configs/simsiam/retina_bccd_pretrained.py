@@ -1,7 +1,0 @@
-# retina_bccd.py from a backbone that simsiam has pre-trained:
-# python tools/model_converters/export_backbone.py CHECKPOINT checkpoints/simsiam_bccd.pth
-_base_ = '../retina_bccd.py'
-
-model = dict(
-    backbone=dict(init_cfg=dict(type='Pretrained', checkpoint='checkpoints/simsiam_bccd.pth'))
-)

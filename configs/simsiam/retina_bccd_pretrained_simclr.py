@@ -1,7 +1,0 @@
-# retina_bccd.py from a backbone that simclr has pre-trained:
-# python tools/model_converters/export_backbone.py CHECKPOINT checkpoints/simclr_bccd.pth
-_base_ = '../retina_bccd.py'
-
-model = dict(
-    backbone=dict(init_cfg=dict(type='Pretrained', checkpoint='checkpoints/simclr_bccd.pth'))
-)
