@@ -20,10 +20,13 @@ from typing import Callable, Dict, List, Tuple
 import _common as common
 
 CASES = {
-    # name: config
-    'CWD on 8 maps + KL': 'distill/mar20/mar20_log.py',
-    'class and box maps': 'distill/shapes20/shapes20_best.py',
-    'pseudo-labels + class and box maps': 'distill/shapes20/shapes20_keep.py',
+    # name: config, and options for it
+    'CWD on 8 maps + KL': ('projects/mar20/mar20_log.py', {}),
+    'class and box maps': ('configs/distill/shapes20_best.py', {}),
+    'pseudo-labels + class and box maps': (
+        'configs/distill/shapes20_best.py',
+        {'model.pseudo_labels': dict(score_thr=0.4, iou_thr=0.6)},
+    ),
 }
 OURS, THEIRS = 'with distillation', 'student step + teacher forward'
 
@@ -39,7 +42,9 @@ def build(case: str, checkpoint: str = '') -> Tuple:
     init_default_scope('mmdet')
     if not MMLogger.check_instance_created('distillation_step'):
         MMLogger.get_instance('distillation_step', log_level='ERROR')
-    cfg = Config.fromfile(str(common.ROOT / 'configs' / CASES[case]))
+    config, options = CASES[case]
+    cfg = Config.fromfile(str(common.ROOT / config))
+    cfg.merge_from_dict(options)
     if checkpoint:
         cfg.model.teacher_checkpoint = checkpoint
     torch.manual_seed(0)
@@ -47,11 +52,9 @@ def build(case: str, checkpoint: str = '') -> Tuple:
     model.init_weights()
     if not checkpoint:
         # what DistillationHook reads from a checkpoint
-        model.teacher.model.init_weights()
-        model.teacher.state = model.teacher.model.state_dict()
+        model.teacher.build().init_weights()
         names = [f'class {i}' for i in range(model.teacher.model.bbox_head.num_classes)]
         model.teacher.classes = tuple(names)
-    model.has_hook = True
     number = model.student.bbox_head.num_classes
     if checkpoint:
         model.teacher.load()

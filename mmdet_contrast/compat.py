@@ -12,17 +12,20 @@ import sys
 from contextlib import contextmanager
 from functools import wraps
 from importlib import import_module
-from typing import Any, Callable, Container, Dict, Iterator, Optional, Tuple, Union
-from unittest import mock
+from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple, Union
 
 import torch
 from mmengine.runner.checkpoint import CheckpointLoader
+from torch import Tensor, nn
 
 __all__ = [
     'apply',
+    'coco_evaluations',
     'extend_batched_nms',
     'load_from_local',
     'needs_local_loader',
+    'rename_state',
+    'reverses_channels',
     'without_cuda_device',
 ]
 
@@ -97,22 +100,58 @@ def without_cuda_device() -> Iterator[None]:
     if torch.cuda.is_available():
         yield
         return
-    with mock.patch.object(torch.cuda, 'set_device', lambda device: None):
+    stock, torch.cuda.set_device = torch.cuda.set_device, lambda device: None
+    try:
         yield
+    finally:
+        torch.cuda.set_device = stock
 
 
-def extend_batched_nms(types: Container[str], run: Callable[..., Tuple[Any, Any]]) -> None:
-    """Let ``test_cfg.nms.type`` name operations that mmcv does not have.
+@contextmanager
+def coco_evaluations() -> Iterator[List[Any]]:
+    """Keep the evaluations that MMDetection's ``CocoMetric`` makes meanwhile.
 
-    mmcv (2.1.0) evaluates the name in the namespace of its own module, hides
-    the labels from the operation and drops the boxes that it returns, and there is no registry to
-    add to. So ``batched_nms`` is replaced, in mmcv and in every module that has imported it by
-    name (all of MMDetection's heads have), by one that hands these types to ``run`` and everything
-    else to mmcv, arguments untouched. Calling this again replaces the earlier extension.
+    ``CocoMetric`` (3.3.0) returns figures rounded to three digits, takes one class for another
+    where the category ids do not ascend, and keeps its evaluation to itself; making a second one
+    would double the time.
+
+    Yields:
+        list[COCOeval]: Fills with the evaluations of pycocotools.
+    """
+    coco_metric = import_module('mmdet.evaluation.metrics.coco_metric')
+    stock = {name: getattr(coco_metric, name) for name in ('COCOeval', 'COCOevalMP')}
+    kept: List[Any] = []
+
+    def keeping(cls: type) -> Callable[..., Any]:
+        # a function, not a subclass: COCOevalMP may have to be pickled
+        def make(*args: Any, **kwargs: Any) -> Any:
+            kept.append(cls(*args, **kwargs))
+            return kept[-1]
+
+        return make
+
+    try:
+        for name, cls in stock.items():
+            setattr(coco_metric, name, keeping(cls))
+        yield kept
+    finally:
+        for name, cls in stock.items():
+            setattr(coco_metric, name, cls)
+
+
+def extend_batched_nms(kind: str, average: Callable[..., Tensor]) -> None:
+    """Let ``test_cfg.nms.type`` name an operation that moves the boxes which ordinary NMS keeps.
+
+    mmcv (2.1.0) looks a type up among the names of ``mmcv.ops.nms``, so an operation that only
+    chooses boxes can be put there. It drops the boxes that an operation returns, and most heads
+    take theirs from the tensor that they gave. So its ``batched_nms`` is replaced, there and in
+    every module that has imported it by name (all of MMDetection's heads have), by one that writes
+    the moved boxes to the rows of that tensor. Calling this again replaces the earlier extension.
 
     Args:
-        types (Container[str]): The names to hand to ``run``; asked at every call.
-        run (Callable): Takes the arguments of mmcv's ``batched_nms``.
+        kind (str): The type.
+        average (Callable): From boxes (N, 4), scores (N,), labels (N,), kept indices (K,) and the
+            IoU threshold to boxes (K, 4).
     """
     # Here, so that what else this module offers needs no compiled mmcv. By name, because a function
     # hides the module `mmcv.ops.nms` from the import statement.
@@ -121,11 +160,14 @@ def extend_batched_nms(types: Container[str], run: Callable[..., Tuple[Any, Any]
 
     @wraps(stock)
     def batched_nms(boxes, scores, idxs, nms_cfg, class_agnostic=False):
-        # mmcv also takes a function as the type, which only mmcv knows what to do with.
-        kind = nms_cfg.get('type') if nms_cfg is not None else None
-        if isinstance(kind, str) and kind in types:
-            return run(boxes, scores, idxs, nms_cfg, class_agnostic)
-        return stock(boxes, scores, idxs, nms_cfg, class_agnostic)
+        if nms_cfg is None or nms_cfg.get('type') != kind:
+            return stock(boxes, scores, idxs, nms_cfg, class_agnostic)
+        cfg = dict(nms_cfg, type='nms')
+        dets, keep = stock(boxes, scores, idxs, cfg, class_agnostic)
+        labels = torch.zeros_like(idxs) if cfg.get('class_agnostic', class_agnostic) else idxs
+        with torch.no_grad():
+            boxes[keep] = average(boxes, scores, labels, keep, cfg['iou_threshold'])
+        return torch.cat((boxes[keep], dets[:, 4:]), dim=1), keep
 
     batched_nms.extends = stock
     for module in list(sys.modules.values()):
@@ -133,6 +175,34 @@ def extend_batched_nms(types: Container[str], run: Callable[..., Tuple[Any, Any]
         names = getattr(module, '__dict__', {})
         if names.get('batched_nms') is current:
             names['batched_nms'] = batched_nms
+
+
+def reverses_channels(preprocessor: nn.Module) -> bool:
+    """Tell whether a data preprocessor turns BGR into RGB or back.
+
+    MMEngine (0.10.7 and before) keeps that in a private attribute.
+
+    Args:
+        preprocessor (nn.Module): A data preprocessor.
+
+    Returns:
+        bool: True if the channels are reversed.
+    """
+    return bool(getattr(preprocessor, '_channel_conversion', False))
+
+
+def rename_state(module: nn.Module, saved: Callable, loaded: Callable) -> None:
+    """Rename the weights of a module as they are saved and loaded.
+
+    torch has public methods for these hooks from 2.5 on.
+
+    Args:
+        module (nn.Module): The module.
+        saved (Callable): ``(module, state, prefix, metadata)``, changes ``state`` in place.
+        loaded (Callable): ``(state, prefix, ...)``, changes ``state`` in place.
+    """
+    module._register_state_dict_hook(saved)
+    module._register_load_state_dict_pre_hook(loaded)
 
 
 def apply(torch_version: Optional[str] = None) -> Tuple[str, ...]:

@@ -2,15 +2,12 @@
 
 from typing import List, Optional, Sequence, Tuple, Union
 
-from mmcv.cnn import ConvModule
+from mmcv.cnn import ConvModule, is_norm
 from mmdet.registry import MODELS
 from mmengine.model import BaseModule, Sequential
-from mmengine.utils.dl_utils.parrots_wrapper import _BatchNorm
 from torch import Tensor
 
-from ..layers.c2f import ACT_CFG, INIT_CFG, NORM_CFG, C2f
-from ..layers.sppf import SPPF
-from ..layers.yolov8_scale import check_factors, scale_channels, scale_depth
+from ..layers.yolov8 import ACT_CFG, INIT_CFG, NORM_CFG, SPPF, C2f, scale_channels, scale_depth
 
 
 @MODELS.register_module()
@@ -28,13 +25,10 @@ class YOLOv8CSPDarknet(BaseModule):
         out_indices (Sequence[int]): Outputs: 0 is the stem (stride 2), 4 the last stage (32).
         frozen_stages (int): 0 freezes the stem, k the stem and the first k stages: they are without
             gradient and in eval mode. -1 freezes nothing.
-        norm_eval (bool): Whether BatchNorm stays in eval mode in training.
+        norm_eval (bool): Whether normalisation layers stay in eval mode in training.
         norm_cfg (dict): Normalisation of the convolutions.
         act_cfg (dict): Activation of the convolutions.
         init_cfg (dict, optional): Initialisation; Kaiming for plain convolutions by default.
-
-    Raises:
-        ValueError: If a factor is not above 0 or an index is not from 0 to 4.
 
     Examples:
         >>> backbone = YOLOv8CSPDarknet(deepen_factor=0.33, widen_factor=0.25)
@@ -58,12 +52,6 @@ class YOLOv8CSPDarknet(BaseModule):
         init_cfg: Optional[Union[dict, List[dict]]] = None,
     ) -> None:
         super().__init__(init_cfg=INIT_CFG if init_cfg is None else init_cfg)
-        check_factors('YOLOv8CSPDarknet', deepen_factor, widen_factor)
-        if not set(out_indices) <= set(range(5)) or frozen_stages not in range(-1, 5):
-            raise ValueError(
-                f'YOLOv8CSPDarknet got out_indices={tuple(out_indices)} and frozen_stages='
-                f'{frozen_stages}; indices from 0 (stem) to 4 expected, and -1 to 4.'
-            )
         self.out_indices = tuple(out_indices)
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval
@@ -119,6 +107,6 @@ class YOLOv8CSPDarknet(BaseModule):
                 parameter.requires_grad = False
         if mode and self.norm_eval:
             for module in self.modules():
-                if isinstance(module, _BatchNorm):
+                if is_norm(module):
                     module.eval()
         return self

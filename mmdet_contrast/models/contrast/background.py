@@ -7,7 +7,7 @@ from mmdet.structures import DetDataSample
 from mmdet.structures.bbox import get_box_tensor
 from torch import Tensor
 
-from .rois import batch_rois
+from .region_pool import batch_rois
 
 # Draws for each box that is wanted: what is left of them touches nothing.
 _CANDIDATES = 16

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..losses import PairBatch
 from .background import sample_background
-from .rois import batch_rois
+from .region_pool import batch_rois
 
 
 class _BoxSampler(nn.Module):

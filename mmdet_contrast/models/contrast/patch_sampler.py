@@ -50,8 +50,9 @@ class PatchSampler(nn.Module):
 
     def __init__(self, num_patches: int = 256, region: str = 'boxes') -> None:
         super().__init__()
+        # anything else would silently be 'all'
         if region not in REGIONS:
-            raise ValueError(f'region={region!r} given, one of {REGIONS} expected.')
+            raise ValueError(f'PatchSampler got region={region!r}, one of {REGIONS} expected.')
         self.num_patches = num_patches
         self.region = region
 
@@ -85,9 +86,8 @@ class PatchSampler(nn.Module):
         originals = [batch_data_samples[i] for i in positions]
         if any(s.view_moved for s in originals):
             raise ValueError(
-                'PatchSampler got a view whose boxes are not where those of its image are, so that '
-                'locations do not correspond: leave the transforms that move boxes (RandomFlip, …) '
-                'out of ContrastiveView.transforms, or contrast boxes (contrast.sampler=None).'
+                'PatchSampler got a view that shows its objects at other places: leave transforms '
+                'that move boxes (RandomFlip, …) out of ContrastiveView.transforms.'
             )
         if not originals:
             rows = torch.zeros(len(feats), 0, 5, device=device)

@@ -13,7 +13,7 @@ from mmdet_contrast.utils.picture_extent import picture_extent
 
 from .region_pool import pool_regions
 
-# samples to a side of a box, whatever the number of its cells
+# samples to a side of a box, however many cells it has
 _SAMPLES = 8
 
 
@@ -42,23 +42,16 @@ def embed_samples(
     Returns:
         tuple[Tensor, Tensor]: (K, D) embeddings and (K,) class indices, both in the order of the
         samples.
-
-    Raises:
-        ValueError: If the level is not there, or a sample has neither boxes nor ``gt_label``.
     """
     device = feats[0].device
     if data_samples and 'gt_label' in data_samples[0].metainfo:
-        chosen = _choose(feats, -1 if level == 'scale' else level)
         strides = strides or infer_strides(feats, input_shape)
-        parts = [_average(feats[i], data_samples, strides[i]) for i in chosen]
+        parts = [
+            _average(feats[i], data_samples, strides[i])
+            for i in _chosen(feats, -1 if level == 'scale' else level)
+        ]
         labels = torch.tensor([s.metainfo['gt_label'] for s in data_samples], device=device)
         return _join(parts), labels
-    if any('bboxes' not in s.get('gt_instances', ()) for s in data_samples):
-        raise ValueError(
-            'a sample has neither a gt_label nor boxes, so it has nothing to classify: for images '
-            "with a class end the pipeline with PackDetInputs(meta_keys=(..., 'gt_label')), for "
-            'boxes put LoadAnnotations(with_bbox=True) directly after the image is loaded.'
-        )
     boxes = [get_box_tensor(s.gt_instances.bboxes).float().to(device) for s in data_samples]
     labels = torch.cat([s.gt_instances.labels.to(device) for s in data_samples])
     vectors = embed_regions(feats, bbox2roi(boxes), input_shape, level, pool_size, strides)
@@ -90,9 +83,6 @@ def embed_regions(
 
     Returns:
         Tensor: (K, D) in float32, not of length 1 unless ``level='all'`` has one level.
-
-    Raises:
-        ValueError: If the level is not there.
     """
     strides = strides or infer_strides(feats, input_shape)
     ratio = max(2, _SAMPLES // pool_size)
@@ -100,7 +90,7 @@ def embed_regions(
         return _join(
             [
                 pool_regions([feats[i]], rois[None], [strides[i]], pool_size, ratio)[0]
-                for i in _choose(feats, level)
+                for i in _chosen(feats, level)
             ]
         )
     widths = [feat.shape[1] * pool_size**2 for feat in feats]
@@ -145,16 +135,8 @@ def infer_strides(feats: Sequence[Tensor], input_shape: Sequence[int]) -> List[f
     return strides
 
 
-def _choose(feats: Sequence[Tensor], level: Union[int, str]) -> List[int]:
-    """Return the indices of the levels that ``level`` means."""
-    if level == 'all':
-        return list(range(len(feats)))
-    if isinstance(level, str) or not -len(feats) <= level < len(feats):
-        raise ValueError(
-            f"level={level!r} given, 'all', 'scale' or the index of one of the {len(feats)} levels "
-            f'(from 0 to {len(feats) - 1}) expected.'
-        )
-    return [level % len(feats)]
+def _chosen(feats: Sequence[Tensor], level: Union[int, str]) -> Sequence[int]:
+    return range(len(feats)) if level == 'all' else [level]
 
 
 def _join(parts: List[Tensor]) -> Tensor:

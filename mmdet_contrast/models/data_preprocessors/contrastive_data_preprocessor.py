@@ -11,6 +11,8 @@ from mmdet.structures.bbox import HorizontalBoxes, get_box_tensor
 from mmengine.structures import InstanceData
 from torch import Tensor
 
+from mmdet_contrast.compat import reverses_channels
+
 
 @MODELS.register_module()
 class ContrastiveDataPreprocessor(DetDataPreprocessor):
@@ -22,7 +24,7 @@ class ContrastiveDataPreprocessor(DetDataPreprocessor):
     by a quarter instead of twice. An input of shape (C, H, W) has no view; batches may mix both
     kinds, and a batch without any view (validation, test) is handled by ``DetDataPreprocessor``.
 
-    The metainfo of a data sample says what it is: ``view`` (0 for an original, 1 for a picture of
+    The metainfo of a data sample holds ``view`` (0 for an original, 1 for a picture of
     views); for an original ``has_view`` (bool), and where it is True ``view_moved`` (bool: a flip,
     say, moved the boxes in the view) and ``view_place``: position of the picture in the batch,
     scale of the view in it, and its left and upper edge as shares of the picture's width and
@@ -37,14 +39,15 @@ class ContrastiveDataPreprocessor(DetDataPreprocessor):
 
     def __init__(self, *args, view_scale: float = 0.5, **kwargs) -> None:
         super().__init__(*args, **kwargs)
+        # other scales would silently be rounded to the next 1 / n
         if view_scale not in (0.5, 1):
             raise ValueError(f'view_scale={view_scale} given, 0.5 or 1 expected.')
         self.grid = round(1 / view_scale)
         # what padding looks like, in pixels as they are read
         blank = torch.tensor([[[float(self.pad_value)]]])
-        if self._enable_normalize:
+        if hasattr(self, 'mean'):
             blank = blank * self.std.cpu() + self.mean.cpu()
-        self._blank = blank.flip(0) if self._channel_conversion else blank
+        self._blank = blank.flip(0) if reverses_channels(self) else blank
 
     def forward(self, data: dict, training: bool = False) -> dict:
         """Lay out, move, pad, normalise and augment a batch.
@@ -106,7 +109,7 @@ class ContrastiveDataPreprocessor(DetDataPreprocessor):
     def _describe(
         self, originals: Sequence[DetDataSample], pictures: Tensor
     ) -> List[DetDataSample]:
-        """Say in each original where its view is, and return a data sample for each picture."""
+        """Note in each original where its view is, and return a data sample for each picture."""
         grid, (height, width) = self.grid, pictures.shape[2:]
         boxes: List[List[Tensor]] = [[] for _ in pictures]
         labels: List[List[Tensor]] = [[] for _ in pictures]

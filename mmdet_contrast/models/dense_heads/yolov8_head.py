@@ -1,8 +1,10 @@
 """The head of YOLOv8."""
 
+from math import log
 from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 import torch
+from mmcv.cnn import ConvModule
 from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
 from mmdet.models.task_modules.prior_generators import MlvlPointGenerator
 from mmdet.models.utils import filter_scores_and_topk
@@ -11,10 +13,79 @@ from mmdet.structures.bbox import distance2bbox, get_box_tensor
 from mmdet.utils import ConfigType, InstanceList, OptInstanceList, reduce_mean
 from mmengine.config import ConfigDict
 from mmengine.dist import get_world_size
+from mmengine.model import BaseModule, ModuleList, Sequential
 from mmengine.structures import InstanceData
-from torch import Tensor
+from torch import Tensor, nn
 
-from ..layers.yolov8_scale import scale_channels
+from ..layers.yolov8 import ACT_CFG, INIT_CFG, NORM_CFG, scale_channels
+
+
+@MODELS.register_module()
+class YOLOv8HeadModule(BaseModule):
+    """Two branches of convolutions for each level: classes, and distributions of the sides.
+
+    Args:
+        num_classes (int): Number of classes.
+        in_channels (Sequence[int]): Channels of each level.
+        strides (Sequence[int]): Stride of each level in pixels.
+        reg_max (int): Bins of the distribution of a side's distance.
+        cls_channels (int, optional): Channels of the classes' branch. Defaults to YOLOv8's, those
+            of the first level or the number of classes (at most 100), whichever is larger; only
+            where it is equal do detectors of different classes share the weights of that branch.
+        norm_cfg (dict): Normalisation of the convolutions.
+        act_cfg (dict): Activation of the convolutions.
+        init_cfg (dict, optional): Initialisation; Kaiming for plain convolutions by default.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        in_channels: Sequence[int],
+        strides: Sequence[int] = (8, 16, 32),
+        reg_max: int = 16,
+        cls_channels: Optional[int] = None,
+        norm_cfg: dict = NORM_CFG,
+        act_cfg: dict = ACT_CFG,
+        init_cfg: Optional[Union[dict, List[dict]]] = None,
+    ) -> None:
+        super().__init__(init_cfg=INIT_CFG if init_cfg is None else init_cfg)
+        self.num_classes = num_classes
+        self.strides = tuple(strides)
+        reg_channels = max(16, in_channels[0] // 4, 4 * reg_max)
+        cls_channels = cls_channels or max(in_channels[0], min(num_classes, 100))
+        cfg = dict(norm_cfg=norm_cfg, act_cfg=act_cfg)
+
+        def branch(channels: int, width: int, out: int) -> Sequential:
+            return Sequential(
+                ConvModule(channels, width, 3, padding=1, **cfg),
+                ConvModule(width, width, 3, padding=1, **cfg),
+                nn.Conv2d(width, out, 1),
+            )
+
+        self.reg_convs = ModuleList(branch(c, reg_channels, 4 * reg_max) for c in in_channels)
+        self.cls_convs = ModuleList(branch(c, cls_channels, num_classes) for c in in_channels)
+
+    def init_weights(self) -> None:
+        """Initialise; the biases expect about five objects in a picture of 640 x 640 pixels."""
+        super().init_weights()
+        for reg, cls, stride in zip(self.reg_convs, self.cls_convs, self.strides):
+            nn.init.constant_(reg[-1].bias, 1.0)
+            nn.init.constant_(cls[-1].bias, log(5 / self.num_classes / (640 / stride) ** 2))
+
+    def forward(self, x: Sequence[Tensor]) -> Tuple[List[Tensor], List[Tensor]]:
+        """Compute the raw maps, in training and in eval mode alike.
+
+        Args:
+            x (Sequence[Tensor]): (N, C_l, H_l, W_l) features of each level.
+
+        Returns:
+            tuple[list[Tensor], list[Tensor]]: (N, num_classes, H_l, W_l) logits of the classes
+            and (N, 4 * reg_max, H_l, W_l) logits of the sides' bins (left, top, right, bottom).
+        """
+        return (
+            [convs(feat) for convs, feat in zip(self.cls_convs, x)],
+            [convs(feat) for convs, feat in zip(self.reg_convs, x)],
+        )
 
 
 class _Objects(NamedTuple):
@@ -79,30 +150,18 @@ class YOLOv8Head(BaseDenseHead):
         init_cfg: Optional[Union[dict, List[dict]]] = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
-        if num_classes < 1 or reg_max < 2 or len(in_channels) != len(strides):
-            raise ValueError(
-                f'YOLOv8Head got num_classes={num_classes}, reg_max={reg_max}, in_channels='
-                f'{tuple(in_channels)} and strides={tuple(strides)}; at least 1 class, at least 2 '
-                'bins and as many channels as strides expected.'
-            )
         self.num_classes = num_classes
         self.cls_out_channels = num_classes
-        self.in_channels = tuple(
-            c if widen_factor == 1 else scale_channels(c, widen_factor) for c in in_channels
-        )
+        self.in_channels = tuple(scale_channels(c, widen_factor) for c in in_channels)
         self.reg_max = reg_max
-        self.head_module = MODELS.build(
-            dict(
-                dict(
-                    type='YOLOv8HeadModule',
-                    num_classes=num_classes,
-                    in_channels=self.in_channels,
-                    strides=strides,
-                    reg_max=reg_max,
-                ),
-                **(head_module or {}),
-            )
+        defaults = dict(
+            type='YOLOv8HeadModule',
+            num_classes=num_classes,
+            in_channels=self.in_channels,
+            strides=strides,
+            reg_max=reg_max,
         )
+        self.head_module = MODELS.build(dict(defaults, **(head_module or {})))
         self.prior_generator = MlvlPointGenerator(strides, offset=0.5)
         self.loss_cls = MODELS.build(loss_cls or dict(type='SoftTargetBCELoss', loss_weight=0.5))
         self.loss_bbox = MODELS.build(loss_bbox or dict(type='YOLOCIoULoss', loss_weight=7.5))
@@ -219,7 +278,7 @@ class YOLOv8Head(BaseDenseHead):
         Args:
             cls_scores (Sequence[Tensor]): (N, num_classes, H_l, W_l) logits.
             bbox_preds (Sequence[Tensor]): (N, 4 * reg_max, H_l, W_l) logits.
-            score_factors (None): The head has none.
+            score_factors (None): Not used.
             batch_img_metas (list[dict]): ``img_shape``, and ``scale_factor`` to rescale.
             cfg (ConfigDict, optional): In place of ``test_cfg``.
             rescale (bool): Whether boxes are in pixels of the original image.
@@ -292,12 +351,6 @@ class YOLOv8Head(BaseDenseHead):
         images = torch.arange(len(boxes), device=like.device).repeat_interleave(
             torch.tensor([len(b) for b in boxes], device=like.device)
         )
-        if len(labels) and int(labels.max()) >= self.num_classes:
-            raise ValueError(
-                f'{type(self).__name__} has num_classes={self.num_classes} and got the label '
-                f'{int(labels.max())}: set bbox_head.num_classes to the number of classes in the '
-                "dataset's metainfo."
-            )
         return _Objects(torch.cat(boxes), labels.to(images.device), images)
 
 

@@ -4,28 +4,27 @@ import logging
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
 import torch
+from mmcv.cnn import is_norm
 from mmdet.models.detectors.base import BaseDetector
 from mmdet.registry import MODELS
 from mmdet.structures import OptSampleList, SampleList
 from mmdet.utils import ConfigType
 from mmengine.logging import MMLogger
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+
+from mmdet_contrast.compat import rename_state
 
 from ..distill import (
     Distiller,
     FeatureAdapter,
     PseudoLabels,
-    SourceRecorder,
     Teacher,
     TransferReport,
     build_distiller,
-    enter_student,
     highest_scores,
-    leave_student,
     map_classes,
     model_section,
-    probe,
+    record,
     select_classes,
     transfer_weights,
 )
@@ -33,21 +32,18 @@ from ..distill import (
 
 @MODELS.register_module()
 class DistillationDetector(BaseDetector):
-    """Train a student with its own losses and with what a frozen teacher says.
+    """Train a student with its own losses and with the outputs of a frozen teacher.
 
     The wrapper's ``state_dict`` is the student's: checkpoints load in the student's plain config,
     and a plain checkpoint starts the wrapper. The teacher is no registered module: it is absent
-    from parameters, ``state_dict`` and checkpoints, and shared by copies of the model (EMA); it is
-    built when the model is, for the number of channels, and its weights are loaded when training
-    starts. It runs in eval mode, without gradient, on images as its own data preprocessor
-    normalises them. Validation and testing use the student alone.
+    from parameters, ``state_dict`` and checkpoints, and shared by copies of the model (EMA). It is
+    built and loaded when training starts, and runs in eval mode, without gradient, on images as its
+    own data preprocessor normalises them. Validation and testing use the student alone.
 
     A term compares ``source`` in the student with ``teacher_source`` in the teacher. What a loss
-    compares is its attribute ``distills``: ``'features'`` (channel counts that differ are joined by
-    a learnt 1x1 convolution on the student's side, left out of its checkpoints), ``'classes'``
-    (raw class maps, on the classes both know, by name) or ``'boxes'`` (raw distributions of the
-    sides, weighted by the teacher's confidence). Sources with several maps (a neck) are averaged
-    over the maps.
+    compares is its attribute ``distills``: ``'features'``, ``'classes'`` (raw class maps, on the
+    classes both know, by name) or ``'boxes'`` (raw distributions of the sides, weighted by the
+    teacher's confidence). Sources with several maps (a neck) are averaged over the maps.
 
     ``DistillationHook`` has to be among the ``custom_hooks``: it prepares the teacher before
     training and keeps adapters for resuming.
@@ -60,8 +56,11 @@ class DistillationDetector(BaseDetector):
             training, not for testing.
         distillers (Sequence[dict]): The terms: ``source``, ``loss``, and optionally
             ``teacher_source`` (the same path by default), ``weight`` (1), ``name`` (the source's
-            path; the log says ``loss_distill_<name>``), ``match_size`` (``'refuse'`` maps of
-            unequal size, or ``'resize'`` the teacher's bilinearly).
+            path; the log has ``loss_distill_<name>``), ``match_size`` (``'refuse'`` maps of
+            unequal size, or ``'resize'`` the teacher's bilinearly), ``channels`` (of features:
+            where they differ, those of each map in the student and in the teacher, as in
+            ``[(64, 96), (128, 192)]``; a learnt 1x1 convolution brings the first to the second,
+            and is left out of the student's checkpoints).
         detection_weight (float): Factor of the student's own losses.
         pseudo_labels (dict, optional): The teacher's confident detections become labels of images
             that do not annotate its classes: ``score_thr`` and ``iou_thr`` of ``PseudoLabels``.
@@ -83,7 +82,7 @@ class DistillationDetector(BaseDetector):
             gives the one that stands beside ``model`` in a config.
 
     Raises:
-        ValueError: If a source, a key or a setting is unknown.
+        ValueError: If two terms have one name, or pseudo-labels meet a head that pairs two views.
 
     Examples:
         >>> model = dict(
@@ -117,6 +116,7 @@ class DistillationDetector(BaseDetector):
         super().__init__(data_preprocessor=None)
         self.student = MODELS.build(model_section(student, data_preprocessor))
         self.data_preprocessor = self.student.data_preprocessor
+        self.teacher = Teacher(teacher, teacher_checkpoint, teacher_classes, data_preprocessor)
         self.detection_weight = detection_weight
         self.pseudo_labels = None if pseudo_labels is None else PseudoLabels(**pseudo_labels)
         self.student_classes = None if student_classes is None else tuple(student_classes)
@@ -125,31 +125,28 @@ class DistillationDetector(BaseDetector):
         self.norm_eval = norm_eval
         self.zero_patience = zero_patience
         self.shared: Optional[Tuple[List[int], List[int]]] = None
-        self.has_hook = False
         self._zeros: Dict[str, int] = {}
 
+        contrast = getattr(getattr(self.student, 'bbox_head', None), 'contrast', None)
+        if self.pseudo_labels and contrast is not None and contrast.sampler.needs_views:
+            raise ValueError(
+                'pseudo_labels would move the rows by which the contrastive head of the student '
+                'pairs the boxes of two views: set pseudo_labels=None, or '
+                "contrast.sampler=dict(type='JitteredBoxes') and no view."
+            )
         self.criteria = nn.ModuleDict()
         self.adapters = nn.ModuleDict()
         self.distillers: List[Distiller] = []
-        self.teacher: Optional[Teacher] = None
-        self._teacher_error: Optional[Exception] = None
-        try:
-            teacher = model_section(teacher, data_preprocessor)
-            self.teacher = Teacher(teacher, teacher_checkpoint, teacher_classes)
-        except FileNotFoundError as error:
-            # a student is tested where the teacher's config may not lie about
-            self._teacher_error = error
-        if self.teacher is not None:
-            self._build_distillers(distillers)
-        self._register_state_dict_hook(leave_student)
-        self._register_load_state_dict_pre_hook(enter_student)
+        for cfg in distillers:
+            self._add_distiller(cfg)
+        rename_state(self, _leave_student, _enter_student)
 
     def init_weights(self) -> None:
         """Initialise the student."""
         self.student.init_weights()
 
     def train(self, mode: bool = True) -> 'DistillationDetector':
-        """Set the training mode, of batch normalisation as ``norm_eval`` says.
+        """Set the training mode; with ``norm_eval`` normalisation layers stay in eval mode.
 
         Args:
             mode (bool): Whether to train.
@@ -160,47 +157,30 @@ class DistillationDetector(BaseDetector):
         super().train(mode)
         if self.norm_eval:
             for module in self.student.modules():
-                if isinstance(module, _BatchNorm):
+                if is_norm(module):
                     module.eval()
         return self
 
     def prepare(self, student_classes: Optional[Sequence[str]] = None) -> None:
-        """Load the teacher and match the classes; called before training.
+        """Build and load the teacher, and match the classes; called before training.
 
         Args:
             student_classes (Sequence[str], optional): Names in the training data.
 
         Raises:
-            ValueError: If classes are unknown or do not match.
+            ValueError: If classes are unknown or do not match, or the teacher has no checkpoint.
             FileNotFoundError: If the teacher's config or checkpoint is missing.
         """
-        if self.teacher is None:
-            raise FileNotFoundError(
-                f"The teacher's config was not found ({self._teacher_error}): set model.teacher to "
-                'its path, relative to the working directory, or absolute.'
-            )
         self.teacher.load()
-        self.student_classes = self.student_classes or (
-            None if student_classes is None else tuple(student_classes)
-        )
+        if self.student_classes is None and student_classes is not None:
+            self.student_classes = tuple(student_classes)
         by_class = any(d.kind == 'classes' for d in self.distillers)
         if not (by_class or self.pseudo_labels or self.start_from_teacher):
             return
-        for owner, names in (
-            ('teacher', self.teacher.classes),
-            ('student', self.student_classes),
-        ):
+        for owner, names in (('teacher', self.teacher.classes), ('student', self.student_classes)):
             if names is None:
-                raise ValueError(
-                    f"The names of the {owner}'s classes are unknown: set model.{owner}_classes, "
-                    'or train with data whose metainfo names them (a checkpoint keeps it).'
-                )
+                raise ValueError(f"The {owner}'s classes are unknown: set model.{owner}_classes.")
         self.shared = map_classes(self.teacher.classes, self.student_classes, self.class_map)
-        if not self.shared[0] and (by_class or self.pseudo_labels):
-            raise ValueError(
-                f'class_map={self.class_map} leaves out every class of the teacher: keep one, or '
-                'remove pseudo_labels and the terms on class maps.'
-            )
 
     def start(self) -> TransferReport:
         """Copy the teacher's weights into the student, class rows by name.
@@ -212,7 +192,9 @@ class DistillationDetector(BaseDetector):
             ValueError: If the architectures differ.
         """
         numbers = len(self.teacher.classes), len(self.student_classes)
-        report = transfer_weights(self.student, self.teacher.state, *self.shared, *numbers)
+        report = transfer_weights(
+            self.student, self.teacher.model.state_dict(), *self.shared, *numbers
+        )
         level = logging.WARNING if report.unlike else logging.INFO
         MMLogger.get_current_instance().log(level, str(report))
         return report
@@ -228,27 +210,26 @@ class DistillationDetector(BaseDetector):
             dict[str, Tensor | list[Tensor]]: The student's losses, and ``loss_distill_<name>``.
 
         Raises:
-            RuntimeError: If the hook is missing, a source was not called, or a term stays 0.
+            RuntimeError: If the teacher has not been loaded, or a term stays 0.
+            ValueError: If a source is no module, or the maps do not fit.
         """
-        if not self.has_hook:
+        if self.teacher.model is None:
             raise RuntimeError(
-                'DistillationDetector needs its hook to load the teacher: set '
-                "custom_hooks=[dict(type='DistillationHook')]."
+                "the teacher is not loaded: set custom_hooks=[dict(type='DistillationHook')]."
             )
-        told = SourceRecorder(self.teacher.model, [d.teacher_source for d in self.distillers])
-        outputs = self._ask(told, batch_inputs, batch_data_samples)
+        theirs, outputs = self._run_teacher(batch_inputs, batch_data_samples)
         if self.pseudo_labels is not None:
             metas = [sample.metainfo for sample in batch_data_samples]
             detections = self.pseudo_labels.detect(self.teacher.model.bbox_head, outputs, metas)
             batch_data_samples = self.pseudo_labels.extend(
                 batch_data_samples, detections, dict(zip(*self.shared))
             )
-        with SourceRecorder(self.student, [d.source for d in self.distillers]) as seen:
+        with record(self.student, [d.source for d in self.distillers]) as ours:
             losses = self.student.loss(batch_inputs, batch_data_samples)
         if self.detection_weight != 1:
             losses = {k: _scale(v, self.detection_weight) for k, v in losses.items()}
         for distiller in self.distillers:
-            maps = seen.maps(distiller.source), told.maps(distiller.teacher_source)
+            maps = distiller.source.maps(ours), distiller.teacher_source.maps(theirs)
             value = self._distil(distiller, *maps, outputs) * distiller.weight
             self._watch(distiller, value)
             losses[f'loss_distill_{distiller.name}'] = value
@@ -278,7 +259,7 @@ class DistillationDetector(BaseDetector):
         return self.student.predict(batch_inputs, batch_data_samples, rescale=rescale)
 
     def _forward(self, batch_inputs: Tensor, batch_data_samples: OptSampleList = None) -> Tuple:
-        return self.student._forward(batch_inputs, batch_data_samples)
+        return self.student(batch_inputs, batch_data_samples, mode='tensor')
 
     def extract_feat(self, batch_inputs: Tensor) -> Tuple[Tensor, ...]:
         """Extract the student's features.
@@ -292,42 +273,22 @@ class DistillationDetector(BaseDetector):
         return self.student.extract_feat(batch_inputs)
 
     @torch.no_grad()
-    def _ask(self, told: SourceRecorder, inputs: Tensor, samples: SampleList) -> Optional[Tuple]:
-        """Run the teacher, as far as it is needed; return what its head gives."""
+    def _run_teacher(self, inputs: Tensor, samples: SampleList) -> Tuple[Dict[str, Any], Any]:
+        """Run the teacher as far as it is needed; return what its modules and its head give."""
         if not (self.distillers or self.pseudo_labels):
-            return None
-        network = self.teacher.model
+            return {}, None
+        network, sources = self.teacher.model, [d.teacher_source for d in self.distillers]
         self.teacher.to(inputs.device)
-        heads = any(d.teacher_source.path.startswith('bbox_head') for d in self.distillers)
+        heads = self.pseudo_labels or any(s.path.startswith('bbox_head') for s in sources)
         inputs = self.teacher.prepare_inputs(inputs, samples, self.data_preprocessor)
-        with told:
+        with record(network, sources) as recorded:
             feats = network.extract_feat(inputs)
-            return network.bbox_head(feats) if heads or self.pseudo_labels else None
-
-    def _build_distillers(self, distillers: Sequence[dict]) -> None:
-        """Build losses and adapters, the latter from one pass of a small image through both."""
-        if not (distillers or self.pseudo_labels or self.start_from_teacher):
-            raise ValueError(
-                'DistillationDetector got neither distillers nor pseudo_labels nor '
-                'start_from_teacher: there is nothing to learn from the teacher.'
-            )
-        if self.pseudo_labels is not None:
-            self.pseudo_labels.check(self.student, self.teacher.model)
-        for cfg in distillers:
-            self._add_distiller(dict(cfg))
-        features = [d for d in self.distillers if d.kind == 'features']
-        seen = probe(self.student, [d.source for d in features])
-        told = probe(self.teacher.model, [d.teacher_source for d in features])
-        for distiller, ours, theirs in zip(features, seen, told):
-            distiller.check_number(ours, theirs)
-            for level, (mine, other) in enumerate(zip(ours, theirs)):
-                if mine.shape[1] != other.shape[1]:
-                    self.adapters[f'{distiller.name}_{level}'] = FeatureAdapter(
-                        mine.shape[1], other.shape[1]
-                    )
+            outputs = network.bbox_head(feats) if heads else None
+        return recorded, outputs
 
     def _add_distiller(self, cfg: dict) -> None:
-        distiller, criterion = build_distiller(cfg, self.student, self.teacher.model)
+        """Build a term with its loss and its adapters."""
+        distiller, criterion = build_distiller(**cfg)
         if distiller.name in self.criteria:
             distiller = distiller._replace(name=f'{distiller.name}_{type(criterion).__name__}')
         if distiller.name in self.criteria:
@@ -335,40 +296,41 @@ class DistillationDetector(BaseDetector):
                 f'Two distillers are called {distiller.name!r}: give each its own name.'
             )
         self.criteria[distiller.name] = criterion
+        for level, (mine, other) in enumerate(distiller.channels):
+            if mine != other:
+                self.adapters[f'{distiller.name}_{level}'] = FeatureAdapter(mine, other)
         self.distillers.append(distiller)
 
     def _distil(
         self, distiller: Distiller, ours: List[Tensor], theirs: List[Tensor], outputs: Any
     ) -> Tensor:
         """Return a term: over all maps together, for features the mean of the maps' terms."""
-        criterion = self.criteria[distiller.name]
-        if distiller.kind == 'features':
-            for level in range(len(ours)):
-                key = f'{distiller.name}_{level}'
-                if key in self.adapters:
-                    ours[level] = self.adapters[key](ours[level])
-        distiller.check_number(ours, theirs)
-        theirs = [distiller.match_size(mine, other) for mine, other in zip(ours, theirs)]
+        criterion, teacher = self.criteria[distiller.name], self.teacher.model
+        theirs = distiller.match_sizes(ours, theirs)
         if distiller.kind == 'classes':
-            pairs = [self._select_classes(mine, other) for mine, other in zip(ours, theirs)]
-            return criterion([mine for mine, _ in pairs], [other for _, other in pairs])
-        if distiller.kind == 'boxes':
-            classes = self.teacher.model.bbox_head.cls_out_channels
-            return criterion(ours, theirs, [highest_scores(maps, classes) for maps in outputs[0]])
-        return torch.stack([criterion(*pair) for pair in zip(ours, theirs)]).mean()
-
-    def _select_classes(self, mine: Tensor, other: Tensor) -> Tuple[Tensor, Tensor]:
-        """Return (N * anchors, T, H, W) logits of the T classes that both know."""
-        selected = [
-            select_classes(mine, self.student.bbox_head.cls_out_channels, self.shared[1]),
-            select_classes(other, self.teacher.model.bbox_head.cls_out_channels, self.shared[0]),
-        ]
-        if selected[0].shape != selected[1].shape:
-            raise ValueError(
-                f'The class maps of student and teacher have {tuple(mine.shape)} and '
-                f'{tuple(other.shape)} values: both need the same number of anchors in a cell.'
+            ours, theirs = (
+                [select_classes(each, model.bbox_head.cls_out_channels, index) for each in maps]
+                for model, maps, index in (
+                    (self.student, ours, self.shared[1]),
+                    (teacher, theirs, self.shared[0]),
+                )
             )
-        return selected[0], selected[1]
+            return criterion(ours, theirs)
+        if distiller.kind == 'boxes':
+            classes = teacher.bbox_head.cls_out_channels
+            return criterion(ours, theirs, [highest_scores(maps, classes) for maps in outputs[0]])
+        for level in range(len(ours)):
+            key = f'{distiller.name}_{level}'
+            if key in self.adapters:
+                ours[level] = self.adapters[key](ours[level])
+        shapes = [[tuple(each.shape[1:]) for each in maps] for maps in (ours, theirs)]
+        if shapes[0] != shapes[1]:
+            raise ValueError(
+                f'{distiller.source.text!r} of the student gives maps (C, H, W) of {shapes[0]}, '
+                f'{distiller.teacher_source.text!r} of the teacher of {shapes[1]}: choose sources '
+                "that fit, set match_size='resize', or give channels=[(student's, teacher's), …]."
+            )
+        return torch.stack([criterion(*pair) for pair in zip(ours, theirs)]).mean()
 
     def _watch(self, distiller: Distiller, value: Tensor) -> None:
         """Refuse a term that is 0 in every iteration from the start."""
@@ -382,11 +344,23 @@ class DistillationDetector(BaseDetector):
         if self._zeros[distiller.name] >= self.zero_patience:
             raise RuntimeError(
                 f'loss_distill_{distiller.name} was 0 in each of the first {self.zero_patience} '
-                f'iterations that train it: {distiller.source.text!r} teaches nothing. Give it a '
-                'weight above 0 and another source or loss, or remove it from model.distillers.'
+                'iterations that train it: give it a weight above 0, another source, or remove it.'
             )
 
 
 def _scale(value: Union[Tensor, List[Tensor]], factor: float) -> Union[Tensor, List[Tensor]]:
     """Multiply a loss, or a list of losses."""
     return [v * factor for v in value] if isinstance(value, (list, tuple)) else value * factor
+
+
+def _leave_student(module: nn.Module, state: dict, prefix: str, metadata: dict) -> None:
+    """Name the student's weights as in its plain config."""
+    inner = f'{prefix}student.'
+    for key in [key for key in state if key.startswith(inner)]:
+        state[prefix + key[len(inner) :]] = state.pop(key)
+
+
+def _enter_student(state: dict, prefix: str, *_: Any) -> None:
+    """Name a plain checkpoint's weights as the wrapper has them."""
+    for key in [key for key in state if key.startswith(prefix)]:
+        state[f'{prefix}student.{key[len(prefix) :]}'] = state.pop(key)

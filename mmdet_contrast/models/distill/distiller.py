@@ -1,134 +1,228 @@
-"""One term of distillation: what is compared, by which loss."""
+"""A term of distillation: where its maps come from, and how they are made comparable."""
 
-from typing import List, NamedTuple, Sequence, Tuple
+from contextlib import contextmanager
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 import torch
 import torch.nn.functional as F
 from mmdet.registry import MODELS
 from torch import Tensor, nn
 
-from .source import Source, SourceRecorder
+from mmdet_contrast.utils.model import find_module
 
-_KEYS = ('source', 'teacher_source', 'loss', 'weight', 'name', 'match_size')
+# the head gives class maps, then box maps
+_OUTPUTS = {'bbox_head.cls': 'bbox_head[0]', 'bbox_head.reg': 'bbox_head[1]'}
+
+
+class Source(NamedTuple):
+    """A module's output: ``'backbone.stage1'``, or one item of it: ``'neck[0]'``.
+
+    ``'bbox_head.cls'`` and ``'bbox_head.reg'`` are the first and the second item of what a dense
+    head returns: the raw maps of the classes, and of the boxes.
+    """
+
+    text: str
+    """As in the config."""
+    path: str
+    """Of the module in the detector."""
+    index: Optional[int]
+    """Of the item."""
+
+    @classmethod
+    def parse(cls, text: str) -> 'Source':
+        """Read a source from a config.
+
+        Args:
+            text (str): Path of the module, with the item's index in brackets where wanted.
+
+        Returns:
+            Source: Its path and item.
+        """
+        path, _, index = _OUTPUTS.get(text, text).partition('[')
+        return cls(text, path, int(index.rstrip(']')) if index else None)
+
+    def maps(self, outputs: Dict[str, Any]) -> List[Tensor]:
+        """Return the maps of the source.
+
+        Args:
+            outputs (dict[str, Any]): What :func:`record` recorded.
+
+        Returns:
+            list[Tensor]: One (N, C, H, W) map, or one for each level.
+        """
+        output = outputs[self.path]
+        if self.index is not None:
+            output = output[self.index]
+        return [output] if isinstance(output, Tensor) else list(output)
+
+
+# `ModuleCapture` copies maps, and begins the graph anew where nothing before them trains.
+@contextmanager
+def record(model: nn.Module, sources: Sequence[Source]) -> Iterator[Dict[str, Any]]:
+    """Record what the modules of sources return while the context is open.
+
+    Args:
+        model (nn.Module): The detector.
+        sources (Sequence[Source]): What to record.
+
+    Yields:
+        dict[str, Any]: The last output of each module by its path, as the modules run.
+
+    Raises:
+        ValueError: If the detector has no such module.
+    """
+    outputs: Dict[str, Any] = {}
+    handles = [
+        find_module(model, path).register_forward_hook(
+            lambda module, inputs, output, path=path: outputs.update({path: output})
+        )
+        for path in {source.path for source in sources}
+    ]
+    try:
+        yield outputs
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+class FeatureAdapter(nn.Module):
+    """Learnt 1x1 convolution that is left out of every ``state_dict``.
+
+    It is trained with the student, and not needed by it: checkpoints hold the student alone.
+    ``DistillationHook`` keeps :meth:`weights` beside them, to resume with.
+
+    Args:
+        in_channels (int): Channels of the student's features.
+        out_channels (int): Channels of the teacher's.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(out_channels, in_channels, 1, 1))
+        self.bias = nn.Parameter(torch.zeros(out_channels))
+        nn.init.kaiming_uniform_(self.weight, a=5**0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve.
+
+        Args:
+            x (Tensor): (N, in_channels, H, W).
+
+        Returns:
+            Tensor: (N, out_channels, H, W).
+        """
+        return F.conv2d(x, self.weight, self.bias)
+
+    def weights(self) -> Dict[str, Tensor]:
+        """Return copies of the parameters by name, on the CPU."""
+        return {name: p.detach().cpu().clone() for name, p in self.named_parameters()}
+
+    @torch.no_grad()
+    def load_weights(self, weights: Dict[str, Tensor]) -> None:
+        """Copy in what :meth:`weights` returned."""
+        for name, parameter in self.named_parameters():
+            parameter.copy_(weights[name])
+
+    def _save_to_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        pass
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        pass
 
 
 class Distiller(NamedTuple):
-    """One term of the loss.
-
-    Attributes:
-        name (str): In the log, after ``loss_distill_``.
-        source (Source): In the student.
-        teacher_source (Source): In the teacher.
-        kind (str): What the loss compares: ``'features'``, ``'classes'`` or ``'boxes'``.
-        weight (float): Factor of the term.
-        resize (bool): Whether the teacher's maps are brought to the size of the student's.
-    """
+    """One term of the loss."""
 
     name: str
+    """In the log, after ``loss_distill_``."""
     source: Source
+    """In the student."""
     teacher_source: Source
+    """In the teacher."""
     kind: str
+    """What the loss compares: ``'features'``, ``'classes'`` or ``'boxes'``."""
     weight: float
+    """Factor of the term."""
     resize: bool
+    """Whether the teacher's maps are brought to the size of the student's."""
+    channels: Sequence[Tuple[int, int]]
+    """Channels of each map in the student and in the teacher, where they differ."""
 
-    def check_number(self, ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> None:
-        """Refuse different numbers of maps.
-
-        Args:
-            ours (Sequence[Tensor]): Maps of the student.
-            theirs (Sequence[Tensor]): Maps of the teacher.
-
-        Raises:
-            ValueError: If there are more of one than of the other.
-        """
-        if len(ours) != len(theirs):
-            raise ValueError(
-                f'The source {self.source.text!r} gives {len(ours)} maps and the '
-                f"teacher's {self.teacher_source.text!r} {len(theirs)}: choose items, as "
-                f"in '{self.source.path}[0]', or another teacher_source."
-            )
-
-    def match_size(self, mine: Tensor, other: Tensor) -> Tensor:
-        """Return the teacher's map at the size of the student's.
+    def match_sizes(self, ours: List[Tensor], theirs: List[Tensor]) -> List[Tensor]:
+        """Return the teacher's maps, with ``resize`` at the size of the student's.
 
         Args:
-            mine (Tensor): (N, C, H, W) of the student.
-            other (Tensor): (N, C', H', W') of the teacher.
+            ours (list[Tensor]): (N, C, H, W) maps of the student.
+            theirs (list[Tensor]): (N, C', H', W') maps of the teacher.
 
         Returns:
-            Tensor: (N, C', H, W).
-
-        Raises:
-            ValueError: If the sizes differ and the maps are not to be resized.
+            list[Tensor]: (N, C', H, W) maps.
         """
-        if mine.shape[2:] == other.shape[2:]:
-            return other
-        if not self.resize:
-            raise ValueError(
-                f'{self.source.text!r} is {tuple(mine.shape[2:])} cells large and the '
-                f"teacher's {self.teacher_source.text!r} {tuple(other.shape[2:])}: choose "
-                "maps of one stride, or set match_size='resize'."
-            )
-        return F.interpolate(other.float(), mine.shape[2:], mode='bilinear', align_corners=False)
+        theirs = list(theirs)
+        for level, mine in enumerate(ours[: len(theirs)] if self.resize else ()):
+            if mine.shape[2:] != theirs[level].shape[2:]:
+                theirs[level] = F.interpolate(
+                    theirs[level].float(), mine.shape[2:], mode='bilinear', align_corners=False
+                )
+        return theirs
 
 
 def build_distiller(
-    cfg: dict, student: nn.Module, teacher: nn.Module
+    source: str,
+    loss: dict,
+    teacher_source: Optional[str] = None,
+    weight: float = 1.0,
+    name: Optional[str] = None,
+    match_size: str = 'refuse',
+    channels: Sequence[Tuple[int, int]] = (),
 ) -> Tuple[Distiller, nn.Module]:
-    """Build a term and its loss from a config.
-
-    Args:
-        cfg (dict): See ``distillers`` of ``DistillationDetector``.
-        student (nn.Module): Where the source is.
-        teacher (nn.Module): Where the teacher's source is.
+    """Build a term and its loss; see ``distillers`` of ``DistillationDetector``.
 
     Returns:
         tuple[Distiller, nn.Module]: The term and its loss.
-
-    Raises:
-        ValueError: If a key or a source is unknown.
     """
-    unknown = [key for key in cfg if key not in _KEYS]
-    if unknown or 'source' not in cfg or 'loss' not in cfg:
-        raise ValueError(
-            f'A distiller needs source and loss, and takes {_KEYS[1:]}; got {sorted(cfg)}.'
-        )
-    match_size = cfg.get('match_size', 'refuse')
-    if match_size not in ('refuse', 'resize'):
-        raise ValueError(
-            f"A distiller got match_size={match_size!r}, 'refuse' or 'resize' expected."
-        )
-    criterion = MODELS.build(cfg['loss'])
+    criterion = MODELS.build(loss)
     distiller = Distiller(
-        name=cfg.get('name') or cfg['source'].replace('.', '_').replace('[', '_').strip(']'),
-        source=Source(cfg['source'], student, 'student'),
-        teacher_source=Source(cfg.get('teacher_source', cfg['source']), teacher, 'teacher'),
+        name=name or source.replace('.', '_').replace('[', '_').strip(']'),
+        source=Source.parse(source),
+        teacher_source=Source.parse(teacher_source or source),
         kind=getattr(criterion, 'distills', 'features'),
-        weight=float(cfg.get('weight', 1.0)),
+        weight=float(weight),
         resize=match_size == 'resize',
+        channels=channels,
     )
     return distiller, criterion
 
 
-def probe(model: nn.Module, sources: Sequence[Source]) -> List[List[Tensor]]:
-    """Return what the sources give for a small image, leaving the model as it is.
+def select_classes(logits: Tensor, num_classes: int, index: Sequence[int]) -> Tensor:
+    """Return the logits of some classes, each anchor of a cell by itself.
 
     Args:
-        model (nn.Module): A detector.
-        sources (Sequence[Source]): Of that model.
+        logits (Tensor): (N, A * C, H, W) class map of a head with A anchors in a cell.
+        num_classes (int): C, the head's ``cls_out_channels``.
+        index (Sequence[int]): The T classes wanted.
 
     Returns:
-        list[list[Tensor]]: The maps of each source.
+        Tensor: (N * A, T, H, W); no copy where all classes are wanted in their order.
     """
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        with torch.no_grad(), SourceRecorder(model, sources) as recorder:
-            feats = model.extract_feat(torch.zeros(1, 3, 128, 128))
-            # a detector of two stages has none
-            if hasattr(model, 'bbox_head'):
-                model.bbox_head(feats)
-        return [recorder.maps(source) for source in sources]
-    finally:
-        for module, training in modes.items():
-            module.training = training
+    grouped = _by_anchor(logits, num_classes)
+    return grouped if list(index) == list(range(num_classes)) else grouped[:, index]
+
+
+def highest_scores(logits: Tensor, num_classes: int) -> Tensor:
+    """Return the highest score of each anchor.
+
+    Args:
+        logits (Tensor): (N, A * C, H, W) class map of a head with A anchors in a cell.
+        num_classes (int): C, the head's ``cls_out_channels``.
+
+    Returns:
+        Tensor: (N * A, H, W) in float32, from 0 to 1.
+    """
+    return _by_anchor(logits, num_classes).float().amax(dim=1).sigmoid()
+
+
+def _by_anchor(logits: Tensor, num_classes: int) -> Tensor:
+    """Return (N * A, C, H, W)."""
+    batch, channels, height, width = logits.shape
+    return logits.reshape(batch * (channels // num_classes), num_classes, height, width)

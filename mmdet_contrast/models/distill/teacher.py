@@ -6,19 +6,44 @@ from typing import Any, List, Optional, Sequence, Union
 import torch
 from mmdet.registry import MODELS
 from mmdet.structures import SampleList
-from mmengine.runner.checkpoint import _load_checkpoint, _load_checkpoint_to_model
+from mmengine.config import Config, ConfigDict
+from mmengine.runner import load_checkpoint
 from torch import Tensor, nn
 
-from mmdet_contrast.utils.detector_checks import dataset_meta_of
+from mmdet_contrast.compat import reverses_channels
+from mmdet_contrast.utils.checkpoint import dataset_meta_of
 
-from .model_config import model_section
+
+def model_section(
+    config: Union[dict, str, Path], data_preprocessor: Optional[dict] = None
+) -> ConfigDict:
+    """Return the model section of a config.
+
+    Args:
+        config (dict | str | Path): A ``model`` section, a whole config, or the path of one.
+        data_preprocessor (dict, optional): For a model that has none, nor its config beside it.
+
+    Returns:
+        ConfigDict: The ``model`` section. As a ``Runner`` does it, what stands beside it in a whole
+        config as ``data_preprocessor`` is in it, if it has none of its own.
+    """
+    if isinstance(config, (str, Path)):
+        config = Config.fromfile(str(config))
+    if 'model' in config:
+        data_preprocessor = config.get('data_preprocessor') or data_preprocessor
+        config = config['model']
+    section = ConfigDict(config)
+    if data_preprocessor is not None:
+        section.setdefault('data_preprocessor', data_preprocessor)
+    return section
 
 
 class Teacher:
     """A frozen detector that is no part of the student's modules.
 
-    It is a plain object, so that the detector's parameters, ``state_dict`` and ``train()`` do not
-    reach the network, and copies of the detector (EMA makes one) share it.
+    It is a plain object, so that the student's parameters, ``state_dict`` and ``train()`` do not
+    reach the network, and copies of the student (EMA makes one) share it. The network is built when
+    it is loaded: to test a student nothing of the teacher is needed.
 
     Args:
         config (dict | str | Path): The detector's config: its ``model`` section, a whole config, or
@@ -26,6 +51,7 @@ class Teacher:
         checkpoint (str, optional): Path or URL of its weights.
         classes (Sequence[str], optional): Names of its classes; by default those that the
             checkpoint names.
+        data_preprocessor (dict, optional): For a config without one.
     """
 
     def __init__(
@@ -33,60 +59,47 @@ class Teacher:
         config: Union[dict, str, Path],
         checkpoint: Optional[str] = None,
         classes: Optional[Sequence[str]] = None,
+        data_preprocessor: Optional[dict] = None,
     ) -> None:
-        self.config = model_section(config)
+        self.config = config
         self.checkpoint = checkpoint
         self.classes = None if classes is None else tuple(classes)
-        self.state: Optional[dict] = None
-        model = MODELS.build(_without_init_cfg(self.config))
-        # a list: whoever holds the teacher must not register the network
-        self._model = [model.eval().requires_grad_(False)]
+        self.data_preprocessor = data_preprocessor
+        self.model: Optional[nn.Module] = None
 
     def __deepcopy__(self, memo: dict) -> 'Teacher':
         return self
 
-    @property
-    def model(self) -> nn.Module:
-        """nn.Module: The network."""
-        return self._model[0]
+    def build(self) -> nn.Module:
+        """Build the network, without its weights.
+
+        Returns:
+            nn.Module: The network, also kept as ``model``.
+        """
+        model = MODELS.build(model_section(self.config, self.data_preprocessor))
+        self.model = model.eval().requires_grad_(False)
+        return self.model
 
     def load(self) -> None:
-        """Load the weights and the names of the classes.
+        """Build the network, and load its weights and the names of its classes.
 
         Raises:
-            ValueError: If there is no checkpoint, or its weights do not fit.
-            FileNotFoundError: If the file is missing.
+            ValueError: If there is no checkpoint, or not a name for each class.
+            FileNotFoundError: If the config or the checkpoint is missing.
+            RuntimeError: If the weights do not fit.
         """
-        if self.state is not None:
+        if self.model is not None:
             return
         if self.checkpoint is None:
-            raise ValueError(
-                'The teacher has no weights: set model.teacher_checkpoint to the path or URL of '
-                'its checkpoint.'
-            )
-        try:
-            checkpoint = _load_checkpoint(self.checkpoint, map_location='cpu')
-        except FileNotFoundError:
-            raise FileNotFoundError(
-                f"The teacher's checkpoint {self.checkpoint!r} does not exist (looked in "
-                f'{Path.cwd()}): train the teacher, or set model.teacher_checkpoint.'
-            ) from None
-        state = checkpoint.get('state_dict', checkpoint)
-        try:
-            _load_checkpoint_to_model(self.model, dict(checkpoint, state_dict=state), strict=True)
-        except RuntimeError as error:
-            raise ValueError(
-                f"The teacher's checkpoint {self.checkpoint!r} does not fit its config: "
-                f'{" ".join(str(error).split())[:600]}'
-            ) from None
-        # not the checkpoint's, whose names may begin with 'module.'
-        self.state = self.model.state_dict()
+            raise ValueError('The teacher has no weights: set model.teacher_checkpoint.')
+        model = self.build()
+        checkpoint = load_checkpoint(model, self.checkpoint, map_location='cpu', strict=True)
         if self.classes is None:
-            meta = checkpoint.get('meta', {}) or {}
             # MMDetection 2 wrote CLASSES, and its published weights are in use
-            names = dataset_meta_of(checkpoint).get('classes') or meta.get('CLASSES')
+            names = dataset_meta_of(checkpoint).get('classes')
+            names = names or (checkpoint.get('meta') or {}).get('CLASSES')
             self.classes = None if names is None else tuple(names)
-        number = getattr(getattr(self.model, 'bbox_head', None), 'num_classes', None)
+        number = getattr(getattr(model, 'bbox_head', None), 'num_classes', None)
         if self.classes is not None and number not in (None, len(self.classes)):
             raise ValueError(
                 f"The teacher's head has {number} classes and its classes are {self.classes}: set "
@@ -107,21 +120,17 @@ class Teacher:
         own = self.model.data_preprocessor
         if _normalisation(own) == _normalisation(preprocessor):
             return inputs
-        out = inputs
-        if getattr(preprocessor, '_enable_normalize', False):
+        # a copy: the student's own padding stays
+        out = inputs.clone()
+        if hasattr(preprocessor, 'mean'):
             out = out * preprocessor.std.to(inputs) + preprocessor.mean.to(inputs)
-        if _swaps(own) != _swaps(preprocessor):
+        if reverses_channels(own) != reverses_channels(preprocessor):
             out = out.flip(1)
-        if getattr(own, '_enable_normalize', False):
+        if hasattr(own, 'mean'):
             out = (out - own.mean.to(inputs)) / own.std.to(inputs)
-        if out is inputs:
-            # the student's own padding stays
-            out = inputs.clone()
-        value = getattr(own, 'pad_value', 0)
         for image, sample in zip(out, samples):
             height, width = sample.img_shape[:2]
-            image[:, height:] = value
-            image[:, :, width:] = value
+            image[:, height:] = image[:, :, width:] = getattr(own, 'pad_value', 0)
         return out
 
     def to(self, device: torch.device) -> None:
@@ -137,25 +146,6 @@ class Teacher:
 
 def _normalisation(preprocessor: Any) -> List:
     """Return what decides how a data preprocessor normalises."""
-    enabled = getattr(preprocessor, '_enable_normalize', False)
-    values = (preprocessor.mean, preprocessor.std) if enabled else ()
-    numbers = [v.flatten().tolist() for v in values]
-    return [numbers, _swaps(preprocessor), getattr(preprocessor, 'pad_value', 0)]
-
-
-def _swaps(preprocessor: Any) -> bool:
-    """Tell whether the channels are reversed."""
-    return bool(getattr(preprocessor, '_channel_conversion', False))
-
-
-def _without_init_cfg(config: Any) -> Any:
-    """Copy a config without the weights that a backbone would load before the checkpoint's."""
-    if isinstance(config, dict):
-        pretrained = isinstance(config.get('init_cfg'), dict) and (
-            config['init_cfg'].get('type') == 'Pretrained'
-        )
-        items = {k: v for k, v in config.items() if not (pretrained and k == 'init_cfg')}
-        return type(config)({k: _without_init_cfg(v) for k, v in items.items()})
-    if isinstance(config, (list, tuple)):
-        return type(config)(_without_init_cfg(v) for v in config)
-    return config
+    values = (preprocessor.mean, preprocessor.std) if hasattr(preprocessor, 'mean') else ()
+    numbers = [value.flatten().tolist() for value in values]
+    return [numbers, reverses_channels(preprocessor), getattr(preprocessor, 'pad_value', 0)]

@@ -1,9 +1,48 @@
-"""Start a student from a teacher that knows fewer classes."""
+"""Classes of a teacher in a student, by name, and a start from the teacher's weights."""
 
-from typing import Dict, List, NamedTuple, Sequence
+from typing import Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor, nn
+
+
+def map_classes(
+    teacher_classes: Sequence[str],
+    student_classes: Sequence[str],
+    class_map: Optional[Mapping[str, Optional[str]]] = None,
+) -> Tuple[List[int], List[int]]:
+    """Pair the classes that teacher and student have in common.
+
+    Args:
+        teacher_classes (Sequence[str]): Names of the teacher's classes, by index.
+        student_classes (Sequence[str]): Names of the student's classes, by index.
+        class_map (Mapping[str, str | None], optional): The student's name of teacher's classes
+            that it calls otherwise; None leaves a class of the teacher out.
+
+    Returns:
+        tuple[list[int], list[int]]: Indices into the teacher's classes, ascending, and the
+        corresponding indices into the student's.
+
+    Raises:
+        ValueError: If a name is unknown, or two classes of the teacher are one of the student.
+
+    Examples:
+        >>> map_classes(('cat', 'dog'), ('bird', 'dog', 'cat'))
+        ([0, 1], [2, 1])
+    """
+    class_map = dict(class_map or {})
+    unknown = [name for name in class_map if name not in teacher_classes]
+    names = [class_map.get(name, name) for name in teacher_classes]
+    wanted = [name for name in names if name is not None]
+    unknown += [name for name in wanted if name not in student_classes]
+    if unknown or len(set(wanted)) < len(wanted):
+        raise ValueError(
+            f'the classes {tuple(teacher_classes)} of the teacher, with class_map={class_map}, '
+            f'have to be different ones of the student, {tuple(student_classes)}: give class_map '
+            "the student's name of each that it calls otherwise, None for one to leave out."
+        )
+    teacher = [index for index, name in enumerate(names) if name is not None]
+    return teacher, [list(student_classes).index(name) for name in wanted]
 
 
 class TransferReport(NamedTuple):
@@ -19,16 +58,12 @@ class TransferReport(NamedTuple):
     """Left as initialised: the teacher's of that name has another shape."""
 
     def __str__(self) -> str:
-        """Say it in a sentence."""
+        """Return a one-line summary."""
         text = (
             f'Started from the teacher: {len(self.copied)} tensors copied, {len(self.by_class)} '
-            'class by class'
+            f'class by class{_some(self.by_class)}, {len(self.kept)} left as initialised'
+            f'{_some(self.kept)}'
         )
-        if self.by_class:
-            text += _some(self.by_class)
-        text += f', {len(self.kept)} left as initialised'
-        if self.kept:
-            text += _some(self.kept)
         if self.unlike:
             text += (
                 f'; {len(self.unlike)} more{_some(self.unlike)} left as initialised because the '
@@ -72,8 +107,8 @@ def transfer_weights(
     if num_teacher_classes == num_student_classes and not alike:
         raise ValueError(
             f'Teacher and student have {num_student_classes} classes each, but not the same ones '
-            'in the same order, so that no shape tells which rows belong to classes: give the '
-            "student's metainfo the teacher's order, or set start_from_teacher=False."
+            "in the same order: give the student's metainfo the teacher's order, or set "
+            'start_from_teacher=False.'
         )
     report = TransferReport([], [], [], [])
     rows = torch.tensor(list(teacher_classes), dtype=torch.long)
@@ -99,15 +134,15 @@ def transfer_weights(
     # counters of batch normalisation have one shape in all architectures
     if not any(teacher_state[name].dim() for name in report.copied):
         raise ValueError(
-            "None of the teacher's weights has the name and shape of one of the student's: they "
-            'must be of the same architecture, or set start_from_teacher=False.'
+            "None of the teacher's weights has the name and shape of one of the student's: set "
+            'start_from_teacher=False, or take a student of the same architecture.'
         )
     return report
 
 
 def _some(names: Sequence[str]) -> str:
-    """Name the first in brackets."""
-    return f' ({", ".join(names[:6])}{" …" if len(names) > 6 else ""})'
+    """Name the first in brackets, if there are any."""
+    return f' ({", ".join(names[:6])}{" …" if len(names) > 6 else ""})' if names else ''
 
 
 def _is_by_class(source: Tensor, target: Tensor, teacher: int, student: int) -> bool:

@@ -2,7 +2,7 @@
 
 from .box_distribution_kl import BoxDistributionKLLoss
 from .channel_wise_divergence import ChannelWiseDivergence
-from .complete_iou import complete_iou
+from .complete_iou import YOLOCIoULoss, complete_iou
 from .logits_kl_divergence import LogitsKLDivergence
 from .nt_xent_loss import NTXentLoss
 from .pair_criterion import PairBatch, PairCriterion, Terms, compared_pairs
@@ -11,7 +11,6 @@ from .simsiam_loss import SimSiamLoss, negative_cosine
 from .soft_target_bce_loss import SoftTargetBCELoss
 from .supcon_loss import SupConLoss
 from .triplet_loss import TripletLoss
-from .yolo_ciou_loss import YOLOCIoULoss
 
 __all__ = [
     'BoxDistributionKLLoss',

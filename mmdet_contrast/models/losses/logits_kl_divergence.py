@@ -1,6 +1,6 @@
 """Divergence of class logits."""
 
-from typing import Callable, Optional, Sequence, Union
+from typing import Callable, List, Optional, Sequence, Union
 
 import torch
 import torch.nn.functional as F
@@ -44,10 +44,9 @@ class LogitsKLDivergence(nn.Module):
 
     def __init__(self, tau: float = 1.0, mode: str = 'bernoulli', loss_weight: float = 1.0) -> None:
         super().__init__()
-        if tau <= 0:
-            raise ValueError(f'tau={tau} given to LogitsKLDivergence, a number above 0 expected.')
+        # anything else would silently be 'bernoulli'
         if mode not in MODES:
-            raise ValueError(f'mode={mode!r} given to LogitsKLDivergence, one of {MODES} expected.')
+            raise ValueError(f'LogitsKLDivergence got mode={mode!r}, one of {MODES} expected.')
         self.tau = tau
         self.mode = mode
         self.loss_weight = loss_weight
@@ -76,30 +75,19 @@ class LogitsKLDivergence(nn.Module):
             location.
 
         Raises:
-            ValueError: If levels or shapes do not fit.
+            ValueError: If student and teacher have other levels or shapes.
         """
-
-        def divergence(student: Tensor, teacher: Tensor) -> Tensor:
-            axis = 1 if student.dim() == 4 else -1
-            if student_index is not None:
-                student = student.index_select(axis, student_index.to(student.device))
-            if student.shape != teacher.shape:
-                raise ValueError(
-                    f'LogitsKLDivergence got student logits of shape {tuple(student.shape)}'
-                    f'{"" if student_index is None else " after student_index"} and teacher logits '
-                    f'of shape {tuple(teacher.shape)}; one shape expected: give student_index, the '
-                    "student's channel of each class of the teacher."
-                )
-            return self._divergence(student, teacher, axis)
-
-        mean = mean_over_locations(
-            divergence, student_logits, teacher_logits, weight, type(self).__name__
-        )
+        if student_index is not None:
+            student_logits = [
+                level.index_select(_class_axis(level), student_index.to(level.device))
+                for level in _levels(student_logits)
+            ]
+        mean = mean_over_locations(self._divergence, student_logits, teacher_logits, weight)
         return self.loss_weight * self.tau**2 * mean
 
-    def _divergence(self, student: Tensor, teacher: Tensor, axis: int) -> Tensor:
+    def _divergence(self, student: Tensor, teacher: Tensor) -> Tensor:
         """Return the divergence of each location: the shape without the axis of the classes."""
-        s, t = student / self.tau, teacher / self.tau
+        axis, s, t = _class_axis(student), student / self.tau, teacher / self.tau
         if self.mode == 'softmax':
             log_s, log_t = F.log_softmax(s, axis), F.log_softmax(t, axis)
             return (log_t.exp() * (log_t - log_s)).sum(axis)
@@ -112,7 +100,6 @@ def mean_over_locations(
     student: Levels,
     teacher: Levels,
     weight: Optional[Levels],
-    name: str,
 ) -> Tensor:
     """Compute the weighted mean of a divergence over the locations of all levels.
 
@@ -123,45 +110,45 @@ def mean_over_locations(
             (L, C).
         teacher (Tensor | Sequence[Tensor]): Likewise.
         weight (Tensor | Sequence[Tensor], optional): Weights of the locations by level.
-        name (str): The loss that asks, for messages.
 
     Returns:
         Tensor: Scalar: the mean; with weights the weighted sum over their sum, or over 1 where
         that is smaller.
 
     Raises:
-        ValueError: If levels or shapes do not fit.
+        ValueError: If student and teacher have other levels or shapes.
     """
-    students, teachers = ([x] if isinstance(x, Tensor) else list(x) for x in (student, teacher))
-    weights = [weight] if isinstance(weight, Tensor) else list(weight or [None] * len(students))
-    if not len(students) == len(teachers) == len(weights) or not students:
+    students, teachers = _levels(student), _levels(teacher)
+    weights = [None] * len(students) if weight is None else _levels(weight)
+    shapes = [[tuple(level.shape) for level in levels] for levels in (students, teachers)]
+    # a single class or location would be broadcast, and levels without a counterpart left out
+    if shapes[0] != shapes[1] or len(weights) != len(students):
         raise ValueError(
-            f'{name} got {len(students)} levels of the student, {len(teachers)} of the teacher and '
-            f'{len(weights)} of weights; the same number of each expected, at least one.'
+            f'the levels of the student have the shapes {shapes[0]}, those of the teacher '
+            f'{shapes[1]}, with {len(weights)} weights: the same shapes expected, and as many '
+            "weights; where the classes differ, student_index says which are the teacher's."
         )
     totals, weight_sums, count = [], [], 0
     for s, t, w in zip(students, teachers, weights):
-        if s.dim() != t.dim() or s.dim() not in (2, 3, 4):
-            raise ValueError(
-                f'{name} got a student level of shape {tuple(s.shape)} and a teacher level of '
-                f'shape {tuple(t.shape)}; both (N, C, H, W), (N, A, C) or (L, C) expected.'
-            )
         dtype = torch.promote_types(s.dtype, torch.float32)
         with torch.autocast(device_type=s.device.type, enabled=False):
             values = divergence(s.to(dtype), t.detach().to(dtype))
+        count += values.numel()
         if w is not None:
-            if w.shape != values.shape:
-                raise ValueError(
-                    f'{name} got weights of shape {tuple(w.shape)}, {tuple(values.shape)} '
-                    'expected: one for each location.'
-                )
             w = w.detach().to(values)
             values = values * w
             weight_sums.append(w.sum())
         totals.append(values.sum())
-        count += values.numel()
     total = torch.stack(totals).sum()
     if weight is None:
         return total / max(count, 1)
     # weights that sum to next to nothing must not blow up the few locations that have any
     return total / torch.stack(weight_sums).sum().clamp(min=1)
+
+
+def _levels(given: Levels) -> List[Tensor]:
+    return [given] if isinstance(given, Tensor) else list(given)
+
+
+def _class_axis(logits: Tensor) -> int:
+    return 1 if logits.dim() == 4 else logits.dim() - 1

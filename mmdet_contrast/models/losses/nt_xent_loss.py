@@ -46,7 +46,7 @@ class NTXentLoss(PairCriterion):
         super().__init__(loss_weight)
         # anything else would silently be one of the two
         if negatives not in ('all', 'other_class'):
-            raise ValueError(f"negatives={negatives!r} given, 'all' or 'other_class' expected.")
+            raise ValueError(f"negatives={negatives!r} given, 'other_class' or 'all' expected.")
         self.temperature = temperature
         self.negatives = negatives
 

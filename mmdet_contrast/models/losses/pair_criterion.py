@@ -118,7 +118,7 @@ class PairCriterion(nn.Module):
         return loss[0] if query.dim() == 2 else loss
 
     def compare(self, batch: PairBatch) -> Terms:
-        """Compute the terms in float32 or wider, whatever autocast says.
+        """Compute the terms in float32 or wider, under autocast, too.
 
         Args:
             batch (PairBatch): Pairs of embeddings.

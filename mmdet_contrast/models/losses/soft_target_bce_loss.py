@@ -8,12 +8,14 @@ from mmdet.registry import MODELS
 from torch import Tensor, nn
 
 
+# MMDetection's CrossEntropyLoss(use_sigmoid=True) gives the same value without `class_weight`. Its
+# `class_weight` is the factor of the positive terms alone (PyTorch's `pos_weight`): a weight of 0
+# trains every score of that class towards 0, where this loss leaves them alone.
 @MODELS.register_module()
 class SoftTargetBCELoss(nn.Module):
     """Sum of the binary cross-entropies of logits and targets in [0, 1] over ``avg_factor``.
 
-    The classification loss of YOLOv8. MMDetection's ``CrossEntropyLoss(use_sigmoid=True)`` gives
-    the same value; it makes four more tensors of the size of the logits on the way.
+    The classification loss of YOLOv8.
 
     Args:
         loss_weight (float): Factor of the loss.
@@ -50,20 +52,10 @@ class SoftTargetBCELoss(nn.Module):
 
         Returns:
             Tensor: Scalar.
-
-        Raises:
-            ValueError: If there are class weights for another number of classes.
         """
         if self.class_weight is not None:
-            if pred.dim() < 2 or pred.shape[1] != len(self.class_weight):
-                raise ValueError(
-                    f'SoftTargetBCELoss has {len(self.class_weight)} class weights and got logits '
-                    f'of shape {tuple(pred.shape)}: give loss_cls.class_weight a number for each '
-                    'class.'
-                )
             by_class = self.class_weight.to(pred).reshape(-1, *[1] * (pred.dim() - 2))
             weight = by_class if weight is None else weight * by_class
         total = F.binary_cross_entropy_with_logits(pred, target, weight, reduction='sum')
-        return (
-            self.loss_weight * total / (max(pred.numel(), 1) if avg_factor is None else avg_factor)
-        )
+        divisor = max(pred.numel(), 1) if avg_factor is None else avg_factor
+        return self.loss_weight * total / divisor

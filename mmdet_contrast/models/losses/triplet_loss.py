@@ -56,9 +56,12 @@ class TripletLoss(PairCriterion):
         loss_weight: float = 0.1,
     ) -> None:
         super().__init__(loss_weight)
-        for name, value, known in (('distance', distance, DISTANCES), ('mining', mining, MINING)):
-            if value not in known:
-                raise ValueError(f'{name}={value!r} given, one of {known} expected.')
+        # anything else would silently be 'euclidean' or 'all'
+        if distance not in DISTANCES or mining not in MINING:
+            raise ValueError(
+                f'TripletLoss got distance={distance!r} and mining={mining!r}, one of {DISTANCES} '
+                f'and one of {MINING} expected.'
+            )
         self.margin = margin
         self.distance = distance
         self.mining = mining

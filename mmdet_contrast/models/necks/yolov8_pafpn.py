@@ -9,8 +9,7 @@ from mmdet.registry import MODELS
 from mmengine.model import BaseModule, ModuleList
 from torch import Tensor
 
-from ..layers.c2f import ACT_CFG, INIT_CFG, NORM_CFG, C2f
-from ..layers.yolov8_scale import check_factors, scale_channels, scale_depth
+from ..layers.yolov8 import ACT_CFG, INIT_CFG, NORM_CFG, C2f, scale_channels, scale_depth
 
 
 @MODELS.register_module()
@@ -28,9 +27,6 @@ class YOLOv8PAFPN(BaseModule):
         norm_cfg (dict): Normalisation of the convolutions.
         act_cfg (dict): Activation of the convolutions.
         init_cfg (dict, optional): Initialisation; Kaiming for plain convolutions by default.
-
-    Raises:
-        ValueError: If a factor is not above 0 or the numbers of channels differ.
     """
 
     def __init__(
@@ -45,16 +41,9 @@ class YOLOv8PAFPN(BaseModule):
         init_cfg: Optional[Union[dict, List[dict]]] = None,
     ) -> None:
         super().__init__(init_cfg=INIT_CFG if init_cfg is None else init_cfg)
-        check_factors('YOLOv8PAFPN', deepen_factor, widen_factor)
         out_channels = in_channels if out_channels is None else out_channels
-        if len(in_channels) != len(out_channels) or len(in_channels) < 2:
-            raise ValueError(
-                f'YOLOv8PAFPN got in_channels={tuple(in_channels)} and out_channels='
-                f'{tuple(out_channels)}; one number for each of at least two levels expected.'
-            )
-        # channels that come out of a backbone as they are need not be multiples of 8
-        ins = [c if widen_factor == 1 else scale_channels(c, widen_factor) for c in in_channels]
-        outs = [c if widen_factor == 1 else scale_channels(c, widen_factor) for c in out_channels]
+        ins = [scale_channels(c, widen_factor) for c in in_channels]
+        outs = [scale_channels(c, widen_factor) for c in out_channels]
         self.in_channels, self.out_channels = tuple(ins), tuple(outs)
         cfg = dict(norm_cfg=norm_cfg, act_cfg=act_cfg)
         c2f = dict(num_blocks=scale_depth(num_blocks, deepen_factor), shortcut=False, **cfg)
@@ -79,15 +68,12 @@ class YOLOv8PAFPN(BaseModule):
 
         Args:
             inputs (Sequence[Tensor]): (N, C_l, H_l, W_l) features, finest first, each map half
-                the size of the one before.
+                the size of the one before: the sides of the images are multiples of the coarsest
+                stride (``pad_size_divisor=32`` of the data preprocessor).
 
         Returns:
             tuple[Tensor]: (N, out_channels[l], H_l, W_l).
-
-        Raises:
-            ValueError: If the channels or the sizes of the maps do not fit.
         """
-        self._check(inputs)
         maps = [inputs[-1]]
         for block, lateral in zip(self.top_down_blocks, reversed(inputs[:-1])):
             above = F.interpolate(maps[0], scale_factor=2, mode='nearest')
@@ -96,21 +82,3 @@ class YOLOv8PAFPN(BaseModule):
         for downsample, block, lateral in zip(self.downsamples, self.bottom_up_blocks, maps[1:]):
             outs.append(block(torch.cat((downsample(outs[-1]), lateral), dim=1)))
         return tuple(outs)
-
-    def _check(self, inputs: Sequence[Tensor]) -> None:
-        channels = tuple(x.shape[1] for x in inputs)
-        if channels != self.in_channels:
-            raise ValueError(
-                f'YOLOv8PAFPN got features with {channels} channels, {self.in_channels} expected: '
-                "set the neck's in_channels and widen_factor to those of the backbone."
-            )
-        if torch.onnx.is_in_onnx_export() or torch.jit.is_tracing():
-            return
-        for fine, coarse in zip(inputs, inputs[1:]):
-            if tuple(fine.shape[2:]) != tuple(2 * size for size in coarse.shape[2:]):
-                sizes = [tuple(x.shape[2:]) for x in inputs]
-                raise ValueError(
-                    f'YOLOv8PAFPN got maps of {sizes} cells, each expected half the size of the '
-                    'one before: height and width of the input must be multiples of the coarsest '
-                    'stride; set data_preprocessor.pad_size_divisor=32.'
-                )

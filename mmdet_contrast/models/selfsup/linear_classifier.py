@@ -1,6 +1,6 @@
 """Linear evaluation of a backbone."""
 
-from typing import Any, Dict, List, Optional, Tuple, Union
+from typing import Dict, List, Optional, Tuple, Union
 
 import torch
 import torch.nn.functional as F
@@ -8,8 +8,6 @@ from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
 from mmengine.model import BaseModel
 from torch import Tensor, nn
-
-from mmdet_contrast.utils.launch_checks import LaunchError
 
 from ..contrast.sample_embeddings import embed_samples
 
@@ -26,8 +24,7 @@ class LinearClassifier(BaseModel):
     averaged over their positions, or detection samples, whose boxes are pooled by RoIAlign from
     the features of the whole image. Their pipelines, that of validation too, need
     ``LoadAnnotations`` directly after the image is loaded, so that boxes are resized and flipped
-    with the image; MMDetection's test pipelines have it after ``Resize``, which
-    ``mmdet_contrast.utils.launch`` and ``LinearCheckHook`` refuse.
+    with the image; MMDetection's test pipelines have it after ``Resize``.
 
     Args:
         backbone (dict): Config of any MMDetection backbone; what is evaluated comes from its
@@ -40,12 +37,6 @@ class LinearClassifier(BaseModel):
         pool_size (int): Cells to a side of a box. Defaults to 1: its mean.
         data_preprocessor (dict, optional): Config, usually of ``DetDataPreprocessor``.
         init_cfg (dict, optional): Initialisation of the whole model.
-
-    Raises:
-        ValueError: In a forward pass, if ``in_channels`` does not fit the backbone, or
-            ``num_classes`` the labels.
-        LaunchError: When weights are initialised, if the checkpoint of the backbone's ``init_cfg``
-            does not fill it.
 
     Examples:
         >>> model = LinearClassifier(
@@ -81,57 +72,25 @@ class LinearClassifier(BaseModel):
         MMEngine only warns then, and the accuracy would be that of random features.
 
         Raises:
-            LaunchError: If a weight of the backbone is not in the checkpoint of its ``init_cfg``,
-                or has another shape there.
+            ValueError: If the checkpoint of the backbone's ``init_cfg`` lacks a weight.
         """
-        loaded: List[Tuple[Dict[str, torch.Size], List[str]]] = []
-
-        def note(state_dict: Dict[str, Tensor], prefix: str, *args: Any) -> None:
-            # with a prefix the whole model is loaded; what is missing is listed after this call
-            if not prefix:
-                shapes = {k: v.shape for k, v in state_dict.items() if isinstance(v, Tensor)}
-                loaded.append((shapes, args[2]))
-
-        # looked at as it is loaded: some backbones translate the names in the file
-        handle = self.backbone._register_load_state_dict_pre_hook(note)
-        try:
-            super().init_weights()
-        finally:
-            handle.remove()
-        if loaded:
-            self._require_fit(*loaded[-1])
-
-    def _require_fit(self, shapes: Dict[str, torch.Size], missing: List[str]) -> None:
-        """Refuse what was loaded into the backbone if it does not fill it."""
-        # as built these are the identity; Swin's last ones are in no checkpoint of ImageNet
-        norms = {k for k, m in self.backbone.named_modules() if isinstance(m, nn.LayerNorm)}
-        learnt = {key for key, _ in self.backbone.named_parameters()}
-        problems = [
-            f'{key} is not in it'
-            for key in missing
-            # other buffers are computed, and offsets of deformable convolutions begin at 0
-            if (key in learnt or key.endswith(('running_mean', 'running_var')))
-            and key.rpartition('.')[0] not in norms
-            and '.conv_offset.' not in key
-        ]
-        problems += [
-            f'{key} is {tuple(shapes[key])} in it and {tuple(value.shape)} in the backbone'
-            for key, value in self.backbone.state_dict().items()
-            if key in shapes and shapes[key] != value.shape
-        ]
-        if not problems:
+        built = {name: value.clone() for name, value in self.backbone.state_dict().items()}
+        super().init_weights()
+        init_cfg = self.backbone.init_cfg
+        if not isinstance(init_cfg, dict) or init_cfg.get('type') != 'Pretrained':
             return
-        others = f' (and {len(problems) - 1} more such)' if len(problems) > 1 else ''
-        remedy = (
-            'give a checkpoint of this backbone, or the backbone that the checkpoint is of'
-            if not any(key.startswith('backbone.') for key in shapes)
-            else "its keys begin with 'backbone.', so export the backbone with "
-            'tools/model_converters/export_backbone.py'
-        )
-        raise LaunchError(
-            'the checkpoint does not fit the backbone of LinearClassifier, whose features would '
-            f'be random ({self.backbone.init_cfg} given): {problems[0]}{others}: {remedy}.'
-        )
+        random = {name for name, p in self.backbone.named_parameters() if p.dim() > 1 and p.any()}
+        left = [
+            name
+            for name, value in self.backbone.state_dict().items()
+            if (name in random or name.endswith('running_mean')) and torch.equal(value, built[name])
+        ]
+        if left:
+            raise ValueError(
+                f'the checkpoint {init_cfg["checkpoint"]!r} leaves {len(left)} weights of the '
+                f'backbone at random, {left[0]} first: give one of this backbone alone '
+                '(tools/model_converters/export_backbone.py).'
+            )
 
     def train(self, mode: bool = True) -> 'LinearClassifier':
         """Set the mode of the classifier; the backbone stays in eval mode.
@@ -165,20 +124,7 @@ class LinearClassifier(BaseModel):
             cross-entropy, and ``accuracy``, top-1 in [0, 1]. ``'predict'``: the samples with
             ``class_scores`` (K, num_classes) and ``class_labels`` (K,) of the K things labelled
             in each. ``'tensor'``: (K, num_classes) logits.
-
-        Raises:
-            ValueError: If the mode is unknown, there is no sample or one without label and boxes,
-                ``in_channels`` does not fit the backbone, or a label is no class.
         """
-        if mode not in ('loss', 'predict', 'tensor'):
-            raise ValueError(
-                f"LinearClassifier got mode={mode!r}, 'loss', 'predict' or 'tensor' expected."
-            )
-        if not data_samples:
-            raise ValueError(
-                'LinearClassifier got no data_samples, which say what to classify in the images: '
-                'end the pipeline with PackDetInputs.'
-            )
         logits, labels = self._classify(inputs, data_samples)
         if mode == 'tensor':
             return logits
@@ -197,19 +143,6 @@ class LinearClassifier(BaseModel):
             feats = [feats] if isinstance(feats, Tensor) else list(feats)
             vectors, labels = embed_samples(
                 feats, data_samples, inputs.shape[-2:], self.level, self.pool_size
-            )
-        width = self.classifier.in_features
-        if vectors.shape[1] != width:
-            raise ValueError(
-                f'LinearClassifier got in_channels={width}, but level={self.level!r} of the '
-                f'backbone gives embeddings of {vectors.shape[1]}: set '
-                f'model.in_channels={vectors.shape[1]}.'
-            )
-        if len(labels) and labels.max() >= self.classifier.out_features:
-            raise ValueError(
-                f'LinearClassifier got a sample of label {int(labels.max())} and num_classes='
-                f'{self.classifier.out_features}: set model.num_classes to the number of classes '
-                'of the data set.'
             )
         return self.classifier(vectors).float(), labels
 

@@ -48,16 +48,11 @@ class BatchTaskAlignedAssigner:
         beta (float): Exponent of the IoU.
         eps (float): Points nearer to the border than this are outside (pixels); added to the
             denominator of the target.
-
-    Raises:
-        ValueError: If ``topk`` is below 1.
     """
 
     def __init__(
         self, topk: int = 10, alpha: float = 0.5, beta: float = 6.0, eps: float = 1e-9
     ) -> None:
-        if topk < 1:
-            raise ValueError(f'BatchTaskAlignedAssigner got topk={topk}, at least 1 expected.')
         self.topk = topk
         self.alpha = alpha
         self.beta = beta

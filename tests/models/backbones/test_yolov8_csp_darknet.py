@@ -48,16 +48,3 @@ def test_norm_eval():
     assert not any(m.training for m in norms)
     assert norms[0].eps == 0.001
     assert norms[0].momentum == 0.03
-
-
-@pytest.mark.parametrize(
-    ('kwargs', 'text'),
-    [
-        (dict(widen_factor=0), 'deepen_factor=1.0 and widen_factor=0, both expected above 0'),
-        (dict(out_indices=(2, 5)), 'indices from 0'),
-        (dict(frozen_stages=7), 'frozen_stages=7'),
-    ],
-)
-def test_wrong_settings_are_refused(kwargs, text):
-    with pytest.raises(ValueError, match=text):
-        YOLOv8CSPDarknet(**kwargs)

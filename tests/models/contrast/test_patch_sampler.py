@@ -149,7 +149,7 @@ def test_nothing_to_draw(views, pairs):
 def test_views_that_show_objects_elsewhere():
     feats, samples = make_batch()
     samples[0].set_metainfo(dict(view_moved=True))
-    with pytest.raises(ValueError, match='boxes are not where those of its image are'):
+    with pytest.raises(ValueError, match='shows its objects at other places'):
         PatchSampler()(feats, STRIDES, samples)
 
 

@@ -136,19 +136,3 @@ def test_levels_of_different_widths_have_columns_of_their_own():
         torch.testing.assert_close(ours[row, columns], expected)
     # boxes of two levels are strangers
     assert ours[0] @ ours[1] == 0 and ours[0] @ ours[3] != 0
-
-
-@pytest.mark.parametrize('instances', [InstanceData(), None])
-def test_samples_without_label_and_boxes(instances):
-    bare = DetDataSample(metainfo=dict(img_shape=SHAPE))
-    if instances is not None:
-        bare.gt_instances = instances
-    for samples in ([bare, bare], [sample([], []), bare]):
-        with pytest.raises(ValueError, match=r"meta_keys=\(..., 'gt_label'\).*LoadAnnotations"):
-            embed_samples(pyramid(), samples, SHAPE)
-
-
-def test_a_level_that_is_not_there():
-    for level in (3, -4, 'p3'):
-        with pytest.raises(ValueError, match='given.*from 0 to 2'):
-            embed_regions(pyramid(), ROIS, SHAPE, level)

@@ -2,32 +2,100 @@
 
 import copy
 import json
-import sys
-from pathlib import Path
+import logging
+from types import SimpleNamespace
 
 import pytest
 import torch
+from mmcv.cnn import is_norm
 from mmdet.registry import MODELS
 from mmdet.testing import demo_mm_inputs
 from mmengine.config import Config
+from mmengine.hub import get_config
+from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
 from mmdet_contrast import config_path
-from mmdet_contrast.models.distill import map_classes
+from mmdet_contrast.engine.hooks import DistillationHook
 
-sys.path.insert(0, str(Path(__file__).parent))
-from distillation_toys import (  # noqa: E402
-    CLASSES,
-    CWD,
-    KL,
-    build,
-    gfl,
-    make_batch,
-    retina,
-    save_teacher,
-    total,
-    yolo,
-)
+CLASSES = ('striped_disc', 'checkered_square', 'dotted_triangle')
+CWD = dict(type='ChannelWiseDivergence', tau=2.0)
+KL = dict(type='LogitsKLDivergence', tau=2.0)
+MAPS = [dict(source='bbox_head.cls', loss=KL)]
+
+
+def yolo(num_classes=3, **kwargs):
+    cfg = Config.fromfile(config_path('yolov8/yolov8_n_shapes.py')).model
+    cfg.bbox_head.num_classes = num_classes
+    if kwargs:
+        cfg.pop('scale')
+        factors = dict(deepen_factor=0.33, widen_factor=kwargs['widen'])
+        cfg.backbone.update(factors, last_stage_out_channels=1024)
+        cfg.neck.update(factors, in_channels=[256, 512, 1024])
+        cfg.bbox_head.update(in_channels=[256, 512, 1024], widen_factor=kwargs['widen'])
+    return cfg
+
+
+def retina(num_classes=3, base_channels=16):
+    cfg = Config.fromfile(config_path('retina_shapes.py')).model
+    cfg.bbox_head.num_classes = num_classes
+    if base_channels != 16:
+        cfg.backbone.base_channels = base_channels
+        cfg.neck.in_channels = [base_channels * k for k in (1, 2, 4, 8)]
+    return cfg
+
+
+def gfl(num_classes=3):
+    cfg = Config.fromfile(config_path('gfl_contrast_shapes.py')).model
+    cfg.data_preprocessor.type = 'DetDataPreprocessor'
+    cfg.bbox_head.type = 'GFLHead'
+    cfg.bbox_head.pop('contrast')
+    cfg.bbox_head.num_classes = num_classes
+    return cfg
+
+
+def save_teacher(cfg, path, classes):
+    """Write a checkpoint of a detector with the given config, as a run would."""
+    # the fixtures of a module come before those of a test
+    init_default_scope('mmdet')
+    torch.manual_seed(1)
+    model = MODELS.build(cfg)
+    model.init_weights()
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.1)
+    meta = dict(dataset_meta=dict(classes=classes))
+    torch.save(dict(state_dict=model.state_dict(), meta=meta), path)
+    return str(path)
+
+
+def build(student, teacher, checkpoint, distillers=(), prepare=CLASSES, **kwargs):
+    """Build the wrapper, and prepare it for training as its hook does, unless told not to."""
+    torch.manual_seed(0)
+    model = MODELS.build(
+        dict(
+            type='DistillationDetector',
+            student=student,
+            teacher=teacher,
+            teacher_checkpoint=checkpoint,
+            distillers=list(distillers),
+            **kwargs,
+        )
+    )
+    model.init_weights()
+    if prepare:
+        model.prepare(prepare)
+    return model.train()
+
+
+def make_batch(model, num_classes=3, size=64):
+    data = demo_mm_inputs(2, [(3, size, size)] * 2, num_classes=num_classes)
+    data = model.data_preprocessor(data, True)
+    return data['inputs'], data['data_samples']
+
+
+def total(losses):
+    return sum(v if torch.is_tensor(v) else sum(v) for v in losses.values())
 
 
 @pytest.fixture(scope='module')
@@ -58,7 +126,6 @@ def test_mmengine_loads_a_plain_checkpoint(checkpoint, tmp_path):
 
 def test_the_teacher_is_nowhere_to_be_found(checkpoint):
     model = build(yolo(), yolo(2), checkpoint, [dict(source='bbox_head.cls', loss=KL)])
-    model.prepare(CLASSES)
     teacher = {id(p) for p in model.teacher.model.parameters()}
     assert not teacher & {id(p) for p in model.parameters()}
     assert sum(p.numel() for p in model.parameters()) == sum(
@@ -81,10 +148,9 @@ def test_terms_equal_the_losses_on_the_maps(checkpoint):
             dict(source='bbox_head.cls', loss=KL, weight=3.0),
             dict(source='bbox_head.reg', loss=dict(type='BoxDistributionKLLoss')),
         ],
+        # the teacher's second class is the student's first
+        class_map={CLASSES[1]: CLASSES[0], CLASSES[0]: CLASSES[2]},
     )
-    # the teacher's second class is the student's first
-    model.class_map = {CLASSES[1]: CLASSES[0], CLASSES[0]: CLASSES[2]}
-    model.prepare(CLASSES)
     assert model.shared == ([0, 1], [2, 0])
     inputs, samples = make_batch(model)
     losses = model.loss(inputs, samples)
@@ -120,7 +186,6 @@ def test_teacher_stays_and_the_student_learns_from_every_term(checkpoint):
         checkpoint,
         [dict(source='neck[0]', loss=CWD), dict(source='bbox_head.cls', loss=KL)],
     )
-    model.prepare(CLASSES)
     before = {k: v.clone() for k, v in model.teacher.model.state_dict().items()}
     inputs, samples = make_batch(model)
     for key in ('loss_distill_neck_0', 'loss_distill_bbox_head_cls'):
@@ -133,38 +198,32 @@ def test_teacher_stays_and_the_student_learns_from_every_term(checkpoint):
 
 
 @pytest.mark.parametrize(
-    ('student', 'teacher', 'source', 'teacher_source', 'adapters'),
+    ('student', 'teacher', 'source', 'channels', 'adapters'),
     [
-        (yolo(), yolo(3, widen=0.375), 'neck', 'neck', 3),
-        (retina(), retina(3, 32), 'backbone', 'backbone', 4),
-        (retina(), gfl(), 'neck', 'neck', 0),
+        (yolo(), yolo(3, widen=0.375), 'neck', [(64, 96), (128, 192), (256, 384)], 3),
+        (retina(), retina(3, 32), 'backbone', [(k * 16, k * 32) for k in (1, 2, 4, 8)], 4),
+        (retina(), gfl(), 'neck', (), 0),
     ],
     ids=['yolov8', 'retinanet', 'gfl to retinanet'],
 )
-def test_adapters_where_channels_differ(
-    student, teacher, source, teacher_source, adapters, tmp_path
-):
+def test_adapters_where_channels_differ(student, teacher, source, channels, adapters, tmp_path):
     path = save_teacher(teacher, tmp_path / 'teacher.pth', CLASSES)
-    terms = [dict(source=source, teacher_source=teacher_source, loss=CWD)]
-    model = build(student, teacher, path, terms)
+    model = build(student, teacher, path, [dict(source=source, loss=CWD, channels=channels)])
     assert len(model.adapters) == adapters
-    model.prepare(CLASSES)
-    losses = model.loss(*make_batch(model, size=128))
-    total(losses).backward()
+    total(model.loss(*make_batch(model, size=128))).backward()
     for adapter in model.adapters.values():
         assert adapter.weight.grad.abs().sum() > 0
     assert not [k for k in model.state_dict() if 'adapter' in k]
     if adapters:
-        weights = next(iter(model.adapters.values())).weights()
-        next(iter(model.adapters.values())).load_weights({k: v + 1 for k, v in weights.items()})
-        changed = next(iter(model.adapters.values())).weights()
-        assert torch.allclose(changed['bias'], weights['bias'] + 1)
+        adapter = next(iter(model.adapters.values()))
+        weights = adapter.weights()
+        adapter.load_weights({k: v + 1 for k, v in weights.items()})
+        assert torch.allclose(adapter.weights()['bias'], weights['bias'] + 1)
 
 
 def test_anchor_heads_are_compared_class_by_class(tmp_path):
     path = save_teacher(retina(2), tmp_path / 'teacher.pth', CLASSES[1:])
     model = build(retina(), retina(2), path, [dict(source='bbox_head.cls', loss=KL)])
-    model.prepare(CLASSES)
     inputs, samples = make_batch(model, size=128)
     value = model.loss(inputs, samples)['loss_distill_bbox_head_cls']
     terms, count = 0, 0
@@ -197,12 +256,11 @@ def test_teachers_own_normalisation(tmp_path):
 
 
 def test_starting_from_the_teacher(checkpoint):
-    model = build(yolo(), yolo(2), checkpoint, start_from_teacher=True)
-    model.class_map = {CLASSES[1]: CLASSES[2]}
-    model.prepare(CLASSES)
+    moved = {CLASSES[1]: CLASSES[2]}
+    model = build(yolo(), yolo(2), checkpoint, start_from_teacher=True, class_map=moved)
     fresh = {k: v.clone() for k, v in model.state_dict().items()}
     report = model.start()
-    state, teacher = model.state_dict(), model.teacher.state
+    state, teacher = model.state_dict(), model.teacher.model.state_dict()
     last = 'bbox_head.head_module.cls_convs.0.2.bias'
     assert report.by_class == [
         f'bbox_head.head_module.cls_convs.{i}.2.{p}' for i in range(3) for p in ('weight', 'bias')
@@ -218,7 +276,6 @@ def test_starting_from_the_teacher(checkpoint):
 def test_pseudo_labels(checkpoint):
     model = build(yolo(), yolo(2), checkpoint, pseudo_labels=dict(score_thr=0.0, iou_thr=1.0))
     model.teacher.model.bbox_head.test_cfg.score_thr = 0.0
-    model.prepare(CLASSES)
     inputs, samples = make_batch(model)
     seen = []
     stock = model.student.loss
@@ -259,12 +316,12 @@ def run_config(root, work_dir, checkpoint, student, terms, classes=CLASSES, **kw
     return cfg
 
 
-def test_runner_trains_resumes_and_leaves_a_plain_checkpoint(
-    tiny_shapes, tmp_path, tmp_path_factory
-):
+def test_runner_trains_resumes_and_leaves_a_plain_checkpoint(tiny_shapes, tmp_path):
     teacher = yolo(2, widen=0.375)
     path = save_teacher(teacher, tmp_path / 'teacher.pth', CLASSES[:2])
-    terms = [dict(source='neck', loss=CWD), dict(source='bbox_head.cls', loss=KL)]
+    channels = [(64, 96), (128, 192), (256, 384)]
+    terms = [dict(source='neck', loss=CWD, channels=channels)]
+    terms += [dict(source='bbox_head.cls', loss=KL)]
 
     def config(name):
         cfg = run_config(tiny_shapes, tmp_path / name, path, yolo(), terms)
@@ -295,88 +352,259 @@ def test_runner_trains_resumes_and_leaves_a_plain_checkpoint(
         )
 
 
-def test_testing_needs_no_teacher(checkpoint, tmp_path):
-    missing = str(tmp_path / 'gone.py')
-    model = build(yolo(), missing, 'gone.pth', [dict(source='neck', loss=CWD)])
+def test_testing_builds_no_teacher(tmp_path, monkeypatch):
+    monkeypatch.setattr(MODELS, 'build', spy := Spy(MODELS.build))
+    distillers = [dict(source='neck', loss=CWD, channels=[(64, 96)])]
+    model = build(yolo(), str(tmp_path / 'gone.py'), 'gone.pth', distillers, prepare=None)
+    assert model.teacher.model is None and spy.kinds.count('YOLOv8Detector') == 1
     inputs, samples = make_batch(model)
     model.eval()
     with torch.no_grad():
         assert len(model.predict(inputs, samples)) == 2
-    with pytest.raises(FileNotFoundError, match='set model.teacher to its path'):
+        assert len(model(inputs, samples, mode='tensor')) == 2
+    with pytest.raises(FileNotFoundError, match='gone.py'):
         model.prepare(CLASSES)
 
 
+class Spy:
+    """Remembers what it builds."""
+
+    def __init__(self, stock):
+        self.stock, self.kinds = stock, []
+
+    def __call__(self, cfg, *args, **kwargs):
+        self.kinds.append(cfg['type'])
+        return self.stock(cfg, *args, **kwargs)
+
+
 @pytest.mark.parametrize(
-    ('terms', 'error', 'text'),
+    ('term', 'text'),
     [
-        ([dict(source='neckk', loss=CWD)], ValueError, "student has no module 'neckk'"),
-        ([dict(source='neck')], ValueError, 'needs source and loss'),
-        ([dict(source='neck', loss=CWD, wait=1)], ValueError, 'needs source and loss'),
-        ([dict(source='neck[7]', loss=CWD)], ValueError, 'asks for item 7'),
-        ([], ValueError, 'nothing to learn from the teacher'),
-        (
-            [dict(source='neck', teacher_source='backbone.stage1', loss=CWD)],
-            ValueError,
-            'gives 3 maps and the',
-        ),
-        (
-            [dict(source='data_preprocessor', loss=CWD)],
-            RuntimeError,
-            'was not called in the forward pass',
-        ),
+        (dict(source='neckk'), "no module 'neckk'.*did you mean neck"),
+        (dict(source='neck', teacher_source='backbone.stage1'), 'channels='),
+        (dict(source='backbone.stage2', teacher_source='backbone.stage3'), "match_size='resize'"),
     ],
 )
-def test_wrong_terms_are_refused(terms, error, text, checkpoint):
-    with pytest.raises(error, match=text):
-        build(yolo(), yolo(2), checkpoint, terms)
+def test_maps_that_do_not_fit_are_refused(term, text, checkpoint):
+    model = build(yolo(), yolo(2), checkpoint, [dict(term, loss=CWD)])
+    with pytest.raises(ValueError, match=text):
+        model.loss(*make_batch(model))
 
 
-def test_maps_of_other_strides_are_refused_or_resized(checkpoint):
+def test_maps_of_other_strides_are_resized(checkpoint):
     term = dict(source='backbone.stage2', teacher_source='backbone.stage3', loss=CWD)
+    term.update(match_size='resize', channels=[(64, 128)])
     model = build(yolo(), yolo(2), checkpoint, [term])
-    model.prepare(CLASSES)
-    batch = make_batch(model)
-    with pytest.raises(ValueError, match="set match_size='resize'"):
-        model.loss(*batch)
-    model = build(yolo(), yolo(2), checkpoint, [dict(term, match_size='resize')])
-    model.prepare(CLASSES)
-    assert model.loss(*batch)['loss_distill_backbone_stage2'] > 0
+    assert model.loss(*make_batch(model))['loss_distill_backbone_stage2'] > 0
+
+
+def test_two_terms_of_one_source(checkpoint):
+    terms = [dict(source='neck', loss=dict(CWD, tau=tau)) for tau in (1.0, 2.0, 3.0)]
+    model = build(yolo(), yolo(2), checkpoint, terms[:2])
+    assert list(model.criteria) == ['neck', 'neck_ChannelWiseDivergence']
+    with pytest.raises(ValueError, match='give each its own name'):
+        build(yolo(), yolo(2), checkpoint, terms)
 
 
 def test_a_term_that_stays_zero_is_refused(checkpoint):
     term = dict(source='neck', loss=CWD, weight=0.0)
     model = build(yolo(), yolo(2), checkpoint, [term], zero_patience=2)
-    model.prepare(CLASSES)
     batch = make_batch(model)
     model.loss(*batch)
     with pytest.raises(RuntimeError, match='loss_distill_neck was 0 in each of the first 2'):
         model.loss(*batch)
 
 
-def test_the_hook_is_needed(checkpoint):
-    model = build(yolo(), yolo(2), checkpoint, [dict(source='neck', loss=CWD)])
-    model.has_hook = False
+def test_a_teacher_that_is_not_loaded_is_refused(checkpoint):
+    terms = [dict(source='bbox_head.cls', loss=KL)]
+    model = build(yolo(), yolo(2), checkpoint, terms, prepare=None)
     with pytest.raises(RuntimeError, match="custom_hooks=\\[dict\\(type='DistillationHook'\\)\\]"):
+        model.loss(*make_batch(model))
+    with pytest.raises(ValueError, match='model.student_classes'):
+        model.prepare(None)
+    for given, error, text in (
+        (None, ValueError, 'set model.teacher_checkpoint'),
+        ('gone.pth', FileNotFoundError, 'gone.pth'),
+        (checkpoint, RuntimeError, 'size mismatch'),
+    ):
+        with pytest.raises(error, match=text):
+            build(yolo(), yolo(3), given, terms)
+    with pytest.raises(ValueError, match='head has 2 classes'):
+        build(yolo(), yolo(2), checkpoint, terms, teacher_classes=CLASSES)
+
+
+def test_the_data_preprocessor_beside_the_model():
+    """MMEngine hands the one that stands beside ``model`` in a config to the model."""
+    student, teacher = yolo(), yolo(2)
+    beside = dict(student.pop('data_preprocessor'), std=[7.0, 8.0, 9.0])
+    teacher.pop('data_preprocessor')
+    model = build(student, teacher, None, MAPS, prepare=None, data_preprocessor=beside)
+    for preprocessor in (model.data_preprocessor, model.teacher.build().data_preprocessor):
+        assert preprocessor.std.flatten().tolist() == [7, 8, 9]
+
+
+def test_the_teachers_padding_leaves_the_students_images_alone():
+    student, teacher = yolo(), yolo(2)
+    student.data_preprocessor = dict(type='DetDataPreprocessor', pad_value=0)
+    teacher.data_preprocessor = dict(type='DetDataPreprocessor', pad_value=9)
+    model = build(student, teacher, None, MAPS, prepare=None)
+    model.teacher.build()
+    inputs, samples = torch.ones(1, 3, 4, 4), [SimpleNamespace(img_shape=(4, 3))]
+    theirs = model.teacher.prepare_inputs(inputs, samples, model.data_preprocessor)
+    assert (inputs == 1).all()
+    assert (theirs[..., 3] == 9).all() and (theirs[..., :3] == 1).all()
+
+
+def test_weights_of_a_wrapped_model_with_the_classes_of_mmdet_2(checkpoint, tmp_path):
+    saved = torch.load(checkpoint, map_location='cpu', weights_only=False)
+    state = {f'module.{key}': value for key, value in saved['state_dict'].items()}
+    old = tmp_path / 'old.pth'
+    torch.save(dict(state_dict=state, meta=dict(CLASSES=CLASSES[:2])), old)
+    model = build(yolo(), yolo(2), str(old), start_from_teacher=True)
+    report = model.start()
+    assert model.teacher.classes == CLASSES[:2] and not report.kept and not report.unlike
+
+
+def test_many_classes_widen_the_branch_unless_it_is_told_not_to(tmp_path):
+    """The class branch of YOLOv8-n has as many channels as classes from 64 on."""
+    names = tuple(f'class {i}' for i in range(90))
+    teacher, student = (
+        Config.fromfile(config_path('yolov8/yolov8_n_coco.py')).model for _ in range(2)
+    )
+    student.bbox_head.num_classes = 90
+    path = save_teacher(teacher, tmp_path / 'teacher.pth', names[:80])
+    model = build(student, teacher, path, prepare=names, start_from_teacher=True)
+    assert 'have another shape: there the student knows nothing yet' in str(model.start())
+    student.bbox_head.head_module = dict(cls_channels=80)
+    model = build(student, teacher, path, prepare=names, start_from_teacher=True)
+    report = model.start()
+    assert not report.unlike and len(report.by_class) == 6
+    row = 'bbox_head.head_module.cls_convs.0.2.weight'
+    assert torch.equal(model.state_dict()[row][:80], model.teacher.model.state_dict()[row])
+
+
+def test_class_maps_of_more_levels_are_refused(checkpoint):
+    model = build(gfl(), yolo(2), checkpoint, MAPS)
+    with pytest.raises(ValueError, match='the same shapes expected'):
         model.loss(*make_batch(model))
 
 
-def test_missing_checkpoint_and_classes(checkpoint, tmp_path):
-    terms = [dict(source='bbox_head.cls', loss=KL)]
-    with pytest.raises(FileNotFoundError, match="'gone.pth' does not exist"):
-        build(yolo(), yolo(2), 'gone.pth', terms).prepare(CLASSES)
-    with pytest.raises(ValueError, match='model.student_classes'):
-        build(yolo(), yolo(2), checkpoint, terms).prepare(None)
-    with pytest.raises(ValueError, match='does not fit its config'):
-        build(yolo(), yolo(3), checkpoint, terms).prepare(CLASSES)
+def test_a_teacher_of_two_stages(tmp_path):
+    cfg = get_config('mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py').model
+    cfg.backbone.update(depth=18, base_channels=8, init_cfg=None)
+    cfg.neck.update(in_channels=[8, 16, 32, 64], out_channels=8)
+    cfg.rpn_head.update(in_channels=8, feat_channels=8)
+    cfg.roi_head.bbox_roi_extractor.out_channels = 8
+    cfg.roi_head.bbox_head.update(in_channels=8, fc_out_channels=8)
+    path = save_teacher(cfg, tmp_path / 'teacher.pth', None)
+    neck = dict(source='neck[0]', teacher_source='neck[1]', loss=CWD, channels=[(64, 8)])
+    model = build(yolo(), cfg, path, [neck])
+    assert model.loss(*make_batch(model))['loss_distill_neck_0'] > 0
 
 
-def test_classes_by_name():
-    assert map_classes(('cat', 'dog'), ('bird', 'dog', 'cat')) == ([0, 1], [2, 1])
-    assert map_classes(('cat', 'dog'), ('dog',), {'cat': None}) == ([1], [0])
-    assert map_classes(('cat',), ('bird', 'kitty'), {'cat': 'kitty'}) == ([0], [1])
-    with pytest.raises(ValueError, match="no class 'cat'"):
-        map_classes(('cat',), ('dog',))
-    with pytest.raises(ValueError, match='no classes of the teacher'):
-        map_classes(('cat',), ('cat',), {'cow': 'cat'})
-    with pytest.raises(ValueError, match='the same class of the student'):
-        map_classes(('cat', 'dog'), ('dog', 'x'), {'cat': 'dog'})
+def test_pseudo_labels_would_move_the_rows_of_two_views(checkpoint):
+    student = Config.fromfile(config_path('gfl_contrast_shapes.py')).model
+    with pytest.raises(ValueError, match='pairs the boxes of two views'):
+        build(student, yolo(2), checkpoint, pseudo_labels=dict())
+    student.bbox_head.contrast.sampler = dict(type='JitteredBoxes')
+    build(student, yolo(2), checkpoint, pseudo_labels=dict())
+
+
+def test_a_start_that_a_loaded_checkpoint_replaces_is_named(checkpoint, caplog):
+    model = build(yolo(), yolo(2), checkpoint, prepare=None, start_from_teacher=True)
+    data = SimpleNamespace(dataset=SimpleNamespace(metainfo=dict(classes=CLASSES)))
+    logger = logging.getLogger('distillation')
+    runner = SimpleNamespace(model=model, train_dataloader=data, iter=0, logger=logger)
+    hook = DistillationHook()
+    hook.after_load_checkpoint(runner, {})
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    hook.before_train(runner)
+    assert 'set load_from=None to start from the teacher' in caplog.text
+    assert all(torch.equal(value, model.state_dict()[key]) for key, value in before.items())
+    # a run that goes on has started long ago
+    runner.iter = 5
+    hook.before_train(runner)
+    assert len(caplog.records) == 1
+
+
+# What batch normalisation does in a student that starts from its teacher.
+STARTED = [dict(source='bbox_head.cls', loss=KL, weight=100.0)]
+
+
+def started(checkpoint, norm_eval):
+    options = dict(start_from_teacher=True, norm_eval=norm_eval)
+    model = build(yolo(), yolo(2), checkpoint, STARTED, **options)
+    model.start()
+    return model.train()
+
+
+def test_a_student_with_the_teachers_weights_says_the_same(checkpoint):
+    term = 'loss_distill_bbox_head_cls'
+    kept, noisy = started(checkpoint, True), started(checkpoint, False)
+    batch = make_batch(kept)
+    assert kept.loss(*batch)[term].item() == pytest.approx(0, abs=1e-5)
+    assert noisy.loss(*batch)[term].item() > 1e-3
+
+
+def test_statistics_stay_and_everything_else_trains(checkpoint):
+    model = started(checkpoint, True)
+    buffers = {k: v.clone() for k, v in model.named_buffers() if 'running' in k}
+    batch = make_batch(model)
+    losses = model.loss(*batch)
+    total(losses).backward()
+    after = dict(model.named_buffers())
+    assert all(torch.equal(v, after[k]) for k, v in buffers.items())
+    norms = [m for m in model.student.modules() if is_norm(m)]
+    assert norms and not any(m.training for m in norms)
+    assert all(m.weight.grad is not None for m in norms)
+    assert model.student.backbone.stem.training and model.student.training
+
+
+def test_the_mode_follows_train_and_eval(checkpoint):
+    model = started(checkpoint, True)
+    assert not model.eval().student.training
+    assert model.train() is model and model.student.training
+    assert not model.student.backbone.stem.bn.training
+    assert started(checkpoint, False).student.backbone.stem.bn.training
+
+
+def test_a_frozen_source_may_be_its_teachers_until_it_trains(checkpoint):
+    term = dict(source='backbone.stage1', loss=CWD)
+    options = dict(start_from_teacher=True, norm_eval=True, zero_patience=2)
+    model = build(yolo(), yolo(2), checkpoint, [term], **options)
+    model.start()
+    batch = make_batch(model.train())
+    model.student.backbone.requires_grad_(False)
+    for _ in range(3):
+        assert model.loss(*batch)['loss_distill_backbone_stage1'].item() == 0
+    assert model.unused_terms() == ['loss_distill_backbone_stage1']
+    model.student.backbone.requires_grad_(True)
+    model.loss(*batch)
+    with pytest.raises(RuntimeError, match='was 0 in each of the first 2 iterations that train it'):
+        model.loss(*batch)
+    with torch.no_grad():
+        model.student.backbone.stem.conv.weight.mul_(1.5)
+    assert model.loss(*batch)['loss_distill_backbone_stage1'].item() > 0
+    assert model.unused_terms() == []
+
+
+def test_mixed_precision(checkpoint):
+    maps = [
+        dict(source='neck', loss=CWD),
+        dict(source='bbox_head.cls', loss=KL, weight=100.0),
+        dict(source='bbox_head.reg', loss=dict(type='BoxDistributionKLLoss')),
+    ]
+    model = build(yolo(), yolo(2), checkpoint, maps, pseudo_labels=dict(score_thr=0.0))
+    batch = make_batch(model.train())
+    exact = {k: v for k, v in model.loss(*batch).items() if 'distill' in k}
+    before = {k: v.clone() for k, v in model.teacher.model.state_dict().items()}
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        losses = model.loss(*batch)
+    for key, value in exact.items():
+        assert losses[key].dtype == torch.float32
+        assert losses[key].item() == pytest.approx(value.item(), rel=0.1)
+    total(losses).backward()
+    gradients = [p.grad for p in model.student.parameters() if p.requires_grad]
+    assert all(g is not None and torch.isfinite(g).all() for g in gradients)
+    after = model.teacher.model.state_dict()
+    assert all(torch.equal(v, after[k]) for k, v in before.items())

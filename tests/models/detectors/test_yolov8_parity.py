@@ -16,7 +16,7 @@ from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
 
 from mmdet_contrast import config_path
-from mmdet_contrast.utils import convert_ultralytics_state_dict
+from mmdet_contrast.converters import convert_ultralytics_state_dict
 
 TESTS = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(TESTS / 'oracle'))
@@ -34,7 +34,8 @@ def reference():
 def build(arch, reference=None):
     """Build the model of a shipped config; with a reference, fill it as the official one was."""
     init_default_scope('mmdet')
-    model = MODELS.build(Config.fromfile(config_path(f'yolov8_{arch}_coco.py')).model)
+    cfg = Config.fromfile(config_path('yolov8_n_coco.py')).model
+    model = MODELS.build(dict(cfg, scale=arch))
     if reference is not None:
         filled = weights.fill(json.loads(str(reference[f'{arch}/shapes'])))
         theirs = {key: torch.from_numpy(np.asarray(value)) for key, value in filled.items()}

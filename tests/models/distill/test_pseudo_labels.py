@@ -1,6 +1,6 @@
 import pytest
 import torch
-from mmdet.models.dense_heads import PAAHead, RetinaHead
+from mmdet.models.dense_heads import RetinaHead
 from mmdet.structures import DetDataSample
 from mmengine.config import ConfigDict
 from mmengine.structures import InstanceData
@@ -52,11 +52,6 @@ def test_no_detection():
     assert out.gt_instances.labels.tolist() == [2]
 
 
-def test_wrong_thresholds_are_refused():
-    with pytest.raises(ValueError, match='score_thr=2'):
-        PseudoLabels(score_thr=2)
-
-
 def make_head(num_classes=3, **test_cfg):
     torch.manual_seed(0)
     cfg = dict(score_thr=0.001, nms_pre=300, min_bbox_size=0, max_per_img=4)
@@ -84,6 +79,7 @@ def make_head(num_classes=3, **test_cfg):
         dict(type='nms', iou_threshold=0.3, class_agnostic=True),
         dict(type='nms', iou_threshold=0.5, max_num=2),
         dict(type='soft_nms', iou_threshold=0.5),
+        dict(type='diou_nms', iou_threshold=0.5),
     ],
 )
 def test_detections_are_those_of_the_head_that_are_confident(nms):
@@ -103,40 +99,6 @@ def test_detections_are_those_of_the_head_that_are_confident(nms):
         for name in ('bboxes', 'scores', 'labels'):
             assert torch.equal(ours[name], theirs[name])
     assert sum(len(each) for each in found) > 0
-
-
-@pytest.mark.parametrize('nms', [None, dict(type='nms', iou_threshold=0.6)])
-def test_heads_that_suppress_in_their_own_way_do_so(nms):
-    torch.manual_seed(0)
-    small = dict(num_classes=3, in_channels=4, feat_channels=4, stacked_convs=1)
-    test_cfg = ConfigDict(score_thr=0.05, nms_pre=50, min_bbox_size=0, max_per_img=20, nms=nms)
-    if nms is None:
-        head = make_head(nms=None)
-        maps = [torch.randn(2, 6, 8, 8), torch.randn(2, 6, 4, 4)]
-        outputs = maps, [torch.randn(2, 8, 8, 8), torch.randn(2, 8, 4, 4)]
-    else:
-        anchors = dict(
-            type='AnchorGenerator',
-            octave_base_scale=4,
-            scales_per_octave=1,
-            ratios=[1.0],
-            strides=[8],
-        )
-        # it votes for boxes and always suppresses
-        head = PAAHead(
-            norm_cfg=None,
-            reg_decoded_bbox=True,
-            anchor_generator=anchors,
-            test_cfg=test_cfg,
-            **small,
-        )
-        outputs = [[torch.randn(2, channels, 8, 8)] for channels in (3, 4, 1)]
-    metas = [dict(img_shape=(64, 64))] * 2
-    found = PseudoLabels(0.5).detect(head, outputs, metas)
-    expected = head.predict_by_feat(*outputs, batch_img_metas=metas)
-    assert [len(each) for each in found] == [len(each) for each in expected]
-    for ours, theirs in zip(found, expected):
-        torch.testing.assert_close(ours.bboxes, theirs.bboxes, equal_nan=True)
 
 
 def test_boxes_of_half_precision_are_decoded_and_suppressed_in_float32():

@@ -173,11 +173,7 @@ def test_nothing_is_a_connected_zero(shape):
     assert loss.item() == 0 and student.grad is not None
 
 
-def test_refuses():
-    with pytest.raises(ValueError, match=r'tau=0 given.*above 0'):
-        ChannelWiseDivergence(tau=0)
+def test_maps_of_other_shapes_are_refused():
     loss = MODELS.build(dict(type='ChannelWiseDivergence'))
-    with pytest.raises(ValueError, match=r'\(1, 2, 4, 4\).*\(1, 3, 4, 4\).*1 x 1 convolution'):
+    with pytest.raises(ValueError, match=r'\(1, 2, 4, 4\) and \(1, 3, 4, 4\)'):
         loss(torch.zeros(1, 2, 4, 4), torch.zeros(1, 3, 4, 4))
-    with pytest.raises(ValueError, match=r'\(N, C, H, W\) expected'):
-        loss(torch.zeros(2, 4), torch.zeros(2, 4))

@@ -19,7 +19,7 @@ def test_equals_readable_loop(negatives, by_image, count, temperature, make_pair
     call = (query, key, labels, groups, background, use)
     loss, (expected, _) = (
         NTXentLoss(temperature, negatives)(*call),
-        nt_xent(*call, temperature, negatives),
+        nt_xent(*call, temperature=temperature, negatives=negatives),
     )
     torch.testing.assert_close(loss, expected)
     gradients = (torch.autograd.grad(x, (query, key)) for x in (loss, expected))

@@ -29,7 +29,10 @@ def test_equals_readable_loop(by_image, count, temperature, make_pairs):
     groups = groups if by_image else None
     background, use = torch.randn(4, 6, dtype=torch.double), torch.rand(count, 4) > 0.5
     call = (query, key, labels, groups, background, use)
-    loss, (expected, _) = PatchNCELoss(temperature)(*call), patch_nce(*call, temperature)
+    loss, (expected, _) = (
+        PatchNCELoss(temperature)(*call),
+        patch_nce(*call, temperature=temperature),
+    )
     torch.testing.assert_close(loss, expected)
     torch.testing.assert_close(*(torch.autograd.grad(x, query)[0] for x in (loss, expected)))
 

@@ -16,7 +16,7 @@ def test_equals_readable_loop(by_image, count, temperature, make_pairs):
     groups = groups if by_image else None
     background, use = torch.randn(4, 6, dtype=torch.double), torch.rand(count, 4) > 0.5
     call = (query, key, labels, groups, background, use)
-    loss, (expected, _) = SupConLoss(temperature)(*call), supcon(*call, temperature)
+    loss, (expected, _) = SupConLoss(temperature)(*call), supcon(*call, temperature=temperature)
     torch.testing.assert_close(loss, expected)
     gradients = (torch.autograd.grad(x, (query, key)) for x in (loss, expected))
     torch.testing.assert_close(*gradients)

@@ -162,8 +162,3 @@ def test_half_precision_is_computed_in_float32():
     assert torch.equal(half.points, full.points)
     assert half.scores.dtype == torch.float32
     assert torch.equal(half.scores, full.scores)
-
-
-def test_topk_below_one_is_refused():
-    with pytest.raises(ValueError, match='topk=0, at least 1 expected'):
-        BatchTaskAlignedAssigner(topk=0)

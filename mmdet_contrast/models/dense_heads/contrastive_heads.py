@@ -1,10 +1,13 @@
-"""Mixin that adds the contrastive loss to a dense head."""
+"""MMDetection's single-stage heads, and YOLOv8's, with the region-contrastive loss."""
 
 from typing import Dict, Optional, Tuple
 
+from mmdet.models.dense_heads import ATSSHead, FCOSHead, GFLHead, RetinaHead
 from mmdet.registry import MODELS
 from mmdet.structures import SampleList
 from torch import Tensor
+
+from .yolov8_head import YOLOv8Head
 
 
 class RegionContrastMixin:
@@ -51,14 +54,13 @@ class RegionContrastMixin:
         Raises:
             RuntimeError: If the pipeline makes no views though the sampler compares with them.
         """
-        # PackContrastiveInputs says 'view' even where, with ContrastiveView(prob), there is none
+        # PackContrastiveInputs sets 'view' even where, with ContrastiveView(prob), there is none
         wants_views = self.contrast.sampler.needs_views and self.contrast.criterion.loss_weight != 0
         if wants_views and not any('view' in sample.metainfo for sample in batch_data_samples):
             raise RuntimeError(
                 f'{type(self).__name__} got images without a second view: end the train_pipeline '
                 'with ContrastiveView and PackContrastiveInputs and set model.data_preprocessor.'
-                "type='ContrastiveDataPreprocessor', or set bbox_head.contrast.sampler="
-                "dict(type='JitteredBoxes'), which needs no view."
+                "type='ContrastiveDataPreprocessor', or contrast.sampler.type='JitteredBoxes'."
             )
         number = sum(not sample.metainfo.get('view', 0) for sample in batch_data_samples)
         losses = super().loss(tuple(level[:number] for level in x), batch_data_samples[:number])
@@ -68,7 +70,7 @@ class RegionContrastMixin:
         return losses
 
     def contrast_factor(self, num_images: int) -> float:
-        """Return what the contrastive losses are multiplied by, to keep step with the head's own.
+        """Return the factor of the contrastive losses, to keep step with the head's own.
 
         Args:
             num_images (int): Images that the detection losses see, in this process.
@@ -77,3 +79,37 @@ class RegionContrastMixin:
             float: 1; heads override it whose losses grow with the batch.
         """
         return 1.0
+
+
+@MODELS.register_module()
+class ContrastiveRetinaHead(RegionContrastMixin, RetinaHead):
+    """``RetinaHead`` with :class:`RegionContrast` beside its own losses; see the mixin."""
+
+
+@MODELS.register_module()
+class ContrastiveFCOSHead(RegionContrastMixin, FCOSHead):
+    """``FCOSHead`` with :class:`RegionContrast` beside its own losses; see the mixin."""
+
+
+@MODELS.register_module()
+class ContrastiveATSSHead(RegionContrastMixin, ATSSHead):
+    """``ATSSHead`` with :class:`RegionContrast` beside its own losses; see the mixin."""
+
+
+@MODELS.register_module()
+class ContrastiveGFLHead(RegionContrastMixin, GFLHead):
+    """``GFLHead`` with :class:`RegionContrast` beside its own losses; see the mixin."""
+
+
+@MODELS.register_module()
+class ContrastiveYOLOv8Head(RegionContrastMixin, YOLOv8Head):
+    """``YOLOv8Head`` with :class:`RegionContrast` beside its own losses; see the mixin.
+
+    The levels of YOLOv8 have different numbers of channels, so each has a projector of its own.
+    With ``scale_by_batch`` the contrastive losses are multiplied by the number of images, too:
+    their share in the whole does not depend on the batch and the processes.
+    """
+
+    def contrast_factor(self, num_images: int) -> float:
+        """Return the factor of the head's own losses; see the base class."""
+        return self.batch_factor(num_images)

@@ -6,7 +6,6 @@ import torch
 from mmdet.registry import MODELS
 from mmdet.testing import demo_mm_inputs
 from mmengine.config import Config
-from mmengine.registry import init_default_scope
 from mmengine.runner import Runner, load_checkpoint
 
 from mmdet_contrast import config_path
@@ -16,7 +15,6 @@ NAMES = [f'loss_contrast_p{i}' for i in range(3, 8)]
 
 
 def load(name):
-    init_default_scope('mmdet')
     return Config.fromfile(config_path(name))
 
 
@@ -218,10 +216,3 @@ def test_training_logs_every_level(head, prob, tiny_shapes, tmp_path):
     accumulator = event_accumulator.EventAccumulator(str(events))
     accumulator.Reload()
     assert set(names) <= set(accumulator.Tags()['scalars'])
-
-
-def test_amp_and_accumulation_configs_inherit():
-    assert load('retina_contrast_coco_amp.py').optim_wrapper.type == 'AmpOptimWrapper'
-    accumulate = load('retina_contrast_coco_accumulate.py')
-    assert accumulate.optim_wrapper.accumulative_counts == 2
-    assert accumulate.optim_wrapper.optimizer.type == 'SGD'

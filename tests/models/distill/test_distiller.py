@@ -1,15 +1,28 @@
-"""Classes by name and their logits, against loops."""
+"""Sources, and the logits of classes against loops."""
 
 import pytest
 import torch
+from torch import nn
 
-from mmdet_contrast.models.distill import highest_scores, map_classes, select_classes
+from mmdet_contrast.models.distill import Source, highest_scores, record, select_classes
 
 
-def test_map_classes_by_name():
-    assert map_classes(('cat', 'dog'), ('bird', 'dog', 'cat')) == ([0, 1], [2, 1])
-    assert map_classes(('a', 'b'), ('b', 'c'), dict(a=None)) == ([1], [0])
-    assert map_classes(('a', 'b'), ('c', 'b'), dict(a='c')) == ([0, 1], [0, 1])
+def test_sources_are_modules_or_items_of_what_they_return():
+    class Pyramid(nn.Module):
+        def forward(self, x):
+            return x, 2 * x
+
+    model = nn.Sequential(nn.Identity(), Pyramid())
+    sources = [Source.parse(text) for text in ('0', '1', '1[1]')]
+    x = torch.ones(1, 2, 3, 3)
+    with record(model, sources) as outputs:
+        model(x)
+    model(5 * x)
+    maps = [source.maps(outputs) for source in sources]
+    assert [[float(m.mean()) for m in each] for each in maps] == [[1], [1, 2], [2]]
+    assert Source.parse('bbox_head.reg') == ('bbox_head.reg', 'bbox_head', 1)
+    with pytest.raises(ValueError, match="no module 'neck'"), record(model, [Source.parse('neck')]):
+        pass
 
 
 @pytest.mark.parametrize('anchors', [1, 3])

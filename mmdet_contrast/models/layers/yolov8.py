@@ -1,8 +1,10 @@
-"""C2f: cross-stage partial block with two convolutions."""
+"""What backbone, neck and head of YOLOv8 are made of: sizes, C2f and SPPF."""
 
-from typing import Optional
+from math import ceil
+from typing import NamedTuple, Optional
 
 import torch
+import torch.nn.functional as F
 from mmcv.cnn import ConvModule
 from mmengine.model import BaseModule, ModuleList
 from torch import Tensor
@@ -18,6 +20,37 @@ INIT_CFG = dict(
     mode='fan_in',
     nonlinearity='leaky_relu',
 )
+
+
+class YOLOv8Scale(NamedTuple):
+    """Factors that make one size of YOLOv8."""
+
+    deepen_factor: float
+    """Of the number of bottlenecks."""
+    widen_factor: float
+    """Of the channels."""
+    last_stage_out_channels: int
+    """Channels of the last stage before they are widened."""
+
+
+YOLOV8_SCALES = dict(
+    n=YOLOv8Scale(0.33, 0.25, 1024),
+    s=YOLOv8Scale(0.33, 0.5, 1024),
+    m=YOLOv8Scale(0.67, 0.75, 768),
+    l=YOLOv8Scale(1.0, 1.0, 512),
+    x=YOLOv8Scale(1.0, 1.25, 512),
+)
+"""The five published sizes; parameters with 80 classes: 3.2, 11.2, 25.9, 43.7, 68.2 million."""
+
+
+def scale_channels(channels: int, widen_factor: float) -> int:
+    """Return widened channels, rounded up to a multiple of 8; with a factor of 1 as they are."""
+    return channels if widen_factor == 1 else 8 * ceil(channels * widen_factor / 8)
+
+
+def scale_depth(blocks: int, deepen_factor: float) -> int:
+    """Return the number of blocks at a depth, at least 1."""
+    return max(round(blocks * deepen_factor), 1)
 
 
 class _Bottleneck(BaseModule):
@@ -82,3 +115,45 @@ class C2f(BaseModule):
         for block in self.blocks:
             parts.append(block(parts[-1]))
         return self.out_conv(torch.cat(parts, dim=1))
+
+
+class SPPF(BaseModule):
+    """Concatenate the input with its maxima over 5, 9 and 13 cells, between 1x1 convolutions.
+
+    The value is that of MMDetection's ``SPPBottleneck`` (spatial pyramid pooling, arXiv
+    1406.4729); pooling the pooled maps again costs a fraction of pooling with large windows.
+
+    Args:
+        in_channels (int): Channels of the input; half as many are pooled.
+        out_channels (int): Channels of the output.
+        norm_cfg (dict): Normalisation of the convolutions.
+        act_cfg (dict): Activation of the convolutions.
+        init_cfg (dict, optional): Initialisation.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        norm_cfg: dict = NORM_CFG,
+        act_cfg: dict = ACT_CFG,
+        init_cfg: Optional[dict] = None,
+    ) -> None:
+        super().__init__(init_cfg=init_cfg)
+        cfg = dict(norm_cfg=norm_cfg, act_cfg=act_cfg)
+        self.conv1 = ConvModule(in_channels, in_channels // 2, 1, **cfg)
+        self.conv2 = ConvModule(4 * (in_channels // 2), out_channels, 1, **cfg)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Pool.
+
+        Args:
+            x (Tensor): (N, in_channels, H, W).
+
+        Returns:
+            Tensor: (N, out_channels, H, W).
+        """
+        parts = [self.conv1(x)]
+        for _ in range(3):
+            parts.append(F.max_pool2d(parts[-1], kernel_size=5, stride=1, padding=2))
+        return self.conv2(torch.cat(parts, dim=1))
