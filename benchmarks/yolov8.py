@@ -80,7 +80,7 @@ def ours_parts(batch: Tuple, size: int, theirs: Optional[dict]) -> Dict[str, Cal
     from mmengine.registry import init_default_scope
     from mmengine.structures import InstanceData
 
-    from mmdet_contrast.utils import convert_ultralytics_state_dict
+    from mmdet_contrast.converters import convert_ultralytics_state_dict
 
     init_default_scope('mmdet')
     cfg = Config.fromfile(str(common.ROOT / 'configs' / 'yolov8' / 'yolov8_n_coco.py'))

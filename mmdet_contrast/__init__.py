@@ -6,10 +6,9 @@ Importing the package registers its modules in MMDetection's own registries, so 
 
 import sys
 
-from .utils.config import config_path
 from .version import __version__
 
-__all__ = ['__version__', 'config_path']
+__all__ = ['__version__', 'config_path', 'own_data']
 
 
 def _runs_doctor() -> bool:
@@ -26,6 +25,8 @@ def _runs_doctor() -> bool:
 if not _runs_doctor():
     try:
         from . import compat, datasets, engine, evaluation, models, visualization  # noqa: F401
+        from .utils.config import config_path
+        from .utils.own_data import own_data
     except ImportError as error:
         raise ImportError(
             f'mmdet_contrast cannot register its modules ({type(error).__name__}: {error}); run '

@@ -1,5 +1,6 @@
 """Threads, seeds and the small generated data set that the tests share."""
 
+import itertools
 import os
 import random
 from pathlib import Path
@@ -20,6 +21,7 @@ torch.set_num_threads(THREADS)
 
 TINY_CLASSES = 3
 TINY_SIZE = 96
+_numbers = itertools.count()
 
 
 @pytest.fixture(autouse=True)
@@ -27,6 +29,14 @@ def _seeded():
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _default_scope():
+    """Begin every test in MMDetection's scope: runners of an earlier test may have changed it."""
+    from mmengine.registry import DefaultScope
+
+    DefaultScope.get_instance(f'test-{next(_numbers)}', scope_name='mmdet')
 
 
 @pytest.fixture(scope='session')
@@ -38,7 +48,7 @@ def repo_root() -> Path:
 @pytest.fixture(scope='session')
 def tiny_shapes(tmp_path_factory) -> Path:
     """The folder of a small generated data set: 12 train, 4 val and 4 test images."""
-    from mmdet_contrast.datasets.shapes import make_shapes
+    from shapes import make_shapes
 
     root = tmp_path_factory.mktemp('shapes')
     make_shapes(

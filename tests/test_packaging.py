@@ -192,7 +192,7 @@ def test_model_index_names_shipped_configs(repo_root):
 
 def test_config_path_of_the_source_tree(repo_root):
     path = Path(config_path(CONFIG))
-    assert path == repo_root / 'configs' / CONFIG
+    assert path == repo_root / 'configs/contrast' / CONFIG
     assert config_path(CONFIG[: -len('.py')]) == str(path)
     assert path.is_absolute() and path.is_file()
 
@@ -316,7 +316,7 @@ def test_setup_leaves_a_working_environment_alone(source, wheel, tmp_path, how):
 
 @pytest.mark.slow
 def test_mim_trains_and_tests(installed, elsewhere):
-    from mmdet_contrast.datasets.shapes import make_shapes
+    from shapes import make_shapes
 
     python, _, tree = installed
     cwd = elsewhere['cwd']
@@ -332,7 +332,15 @@ def test_mim_trains_and_tests(installed, elsewhere):
         assert 'loss_contrast_p3' in out and 'Epoch(val) [1]' in out
         assert (cwd / package / 'epoch_1.pth').is_file()
     # By its path, as from the source tree; and on from the checkpoint, which torch must load.
-    command = [*mim, 'train', 'mmdet', tree / 'configs' / CONFIG, '--work-dir', 'mmdet', '--resume']
+    command = [
+        *mim,
+        'train',
+        'mmdet',
+        tree / 'configs/contrast' / CONFIG,
+        '--work-dir',
+        'mmdet',
+        '--resume',
+    ]
     out = check([*command, *options, 'train_cfg.max_epochs=2'], **elsewhere)
     assert 'resumed epoch: 1' in out and (cwd / 'mmdet' / 'epoch_2.pth').is_file()
     command = [*mim, 'test', 'mmdet', 'configs/mine.py', '--checkpoint', 'mmdet/epoch_2.pth']

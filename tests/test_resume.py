@@ -44,7 +44,7 @@ class KillHook(Hook):
 
 @pytest.fixture
 def train(tiny_shapes, tmp_path, repo_root, monkeypatch):
-    base = repo_root / 'configs/retina_contrast_shapes.py'
+    base = repo_root / 'configs/contrast/retina_contrast_shapes.py'
     (tmp_path / 'config.py').write_text(CONFIG.format(base=base, root=tiny_shapes))
     (tmp_path / 'killer.py').write_text(KILLER)
     monkeypatch.setenv('PYTHONPATH', str(tmp_path), prepend=':')

@@ -108,12 +108,7 @@ def project(tmp_path_factory):
     categories = [dict(id=1, name='red'), dict(id=2, name='blue')]
     coco = dict(images=images, annotations=annotations, categories=categories)
     (root / 'coco.json').write_text(json.dumps(coco))
-    (root / 'damaged.png').write_bytes(b'no picture')
-    (root / 'cut.json').write_text(json.dumps(coco)[:100])
-    (root / 'cut.pth').write_bytes(b'no checkpoint')
     torch.save({'state_dict': {'backbone.conv1.weight': torch.zeros(3)}}, str(root / 'other.pth'))
-    damaged = dict(coco, images=[dict(images[1], file_name='damaged.png')])
-    (root / 'damaged.json').write_text(json.dumps(damaged))
     (root / 'tiny.py').write_text(CONFIG.replace('{root}', str(root)))
     (root / 'weight_hash_hook.py').write_text(HOOK)
     return root
@@ -354,7 +349,6 @@ def test_browse_views_tool_takes_options(project, call):
     'arguments, message',
     [
         (['train.py', 'no.py'], "train.py: error: config file 'no.py' does not exist"),
-        (['test.py', 'tiny.py', 'no.pth'], "test.py: error: checkpoint 'no.pth' does not exist"),
         (
             ['train.py', 'tiny.py', '--cfg-options', 'trian_cfg.max_epochs=1'],
             "train.py: error: .*did you mean 'train_cfg'",
@@ -365,7 +359,7 @@ def test_browse_views_tool_takes_options(project, call):
         ),
         (
             ['analysis_tools/draw_detections.py', 'tiny.py', 'no.pkl', '--out', 'x.png'],
-            "error: predictions file 'no.pkl' does not exist",
+            'draw_detections.py: error: .*no.pkl',
         ),
         (
             ['analysis_tools/plot_losses.py', 'nowhere', '--out', 'x'],
@@ -382,69 +376,31 @@ DATA = 'train_dataloader.dataset'
 
 
 @pytest.mark.parametrize(
-    'arguments, message',
+    'option, message',
     [
-        (
-            ['train.py', f'{DATA}.ann_file=gone.json'],
-            "train.py: error: file '.*gone.json', which config .* does not exist",
-        ),
-        (
-            ['train.py', f'{DATA}.metainfo.classes=(red,green)'],
-            r"train_dataloader: metainfo has the classes \['green'\].*names \['red', 'blue'\]",
-        ),
-        (
-            ['train.py', f'{DATA}.ann_file=damaged.json'],
-            "train.py: error: image '.*damaged.png' is damaged",
-        ),
-        (
-            ['train.py', f'{DATA}.ann_file=cut.json'],
-            "train.py: error: annotation file '.*cut.json' is damaged or not JSON",
-        ),
-        (
-            ['train.py', 'model.bbox_head.num_classes=1'],
-            r"bbox_head has num_classes=1, but train_dataloader has the 2 classes \['red', 'blue'",
-        ),
-        (
-            ['train.py', 'model.backbone.dpeth=18'],
-            "cannot be built, as .*__init__.. got an unexpected keyword argument 'dpeth'",
-        ),
-        (
-            ['train.py', 'model.bbox_head.type=RetinaHaed'],
-            'cannot be built, as RetinaHaed is not in the .* registry: correct the type',
-        ),
+        (f'{DATA}.metainfo.classes=(red,green)', r"'green'.*among \('red', 'blue'\)"),
+        ('model.bbox_head.num_classes=1', 'has num_classes=1, but train_dataloader has the 2 clas'),
     ],
 )
-def test_training_says_what_is_wrong(call, tmp_path, arguments, message):
-    tool, option = arguments
-    with pytest.raises(SystemExit, match=message):
-        call(tool, 'tiny.py', '--work-dir', str(tmp_path), '--cfg-options', option)
+def test_training_says_what_is_wrong(call, tmp_path, option, message):
+    with pytest.raises(SystemExit, match=f'^train.py: error: .*{message}'):
+        call('train.py', 'tiny.py', '--work-dir', str(tmp_path), '--cfg-options', option)
 
 
-def test_an_option_without_a_value_is_refused(call, capsys):
-    with pytest.raises(SystemExit):
-        call('train.py', 'tiny.py', '--cfg-options', 'randomness.seed=1', 'train_cfg')
-    line = capsys.readouterr().err.strip().splitlines()[-1]
-    assert line.startswith("train.py: error: argument --cfg-options: got 'train_cfg', expected key")
-
-
-@pytest.mark.parametrize(
-    'checkpoint, message',
-    [
-        ('other.pth', 'does not fit the model .*: size mismatch for backbone.conv1.weight'),
-        ('cut.pth', 'test.py: error: the checkpoint that is loaded is damaged or not a checkpoint'),
-    ],
-)
-def test_testing_refuses_checkpoints_of_something_else(call, tmp_path, checkpoint, message):
-    with pytest.raises(SystemExit, match=message):
-        call('test.py', 'tiny.py', checkpoint, '--work-dir', str(tmp_path))
+def test_testing_refuses_the_checkpoint_of_something_else(call, tmp_path):
+    with pytest.raises(SystemExit, match='^test.py: error: .*size mismatch for backbone.conv1'):
+        call('test.py', 'tiny.py', 'other.pth', '--work-dir', str(tmp_path))
 
 
 @pytest.mark.parametrize(
     'tool, arguments, message',
     [
-        ('voc_to_coco.py', ['gone', 'out.json'], 'voc_to_coco.py: error: gone is not a folder'),
+        (
+            'voc_to_coco.py',
+            ['gone', 'out.json'],
+            'voc_to_coco.py: error: source gone is not a folder',
+        ),
         ('txt_to_coco.py', ['.', 'gone', 'x.json'], 'error: img_dir gone is not a folder'),
-        ('make_shapes.py', ['new', '--num-classes', '2'], 'num_classes must be 3 to 20, got 2'),
     ],
 )
 def test_converters_say_what_is_wrong(call, tool, arguments, message):
