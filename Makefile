@@ -5,15 +5,15 @@ PYTHON ?=
 ARGS ?=
 
 SETUP = bash tools/setup_env.sh $(if $(VENV),--venv "$(VENV)") $(if $(PYTHON),--python "$(PYTHON)")
-# Threads of several processes spin against each other on few cores.
-THREADS = OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2} MKL_NUM_THREADS=$${MKL_NUM_THREADS:-2}
+# One thread for each process: threads of several processes spin against each other on few cores.
+PYTEST = OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 "$$python" -m pytest -n auto --maxprocesses 8 --dist loadfile
 
 .DEFAULT_GOAL := help
 NOVEL = barred_square slanted_disc scaled_heart argyle_triangle spiral_hexagon bubbled_star \
   crossed_diamond halved_flower mottled_cross quartered_shield
 SHAPES20 = data/shapes20/annotations/instances_new
 
-.PHONY: help setup demo distill test test-slow lint format benchmarks clean
+.PHONY: help setup demo distill test test-slow lint format docs benchmarks clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile
@@ -26,29 +26,36 @@ demo: ## generate data, train the contrastive RetinaNet on it, evaluate and draw
 
 distill: ## add ten classes to a detector in every way that is configured; prints the table
 	@python="$$($(SETUP))" && \
-	"$$python" tools/dataset_converters/make_shapes.py data/shapes20 --num-classes 20 \
+	"$$python" projects/shapes/make_shapes.py data/shapes20 --num-classes 20 \
 	  --train 2500 --new 500 --test 300 --shots && \
 	"$$python" tools/dataset_converters/subset_coco.py $(SHAPES20).json $(SHAPES20)_novel.json \
 	  --classes $(NOVEL) && \
-	"$$python" tools/add_classes.py configs/distill/shapes20 \
+	"$$python" projects/add_classes/run.py configs/distill/shapes20 \
 	  --work-dir work_dirs/distill/shapes20 $(ARGS)
 
 test: ## run the tests; ARGS goes to pytest
-	@python="$$($(SETUP) --dev)" && $(THREADS) "$$python" -m pytest $(ARGS)
+	@python="$$($(SETUP) --dev)" && $(PYTEST) $(ARGS)
 
 test-slow: ## run the slow tests as well
-	@python="$$($(SETUP) --dev)" && $(THREADS) "$$python" -m pytest -m "slow or not slow" $(ARGS)
+	@python="$$($(SETUP) --dev)" && $(PYTEST) -m "slow or not slow" $(ARGS)
 
-lint: ## check style and format
-	@python="$$($(SETUP) --dev)" && "$$python" -m ruff check . && "$$python" -m ruff format --check .
+lint: ## check style, format and types
+	@python="$$($(SETUP) --dev)" && "$$python" -m ruff check . && \
+	  "$$python" -m ruff format --check . && "$$python" -m mypy
 
 format: ## format the code
 	@python="$$($(SETUP) --dev)" && "$$python" -m ruff check --fix . && "$$python" -m ruff format .
+
+docs: ## build the site into site/; links are checked
+	@python="$$($(SETUP) --dev)" && \
+	"$$python" -m pip install -qq -r requirements/docs.txt && \
+	NO_MKDOCS_2_WARNING=1 DISABLE_MKDOCS_2_WARNING=true \
+	  "$$python" -m mkdocs build --strict --clean --site-dir site
 
 benchmarks: ## measure speed and memory; each script prints ours, theirs and the ratio
 	@python="$$($(SETUP) --dev)" && for script in benchmarks/[a-z]*.py; do \
 	  echo "== $$script"; "$$python" "$$script" || exit 1; done
 
 clean: ## remove what was built; environments and work_dirs stay
-	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf build dist site *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +
