@@ -248,6 +248,7 @@ def compare(
         >>> found.statistic('contrast', 'bbox_mAP').interval
     """
     options = dict(cfg_options or {})
+    pairs: List[Tuple[str, ConfigFile, Mapping[str, Any]]]
     pairs = [(Path(config).stem, config, {}) for config in configs]
     pairs += [(name, config, own) for name, (config, own) in (variants or {}).items()]
     named: Dict[str, Variant] = {}

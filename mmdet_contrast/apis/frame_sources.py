@@ -4,7 +4,7 @@ import itertools
 import os
 import os.path as osp
 import time
-from typing import Callable, Iterator, List, NamedTuple, Optional, Sequence, Union
+from typing import Callable, Generator, List, NamedTuple, Optional, Sequence, Union
 
 import cv2
 import numpy as np
@@ -29,14 +29,14 @@ class Frame(NamedTuple):
         image (ndarray): (H, W, 3) uint8 BGR; of an image file, what the test pipeline loads.
         name (str): Path of an image below the folder of all sources, or the stream's name.
         path (str): File, or ``'camera 0'``.
-        index (int): Number in the stream, from 0; of an image 0.
+        number (int): Number in the stream, from 0; of an image 0.
         time (float): Seconds since the stream began; of an image 0.
     """
 
     image: np.ndarray
     name: str
     path: str
-    index: int
+    number: int
     time: float
 
 
@@ -56,7 +56,7 @@ class ImageFiles:
         self.total: Optional[int] = len(self.files)
         self.failures: List[str] = []
 
-    def frames(self, load: Load) -> Iterator[Frame]:
+    def frames(self, load: Load) -> Generator[Frame, None, None]:
         """Read the images in order.
 
         Args:
@@ -92,8 +92,8 @@ class VideoStream:
     def __init__(self, name: str, target: Union[str, int], max_frames: Optional[int]) -> None:
         self.name = name
         self.live = isinstance(target, int)
-        self.path = f'camera {target}' if self.live else target
-        self.files = [] if self.live else [target]
+        self.path = f'camera {target}' if self.live else str(target)
+        self.files = [] if self.live else [self.path]
         self.rate = _DEFAULT_RATE
         self.total = max_frames
         self.failures: List[str] = []
@@ -128,7 +128,7 @@ class VideoStream:
         counts = [count for count in (self._announced, self._max_frames) if count]
         self.total = min(counts, default=None)
 
-    def frames(self, load: Optional[Load] = None) -> Iterator[Frame]:
+    def frames(self, load: Optional[Load] = None) -> Generator[Frame, None, None]:
         """Read the frames in order, and close the stream at the end.
 
         Args:
@@ -140,18 +140,18 @@ class VideoStream:
         self.open()
         start = None
         try:
-            for index in itertools.islice(itertools.count(), self._max_frames):
+            for number in itertools.islice(itertools.count(), self._max_frames):
                 if not self._capture.grab():
-                    self._note_end(index)
+                    self._note_end(number)
                     return
                 decoded, image = self._capture.retrieve()
                 if not decoded:
-                    self.failures.append(f'{self.path}: frame {index} cannot be decoded')
+                    self.failures.append(f'{self.path}: frame {number} cannot be decoded')
                     continue
                 now = time.monotonic()
                 start = now if start is None else start
-                seconds = now - start if self.live else index / self.rate
-                yield Frame(image, self.name, self.path, index, seconds)
+                seconds = now - start if self.live else number / self.rate
+                yield Frame(image, self.name, self.path, number, seconds)
         finally:
             self._capture.release()
             self._capture = None

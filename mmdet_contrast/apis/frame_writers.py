@@ -86,7 +86,7 @@ class StreamWriter:
         if self._lines is None:
             os.makedirs(osp.dirname(self.lines_path), exist_ok=True)
             self._lines = open(self.lines_path, 'w', encoding='utf-8')
-        line = dict(frame=frame.index, time=round(frame.time, 6), detections=detections)
+        line = dict(frame=frame.number, time=round(frame.time, 6), detections=detections)
         self._lines.write(json.dumps(line, ensure_ascii=False, allow_nan=False) + '\n')
         self._lines.flush()
         if picture is None:
@@ -116,7 +116,7 @@ class StreamWriter:
     def _open_video(self, picture: np.ndarray) -> None:
         os.makedirs(osp.dirname(self.video_path), exist_ok=True)
         self._size = picture.shape[1::-1]
-        codec = cv2.VideoWriter_fourcc(*'mp4v')
+        codec = cv2.VideoWriter.fourcc(*'mp4v')
         self._video = cv2.VideoWriter(self.video_path, codec, self.source.rate, self._size)
         if not self._video.isOpened():
             raise OSError(

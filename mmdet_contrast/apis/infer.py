@@ -206,14 +206,15 @@ def _run(
 ) -> None:
     """Look at one source, and add to the report."""
     is_stream = isinstance(source, VideoStream)
-    if is_stream:
+    writer: Union[ImageWriter, StreamWriter] = ImageWriter(out_dir)
+    if isinstance(source, VideoStream):
         try:
             source.open()
         except LaunchError as error:
             # one of a folder: the others are looked at
             report.skipped.append(str(error))
             return
-    writer = StreamWriter(out_dir, source) if is_stream else ImageWriter(out_dir)
+        writer = StreamWriter(out_dir, source)
     bar = tqdm(
         desc=source.name,
         total=source.total,
@@ -232,7 +233,7 @@ def _run(
                     report.frames += is_stream
                     report.detections += len(detections)
                     bar.update()
-                    if show:
+                    if show and picture is not None:
                         _show(picture, wait=not is_stream)
     finally:
         report.skipped += source.failures

@@ -248,8 +248,8 @@ class _Progress:
         """Say that a run has finished, with its first metric."""
         metrics = json.loads(run.result_file.read_text())['metrics']
         found = [f'{key} {100 * value:.1f}' for key, value in metrics.items()]
-        found = (found or ['no metric: nothing was detected'])[0]
-        tqdm.write(f'{run.name}, seed {run.seed}: {found}', file=sys.stderr)
+        first = found[0] if found else 'no metric: nothing was detected'
+        tqdm.write(f'{run.name}, seed {run.seed}: {first}', file=sys.stderr)
         self.show(now=True)
 
     def show(self, now: bool = False) -> None:

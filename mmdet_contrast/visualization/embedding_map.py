@@ -10,6 +10,7 @@ from mmengine.config import Config
 from mmengine.utils import mkdir_or_exist
 from torch import Tensor
 
+from mmdet_contrast.engine.hooks.run_check_hook import check_dataset
 from mmdet_contrast.evaluation.box_embedder import BoxEmbedder
 from mmdet_contrast.evaluation.functional import embedding_std, knn_accuracy
 from mmdet_contrast.evaluation.labelled_samples import labelled_samples, pipeline_of
@@ -168,7 +169,7 @@ def save_embedding_map(
 
     Raises:
         LaunchError: If the checkpoint does not fit the config, or the classes of the two sets
-            differ.
+            differ, or are not those of the annotation file.
         FileNotFoundError: If there is no such checkpoint.
         OSError: If the folder of ``out_file`` cannot be made or written to.
 
@@ -224,6 +225,8 @@ def _open_sets(cfg: Config, max_samples: Optional[int]) -> Tuple[Any, Any]:
         max_samples,
         'train set',
     )
+    check_dataset(query_samples.dataset, 'val_dataloader')
+    check_dataset(bank_samples.dataset, 'train_dataloader')
     if bank_samples.classes != query_samples.classes:
         raise LaunchError(
             f'the train set has the classes {list(bank_samples.classes)} and the val set '

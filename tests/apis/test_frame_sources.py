@@ -52,8 +52,8 @@ def test_camera(capture):
     (source,) = find_sources(['0'])
     assert source.live and source.total is None and source.name.startswith('camera0_')
     frames = list(source.frames())
-    assert [frame.index for frame in frames] == [frame.image.mean() for frame in frames]
-    assert [frame.index for frame in frames] == [0, 1, 3, 4, 5]
+    assert [frame.number for frame in frames] == [frame.image.mean() for frame in frames]
+    assert [frame.number for frame in frames] == [0, 1, 3, 4, 5]
     times = [frame.time for frame in frames]
     assert times[0] == 0 and times == sorted(times)
     assert source.failures == ['camera 0: frame 2 cannot be decoded']

@@ -1,6 +1,6 @@
 """The backbone of YOLOv8."""
 
-from typing import List, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 
 from mmcv.cnn import ConvModule, is_norm
 from mmdet.registry import MODELS
@@ -60,7 +60,7 @@ class YOLOv8CSPDarknet(BaseModule):
             scale_channels(c, widen_factor) for c in (64, 128, 256, 512, last_stage_out_channels)
         ]
         self.out_channels = tuple(channels[i] for i in self.out_indices)
-        cfg = dict(norm_cfg=norm_cfg, act_cfg=act_cfg)
+        cfg: Dict[str, Any] = dict(norm_cfg=norm_cfg, act_cfg=act_cfg)
         self.stem = ConvModule(in_channels, channels[0], 3, stride=2, padding=1, **cfg)
         self.layers = ['stem']
         for i, blocks in enumerate(self.BLOCKS):

@@ -75,7 +75,7 @@ def sample_background(
     taken = touches.any(dim=1).view(len(samples), count)
     # the free ones first, in the order in which they were drawn
     order = taken.to(torch.uint8).argsort(dim=1, stable=True)[:, :num_boxes]
-    boxes = candidates.gather(1, order[..., None].expand(-1, -1, 4)).flatten(0, 1)
+    chosen = candidates.gather(1, order[..., None].expand(-1, -1, 4)).flatten(0, 1)
     position = torch.tensor([[float(i)] for i in positions for _ in range(num_boxes)])
-    rois = torch.cat((position.to(device, non_blocking=True), boxes), dim=1)
+    rois = torch.cat((position.to(device, non_blocking=True), chosen), dim=1)
     return rois, ~taken.gather(1, order).flatten()

@@ -160,8 +160,8 @@ def _jittered_pairs(
     rois = _rois(samples, positions, device)
     labels = _joined([samples[i].gt_instances.labels for i in positions], torch.long, device)
     sizes = [(samples[i].img_shape[:2], len(samples[i].gt_instances)) for i in positions]
-    limits = [[w, h, w, h] for (h, w), number in sizes for _ in range(number)]
-    limits = torch.tensor(limits, dtype=torch.float32).view(-1, 4).to(device, non_blocking=True)
+    corners = [[w, h, w, h] for (h, w), number in sizes for _ in range(number)]
+    limits = torch.tensor(corners, dtype=torch.float32).view(-1, 4).to(device, non_blocking=True)
     boxes = torch.minimum(rois[:, 1:].clamp(min=0), limits)
     sides = boxes[:, 2:] - boxes[:, :2]
     shift = torch.empty(2, *boxes.shape, device=device).uniform_(-share, share)

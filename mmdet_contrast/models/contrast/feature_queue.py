@@ -35,6 +35,9 @@ class FeatureQueue(nn.Module):
         tensor([[3, 5]])
     """
 
+    _entries: Tensor
+    _count: Tensor
+
     def __init__(self, num_levels: int, num_classes: int, channels: int, size: int = 64) -> None:
         super().__init__()
         self.num_classes, self.size = num_classes, size

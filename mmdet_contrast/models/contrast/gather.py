@@ -65,6 +65,7 @@ def gather_batch(batch: PairBatch) -> PairBatch:
         PairBatch: Those of all ranks, the same on every rank but for ``own``, which marks the pairs
         of this rank.
     """
+    assert batch.labels is not None and batch.valid is not None
     count = batch.num_pairs
     query, key = batch.rows[:, :count], batch.rows[:, count : 2 * count]
     pairs, ranks = gather_rows(torch.cat((query, key), dim=2).transpose(0, 1))

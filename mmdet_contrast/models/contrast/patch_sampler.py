@@ -158,7 +158,8 @@ def _cells(
     That is first and last edge of all R rows and C columns of cells, (2, R) and (2, C); the boxes
     (S, 4) of the S cells, level by level; and (S,) the place of each in the flattened (R, C).
     """
-    lines, boxes, index = ([], []), [], []
+    lines: Tuple[List[Tensor], List[Tensor]] = ([], [])
+    boxes, places = [], []
     total, starts = sum(width for _, width in sizes), [0, 0]
     for size, stride in zip(sizes, strides):
         edges = [torch.arange(n) * float(stride) for n in size]
@@ -167,10 +168,10 @@ def _cells(
         y, x = torch.meshgrid(*edges, indexing='ij')
         boxes.append(torch.stack((x, y, x + stride, y + stride), dim=2).flatten(0, 1))
         row, column = (start + torch.arange(n) for start, n in zip(starts, size))
-        index.append((row[:, None] * total + column).flatten())
+        places.append((row[:, None] * total + column).flatten())
         starts = [start + n for start, n in zip(starts, size)]
     parts = (torch.cat(lines[0], dim=1), torch.cat(lines[1], dim=1), torch.cat(boxes))
-    rows, columns, cells, index = (x.to(device) for x in (*parts, torch.cat(index)))
+    rows, columns, cells, index = (x.to(device) for x in (*parts, torch.cat(places)))
     return rows, columns, cells, index
 
 

@@ -21,8 +21,8 @@ def batch_rois(boxes: Sequence[Tensor], positions: Sequence[int], device: torch.
     """
     if not boxes:
         return torch.zeros(0, 5, device=device)
-    position = [[float(i)] for i, own in zip(positions, boxes) for _ in range(len(own))]
-    position = torch.tensor(position).view(-1, 1).to(device, non_blocking=True)
+    numbers = [[float(i)] for i, own in zip(positions, boxes) for _ in range(len(own))]
+    position = torch.tensor(numbers).view(-1, 1).to(device, non_blocking=True)
     return torch.cat((position, torch.cat(tuple(boxes)).to(device, torch.float32)), dim=1)
 
 

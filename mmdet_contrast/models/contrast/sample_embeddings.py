@@ -136,7 +136,7 @@ def infer_strides(feats: Sequence[Tensor], input_shape: Sequence[int]) -> List[f
 
 
 def _chosen(feats: Sequence[Tensor], level: Union[int, str]) -> Sequence[int]:
-    return range(len(feats)) if level == 'all' else [level]
+    return range(len(feats)) if level == 'all' else [int(level)]
 
 
 def _join(parts: List[Tensor]) -> Tensor:

@@ -1,6 +1,6 @@
 """MMDetection's single-stage heads, and YOLOv8's, with the region-contrastive loss."""
 
-from typing import Dict, Optional, Tuple
+from typing import Any, Dict, Optional, Sequence, Tuple, Union
 
 from mmdet.models.dense_heads import ATSSHead, FCOSHead, GFLHead, RetinaHead
 from mmdet.registry import MODELS
@@ -27,6 +27,11 @@ class RegionContrastMixin:
         ... class ContrastiveATSSHead(RegionContrastMixin, ATSSHead):
         ...     pass
     """
+
+    # of the head
+    prior_generator: Any
+    in_channels: Union[int, Sequence[int]]
+    num_classes: int
 
     def __init__(self, *args, contrast: Optional[dict] = None, **kwargs) -> None:
         super().__init__(*args, **kwargs)

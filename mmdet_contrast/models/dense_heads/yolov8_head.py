@@ -287,6 +287,8 @@ class YOLOv8Head(BaseDenseHead):
         Returns:
             list[InstanceData]: ``bboxes`` (M, 4), ``scores`` (M,), ``labels`` (M,) of each image.
         """
+        # MMDetection's order of the arguments makes it optional
+        assert batch_img_metas is not None
         cfg = ConfigDict(self.test_cfg if cfg is None else cfg)
         scores = _flatten(cls_scores).float().sigmoid()
         bboxes = self._decode(_flatten(bbox_preds).float(), self._priors(cls_scores))

@@ -177,10 +177,11 @@ class DistillationDetector(BaseDetector):
         by_class = any(d.kind == 'classes' for d in self.distillers)
         if not (by_class or self.pseudo_labels or self.start_from_teacher):
             return
-        for owner, names in (('teacher', self.teacher.classes), ('student', self.student_classes)):
-            if names is None:
-                raise ValueError(f"The {owner}'s classes are unknown: set model.{owner}_classes.")
-        self.shared = map_classes(self.teacher.classes, self.student_classes, self.class_map)
+        theirs, ours = self.teacher.classes, self.student_classes
+        if theirs is None or ours is None:
+            owner = 'teacher' if theirs is None else 'student'
+            raise ValueError(f"The {owner}'s classes are unknown: set model.{owner}_classes.")
+        self.shared = map_classes(theirs, ours, self.class_map)
 
     def start(self) -> TransferReport:
         """Copy the teacher's weights into the student, class rows by name.
@@ -191,10 +192,11 @@ class DistillationDetector(BaseDetector):
         Raises:
             ValueError: If the architectures differ.
         """
-        numbers = len(self.teacher.classes), len(self.student_classes)
-        report = transfer_weights(
-            self.student, self.teacher.model.state_dict(), *self.shared, *numbers
-        )
+        theirs, ours = self.teacher.classes, self.student_classes
+        # prepare() has seen to it
+        assert theirs is not None and ours is not None and self.shared is not None
+        state = self.teacher.model.state_dict()
+        report = transfer_weights(self.student, state, *self.shared, len(theirs), len(ours))
         level = logging.WARNING if report.unlike else logging.INFO
         MMLogger.get_current_instance().log(level, str(report))
         return report
@@ -278,6 +280,7 @@ class DistillationDetector(BaseDetector):
         if not (self.distillers or self.pseudo_labels):
             return {}, None
         network, sources = self.teacher.model, [d.teacher_source for d in self.distillers]
+        assert network is not None
         self.teacher.to(inputs.device)
         heads = self.pseudo_labels or any(s.path.startswith('bbox_head') for s in sources)
         inputs = self.teacher.prepare_inputs(inputs, samples, self.data_preprocessor)
@@ -308,6 +311,7 @@ class DistillationDetector(BaseDetector):
         criterion, teacher = self.criteria[distiller.name], self.teacher.model
         theirs = distiller.match_sizes(ours, theirs)
         if distiller.kind == 'classes':
+            assert self.shared is not None
             ours, theirs = (
                 [select_classes(each, model.bbox_head.cls_out_channels, index) for each in maps]
                 for model, maps, index in (

@@ -25,8 +25,8 @@ class Source(NamedTuple):
     """As in the config."""
     path: str
     """Of the module in the detector."""
-    index: Optional[int]
-    """Of the item."""
+    item: Optional[int]
+    """Index of the item, if it is not the whole output."""
 
     @classmethod
     def parse(cls, text: str) -> 'Source':
@@ -38,8 +38,8 @@ class Source(NamedTuple):
         Returns:
             Source: Its path and item.
         """
-        path, _, index = _OUTPUTS.get(text, text).partition('[')
-        return cls(text, path, int(index.rstrip(']')) if index else None)
+        path, _, item = _OUTPUTS.get(text, text).partition('[')
+        return cls(text, path, int(item.rstrip(']')) if item else None)
 
     def maps(self, outputs: Dict[str, Any]) -> List[Tensor]:
         """Return the maps of the source.
@@ -51,8 +51,8 @@ class Source(NamedTuple):
             list[Tensor]: One (N, C, H, W) map, or one for each level.
         """
         output = outputs[self.path]
-        if self.index is not None:
-            output = output[self.index]
+        if self.item is not None:
+            output = output[self.item]
         return [output] if isinstance(output, Tensor) else list(output)
 
 

@@ -5,11 +5,12 @@ from inspect import signature
 from typing import Any, Dict, List, Sequence
 
 import torch
+from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
 from mmdet.structures import SampleList
 from mmdet.structures.bbox import bbox_overlaps, get_box_tensor
 from mmengine.config import ConfigDict
 from mmengine.structures import InstanceData
-from torch import Tensor, nn
+from torch import Tensor
 
 
 class PseudoLabels:
@@ -28,7 +29,7 @@ class PseudoLabels:
         self.iou_thr = iou_thr
 
     def detect(
-        self, head: nn.Module, outputs: Sequence[Any], metas: Sequence[dict]
+        self, head: BaseDenseHead, outputs: Sequence[Any], metas: Sequence[dict]
     ) -> List[InstanceData]:
         """Decode what a head gives to detections.
 
@@ -36,7 +37,7 @@ class PseudoLabels:
         would be left out afterwards need not enter it: that is most of them.
 
         Args:
-            head (nn.Module): The teacher's dense head, with ``predict_by_feat`` and ``test_cfg``.
+            head (BaseDenseHead): The teacher's.
             outputs (Sequence): What its ``forward`` returned for N images; taken in float32.
             metas (Sequence[dict]): ``img_shape`` of each image.
 

@@ -4,11 +4,12 @@ from pathlib import Path
 from typing import Any, List, Optional, Sequence, Union
 
 import torch
+from mmdet.models.detectors.base import BaseDetector
 from mmdet.registry import MODELS
 from mmdet.structures import SampleList
 from mmengine.config import Config, ConfigDict
 from mmengine.runner import load_checkpoint
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmdet_contrast.compat import reverses_channels
 from mmdet_contrast.utils.checkpoint import dataset_meta_of
@@ -27,12 +28,11 @@ def model_section(
         ConfigDict: The ``model`` section. As a ``Runner`` does it, what stands beside it in a whole
         config as ``data_preprocessor`` is in it, if it has none of its own.
     """
-    if isinstance(config, (str, Path)):
-        config = Config.fromfile(str(config))
-    if 'model' in config:
-        data_preprocessor = config.get('data_preprocessor') or data_preprocessor
-        config = config['model']
-    section = ConfigDict(config)
+    content = Config.fromfile(str(config)) if isinstance(config, (str, Path)) else config
+    if 'model' in content:
+        data_preprocessor = content.get('data_preprocessor') or data_preprocessor
+        content = content['model']
+    section = ConfigDict(content)
     if data_preprocessor is not None:
         section.setdefault('data_preprocessor', data_preprocessor)
     return section
@@ -65,16 +65,16 @@ class Teacher:
         self.checkpoint = checkpoint
         self.classes = None if classes is None else tuple(classes)
         self.data_preprocessor = data_preprocessor
-        self.model: Optional[nn.Module] = None
+        self.model: Optional[BaseDetector] = None
 
     def __deepcopy__(self, memo: dict) -> 'Teacher':
         return self
 
-    def build(self) -> nn.Module:
+    def build(self) -> BaseDetector:
         """Build the network, without its weights.
 
         Returns:
-            nn.Module: The network, also kept as ``model``.
+            BaseDetector: The network, also kept as ``model``.
         """
         model = MODELS.build(model_section(self.config, self.data_preprocessor))
         self.model = model.eval().requires_grad_(False)

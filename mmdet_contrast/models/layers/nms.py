@@ -1,7 +1,7 @@
 """Non-maximum suppression that a ``test_cfg`` can name beside mmcv's own."""
 
 from importlib import import_module
-from typing import Tuple
+from typing import Any, Tuple
 
 import torch
 from mmdet.structures.bbox import bbox_overlaps
@@ -149,5 +149,6 @@ def average_clusters(
 
 # mmcv looks the type of NMS up among the names of its module `mmcv.ops.nms`. By name, because a
 # function hides the module from the import statement.
-import_module('mmcv.ops.nms').diou_nms = diou_nms
+_mmcv_nms: Any = import_module('mmcv.ops.nms')
+_mmcv_nms.diou_nms = diou_nms
 extend_batched_nms('weighted_nms', average_clusters)

@@ -74,7 +74,7 @@ class SimSiamLoss(PairCriterion):
 
     def terms(self, batch: PairBatch) -> Terms:
         """Compute two terms for each pair; see the base class."""
-        rows = batch.rows.to(self.predictor[0].weight.dtype)
+        rows = batch.rows.to(next(self.predictor.parameters()).dtype)
         count = batch.num_pairs
         values = negative_cosine(self.predictor(rows[:, : 2 * count]), partners_of(rows, count))
         return Terms(values, counted_pairs(batch).repeat(1, 2))

@@ -1,6 +1,6 @@
 """The neck of YOLOv8."""
 
-from typing import List, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 
 import torch
 import torch.nn.functional as F
@@ -45,7 +45,7 @@ class YOLOv8PAFPN(BaseModule):
         ins = [scale_channels(c, widen_factor) for c in in_channels]
         outs = [scale_channels(c, widen_factor) for c in out_channels]
         self.in_channels, self.out_channels = tuple(ins), tuple(outs)
-        cfg = dict(norm_cfg=norm_cfg, act_cfg=act_cfg)
+        cfg: Dict[str, Any] = dict(norm_cfg=norm_cfg, act_cfg=act_cfg)
         c2f = dict(num_blocks=scale_depth(num_blocks, deepen_factor), shortcut=False, **cfg)
 
         self.top_down_blocks = ModuleList()

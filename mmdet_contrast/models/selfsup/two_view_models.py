@@ -1,7 +1,7 @@
 """Pre-training by two views of every image: SimSiam, SimCLR and what they share."""
 
 from abc import ABCMeta, abstractmethod
-from typing import Any, Dict, Optional, Sequence, Union
+from typing import Any, Dict, Optional, Sequence, Union, cast
 
 import torch
 import torch.nn.functional as F
@@ -94,7 +94,7 @@ class TwoViewModel(BaseModel, metaclass=ABCMeta):
             ValueError: If the mode is another one.
         """
         if mode == 'tensor':
-            return self.extract_feat(inputs)
+            return self.extract_feat(cast(Tensor, inputs))
         if mode == 'loss':
             return self.loss(*inputs.values())
         raise ValueError(
