@@ -3,16 +3,14 @@
 from contextlib import contextmanager
 
 import torch
+from knn_runs import tiny_config
 from mmdet.registry import HOOKS, OPTIM_WRAPPERS
-from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
 from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import DataLoader
-
-from mmdet_contrast import config_path
 
 IMAGES, BATCH = 8, 2
 EPOCH = IMAGES // BATCH
@@ -134,25 +132,12 @@ def assert_frozen_until(runner, recorder, prefix, iteration, end=16, at_once=Tru
 
 def retinanet(root, work_dir, hook, frozen_stages=-1, by_epoch=True):
     """The shipped RetinaNet, tiny: 3 iterations of 64 x 64 pictures to an epoch."""
-    cfg = Config.fromfile(config_path('retina_shapes.py'))
-    cfg.work_dir, cfg.experiment_name = str(work_dir), f'freeze-{str(work_dir)[-60:]}'
-    cfg.visualizer = dict(type='DetLocalVisualizer', name=str(work_dir), vis_backends=[])
-    cfg.model.backbone.update(base_channels=4, frozen_stages=frozen_stages)
-    cfg.model.neck.update(in_channels=[4, 8, 16, 32])
+    cfg = tiny_config(root, work_dir, [])
+    cfg.model.backbone.frozen_stages = frozen_stages
     cfg.train_cfg = (
         dict(by_epoch=True, max_epochs=2, val_interval=1)
         if by_epoch
         else dict(by_epoch=False, max_iters=6, val_interval=2)
     )
-    for split in ('train', 'val'):
-        loader = cfg[f'{split}_dataloader']
-        loader.batch_size = 4
-        loader.dataset.data_root = f'{root}/'
-        for step in loader.dataset.pipeline:
-            if 'scale' in step:
-                step.scale = (64, 64)
-    cfg.val_evaluator.ann_file = f'{root}/annotations/instances_val.json'
-    cfg.test_dataloader = cfg.test_evaluator = cfg.test_cfg = None
     cfg.custom_hooks = [hook, dict(type='Recorder')]
-    cfg.param_scheduler = []
     return Runner.from_cfg(cfg)

@@ -24,18 +24,6 @@ SCRIPTS = {
         'no view',
     ],
 }
-# Ten seconds to a minute each: many variants, a process for each row, a network of full size.
-SLOW = (
-    'channel_wise_divergence.py',
-    'contrastive_losses.py',
-    'distillation_step.py',
-    'frozen_step.py',
-    'nt_xent_loss.py',
-    'region_contrast.py',
-    'training_step.py',
-    'yolov8.py',
-)
-RUNS = [pytest.param(s, marks=[pytest.mark.slow] if s in SLOW else []) for s in sorted(SCRIPTS)]
 
 
 def quick(script, repo_root):
@@ -61,7 +49,8 @@ def test_every_benchmark_is_tested(repo_root):
     assert scripts == set(SCRIPTS)
 
 
-@pytest.mark.parametrize('script', RUNS)
+@pytest.mark.slow
+@pytest.mark.parametrize('script', sorted(SCRIPTS))
 def test_runs(script, repo_root):
     if script in ('contrastive_losses.py', 'nt_xent_loss.py'):
         pytest.importorskip('pytorch_metric_learning')

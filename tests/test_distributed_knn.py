@@ -12,6 +12,9 @@ from mmdet_contrast.engine.hooks import KNNMonitorHook
 from mmdet_contrast.engine.hooks.knn_monitor_hook import _undisturbed
 from mmdet_contrast.evaluation.functional import knn_accuracy
 
+# Training steps of whole processes; the figures of one process are in test_knn_monitor_hook.py.
+pytestmark = pytest.mark.slow
+
 HOOK = dict(type='KNNMonitorHook', stats=['std', 'uniformity', 'alignment'], max_samples=11)
 
 

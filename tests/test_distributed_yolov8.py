@@ -8,6 +8,8 @@ from two_processes import run_in_two_processes, serve
 
 from mmdet_contrast.models.dense_heads import YOLOv8Head
 
+pytestmark = pytest.mark.slow
+
 # objects of the two images of rank 0 and of rank 1
 COUNTS = {'unequal': ((4, 1), (3, 9)), 'one rank with none': ((5, 2), (0, 0))}
 SHAPES = ((8, 8), (4, 4), (2, 2))

@@ -52,15 +52,6 @@ def test_whole_model(call, capsys):
     assert len(torch.load('out.pth', weights_only=True)['state_dict']) == 354
 
 
-def test_against_a_config_with_other_classes(call, capsys):
-    save('in.pt')
-    Path('mine.py').write_text(CONFIG)
-    call('ultralytics_to_mmdet.py', 'in.pt', 'out.pth', '--config', 'mine.py')
-    assert 'The checkpoint has 80 classes and the model 3:' in capsys.readouterr().out
-    written = torch.load('out.pth', weights_only=True)['state_dict']
-    assert not any('cls_convs' in key for key in written)
-
-
 def test_errors_are_one_line_and_write_nothing(call):
     save('s.pt', 's')
     Path('mine.py').write_text(CONFIG)

@@ -60,6 +60,7 @@ def train(tiny_shapes, tmp_path, repo_root, monkeypatch):
     return run
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_ends_where_the_uninterrupted_run_ends(train, tmp_path, monkeypatch):
     finished = train('whole')
     assert finished.returncode == 0, finished.stderr

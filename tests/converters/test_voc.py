@@ -1,6 +1,5 @@
 import json
 import os
-import shutil
 from pathlib import Path
 
 import pytest
@@ -161,31 +160,6 @@ def test_an_image_named_by_its_xml(voc, tmp_path):
     (root / 'Annotations' / 'a.xml').write_text(xml)
     coco, _ = _convert(root, tmp_path)
     assert [i['file_name'] for i in coco['images']] == ['renamed.jpg']
-
-
-def test_two_images_of_one_name(voc, tmp_path):
-    root = voc({'a': [CAT]})
-    voc.image(root / 'JPEGImages' / 'a.png')
-    coco, report = _convert(root, tmp_path)
-    assert coco['images'][0]['file_name'] == 'a.jpg'
-    assert report.files('ambiguous_image') == ['a.jpg']
-
-
-def test_the_same_bytes_again(voc, tmp_path):
-    root = voc({'b': [CAT, DOG], 'a': [DOG]})
-    _convert(root, tmp_path)
-    first = (tmp_path / 'out.json').read_bytes()
-    copy = tmp_path / 'copy'
-    shutil.copytree(root, copy)
-    _convert(copy, tmp_path)
-    assert (tmp_path / 'out.json').read_bytes() == first
-
-
-def test_folders_that_do_not_exist(voc, tmp_path):
-    with pytest.raises(ConversionError, match='source .*nowhere is not a folder'):
-        _convert(tmp_path / 'nowhere', tmp_path)
-    with pytest.raises(ConversionError, match='img_dir .*nowhere is not a folder'):
-        _convert(voc({'a': [CAT]}), tmp_path, img_dir=tmp_path / 'nowhere')
 
 
 def test_boxes_and_ignored_ones_are_those_of_mmdetections_xml_dataset(voc, tmp_path):

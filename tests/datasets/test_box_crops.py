@@ -75,7 +75,6 @@ def repeated(dataset):
 @pytest.mark.parametrize(
     'wrap',
     [
-        repeated,
         lambda dataset: dict(type='mmdet.ConcatDataset', datasets=[dataset, dataset]),
         lambda dataset: dict(type='mmdet.ConcatDataset', datasets=[repeated(dataset)]),
         # it has to have a pipeline, which is not run

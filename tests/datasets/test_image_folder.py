@@ -33,17 +33,6 @@ def test_finds_every_image_below_in_the_order_of_the_paths(folder):
     assert [dataset[i]['img_id'] for i in range(3)] == [0, 1, 2]
 
 
-def test_a_hidden_data_root_is_searched(folder):
-    hidden = folder / 'b' / '.ipynb_checkpoints'
-    dataset = ImageFolderDataset(data_root=str(hidden), pipeline=[])
-    assert [dataset[0]['img_path'], len(dataset)] == [str(hidden / 'deep' / 'x.jpg'), 1]
-
-
-def test_takes_a_subset(folder):
-    dataset = ImageFolderDataset(data_root=str(folder), pipeline=[], indices=1)
-    assert len(dataset) == 1
-
-
 def test_refuses_folders_without_images(tmp_path):
     with pytest.raises(FileNotFoundError, match='nowhere'):
         ImageFolderDataset(data_root=str(tmp_path / 'nowhere'))

@@ -115,12 +115,3 @@ def test_a_missing_config_is_seen_before_anything_runs(prefix, tmp_path):
     with pytest.raises(LaunchError, match='tiny_best.py'):
         run_protocol(prefix, tmp_path / 'out', variants=['finetune', 'best'])
     assert not (tmp_path / 'out').exists()
-
-
-def test_table():
-    teacher = Comparison(dict(teacher=[RunResult(dict(bbox_mAP=0.5), None)]), [0])
-    metrics = [dict(base_mAP=0.4, novel_mAP=0.1), dict(base_mAP=0.42, novel_mAP=0.1)]
-    student = Comparison(dict(kl=[RunResult(found, None) for found in metrics]), [0, 1])
-    lines = format_table(teacher, student).splitlines()
-    assert lines[2] == '| teacher | 50.0 | - | - | 50.0 | 1 |'
-    assert lines[3] == '| kl | 41.0 ± 1.4 | 10.0 ± 0.0 | - | - | 2 |'

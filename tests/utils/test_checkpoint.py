@@ -10,7 +10,6 @@ from mmengine.config import Config
 from mmdet_contrast.utils.checkpoint import (
     check_class_order,
     check_weights,
-    class_lists,
     name_classes,
 )
 from mmdet_contrast.utils.config import LaunchError
@@ -86,24 +85,6 @@ def test_every_part_of_concatenated_data_is_compared():
     check_class_order(checkpoint, joined(('cat', 'dog'), ('bird',)), 'train_dataloader')
     with pytest.raises(LaunchError, match=r"has the classes \['dog', 'cat'\], but the checkpoint"):
         check_class_order(checkpoint, joined(('cat', 'dog'), ('dog', 'cat')), 'train_dataloader')
-
-
-def test_a_checkpoint_of_concatenated_data():
-    def of(*lists):
-        return dict(meta=dict(dataset_meta=[dict(CLASSES=names) for names in lists]))
-
-    data = SimpleNamespace(metainfo=dict(classes=('dog', 'cat')))
-    with pytest.raises(LaunchError, match=r"trained with \['cat', 'dog'\]"):
-        check_class_order(of(('cat', 'dog'), ('cat', 'dog')), data, 'test_dataloader')
-    check_class_order(of(('dog', 'cat'), ('dog', 'cat')), data, 'test_dataloader', exact=True)
-    # which of them the labels follow is not known
-    check_class_order(of(('cat', 'dog'), ('dog',)), data, 'test_dataloader', exact=True)
-
-
-def test_class_lists_of_concatenated_data():
-    metainfo = [dict(classes=('cat',)), dict(classes=('cat', 'dog', 'bird')), dict()]
-    assert class_lists(SimpleNamespace(metainfo=metainfo)) == [['cat'], ['cat', 'dog', 'bird']]
-    assert class_lists(None) == []
 
 
 @pytest.fixture

@@ -125,8 +125,7 @@ def test_adding_classes_asks_for_the_old_ones(tmp_path):
     'base',
     [
         'retina_contrast_bccd.py',
-        'yolov8_n_bccd.py',
-        pytest.param('yolov8_contrast_n_shapes.py', marks=pytest.mark.slow),
+        pytest.param('yolov8_n_bccd.py', marks=pytest.mark.slow),
     ],
 )
 def test_trains_and_evaluates(base, parts, tmp_path):

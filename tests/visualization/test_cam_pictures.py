@@ -60,7 +60,7 @@ def test_transformers_have_eigen_cam_alone(images, tmp_path):
     assert [Path(entry.out_file).name for entry in saved] == ['a.eigen-cam.png', 'b.eigen-cam.png']
 
 
-@pytest.mark.parametrize('method', METHODS)
+@pytest.mark.parametrize('method', ['hires-cam', 'eigen-cam'])
 def test_detectors_on_a_gpu(images, tmp_path, on_gpu, method):
     options, pictures = CamOptions(modules=['backbone'], method=method, min_side=96), []
     for move in (lambda detector: detector, on_gpu):
@@ -71,7 +71,8 @@ def test_detectors_on_a_gpu(images, tmp_path, on_gpu, method):
 
 
 @pytest.mark.parametrize(
-    ('name', 'method'), [*(('retina', method) for method in METHODS), ('yolov8', 'hires-cam')]
+    ('name', 'method'),
+    [('retina', 'ablation-cam'), ('retina', 'eigen-cam'), ('yolov8', 'hires-cam')],
 )
 def test_cam_tool(call, checkpoints, folder, tmp_path, name, method):
     config, checkpoint = checkpoints[name]

@@ -17,7 +17,6 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from mmdet_contrast.visualization import detection_painter
-from mmdet_contrast.visualization.canvas import draw_label
 from mmdet_contrast.visualization.detection_painter import (
     STYLES,
     draw_detections,
@@ -83,14 +82,6 @@ def test_each_verdict_by_hand():
     assert match.found.tolist() == [True, False]
 
 
-def test_the_surer_detection_goes_first_and_takes_what_it_overlaps_most():
-    gt_bboxes = np.vstack([BOX, BOX + [2, 0, 2, 0]])
-    # The second is surer and lies on the first object, which the first one would prefer too.
-    match = verdicts(np.vstack([BOX, BOX]), [0.5, 0.9], [0, 0], gt_bboxes, [0, 0])
-    assert match.verdicts == ['correct', 'correct']
-    assert match.gt_indices.tolist() == [1, 0]
-
-
 def test_the_threshold_is_reached_at_equality():
     # IoU = 5 * 10 / 100
     half = np.array([[0.0, 0, 5, 10]])
@@ -117,8 +108,8 @@ def test_nothing_found_and_nothing_to_find():
     assert verdicts([], [], [], [], []).verdicts == []
 
 
-@pytest.mark.parametrize('seed', range(8))
-@pytest.mark.parametrize('iou_thr', [0.3, 0.5, 0.75])
+@pytest.mark.parametrize('seed', range(4))
+@pytest.mark.parametrize('iou_thr', [0.3, 0.5])
 def test_like_a_slow_loop(seed, iou_thr):
     data = scene(seed)
     match = match_detections(*data, iou_thr)
@@ -227,14 +218,6 @@ def test_each_kind_has_its_colour(gt, found, expected):
     assert kinds(draw(gt, found)) == expected
 
 
-def test_a_covered_object_shows_beside_its_detection():
-    row = draw([(OBJECT, 0)], [(OBJECT, 0, 0.9)])[100, 10:30]
-    purple, green = (np.array(STYLES[kind].colour) for kind in ('ground truth', 'correct'))
-    (green_at,) = np.flatnonzero((row == green).all(-1)).reshape(1, -1).tolist()
-    purple_at = np.flatnonzero((row == purple).all(-1))
-    assert purple_at.min() < min(green_at) and purple_at.max() > max(green_at)
-
-
 def test_found_is_solid_and_missed_is_dashed():
     shares = []
     # Without labels' help: in the right column, clear of the label below.
@@ -242,13 +225,6 @@ def test_found_is_solid_and_missed_is_dashed():
         column = draw([(OBJECT, 0)], found)[66:134, 98:104]
         shares.append((column == np.array(STYLES['missed'].colour)).all(-1).any(1).mean())
     assert shares[0] == 1 and 0.3 < shares[1] < 0.8
-
-
-def test_ignored_regions_and_what_lies_in_them_are_grey():
-    picture = draw(
-        [], [(OBJECT, 0, 0.9)], ignored_bboxes=np.array([[10.0, 50, 190, 190]]), ignored_labels=[0]
-    )
-    assert kinds(picture) == {'ignored'}
 
 
 def test_the_true_class_is_written_on_a_wrong_one(monkeypatch):
@@ -271,35 +247,6 @@ def test_the_true_class_is_written_on_a_wrong_one(monkeypatch):
         'missed 2',
         'score ≥ 0.3, IoU ≥ 0.5',
     ]
-
-
-def test_small_images_are_enlarged_and_lines_grow_with_large_ones():
-    small = draw([(OBJECT / 8, 0)], [], size=25, min_side=640)
-    assert small.shape[1] == 26 * 25
-    widths = []
-    for scale in (1, 12):
-        picture = draw([(OBJECT * scale, 0)], None, size=SIZE * scale)
-        row = picture[100 * scale, : 60 * scale]
-        widths.append((row == np.array(STYLES['ground truth'].colour)).all(-1).sum())
-    assert 2 <= widths[0] <= 8 and 2 * widths[0] <= widths[1]
-
-
-def test_labels_in_a_crowd_do_not_cover_each_other():
-    taken = []
-    image = np.zeros((400, 400, 3), np.uint8)
-    for _ in range(6):
-        draw_label(image, (150, 150, 250, 250), 'a name', (255, 255, 255), 12, taken)
-    for number, (x1, y1, x2, y2) in enumerate(taken):
-        assert 0 <= x1 < x2 <= 400 and 0 <= y1 < y2 <= 400
-        for other in taken[:number]:
-            assert x2 <= other[0] or other[2] <= x1 or y2 <= other[1] or other[3] <= y1
-
-
-def test_the_image_is_left_as_it_was_and_narrow_ones_get_a_legend():
-    image = np.zeros((300, 20, 3), np.uint8)
-    box = np.array([[2.0, 2, 18, 290]])
-    picture = draw_detections(image, box, [0], box, [0], [0.9], None, min_side=20)
-    assert image.max() == 0 and picture.shape[1] > 20 and picture.shape[0] > 300
 
 
 SIDE = 64
@@ -349,23 +296,6 @@ def test_paints_what_draw_detections_draws(painter, tmp_path):
     )
     np.testing.assert_array_equal(cv2.imread(str(tmp_path / 'x.png'))[..., ::-1], expected)
     np.testing.assert_array_equal(painter.get_image(), expected)
-
-
-@pytest.mark.parametrize(
-    'options, kind',
-    [
-        (dict(), 'correct'),
-        (dict(draw_gt=False), 'detection'),
-        (dict(draw_pred=False), 'ground truth'),
-        (dict(pred_score_thr=0.9), 'missed'),
-        (dict(data_sample=sample(gt=False)), 'detection'),
-        (dict(data_sample=sample(found=False)), 'ground truth'),
-    ],
-)
-def test_what_is_drawn_can_be_chosen(painter, options, kind):
-    painter.add_datasample('x', IMAGE, **{'data_sample': sample(), **options})
-    colours = painter.get_image()[:640, :640].reshape(-1, 3)
-    assert (colours == np.array(STYLES[kind].colour)).all(-1).any()
 
 
 def test_an_image_alone_stays_as_it_is(painter):

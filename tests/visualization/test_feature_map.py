@@ -80,13 +80,6 @@ def test_an_object_is_hot_where_it_is_behind_pad(tmp_path, shape):
         assert x1 <= column < x2 and y1 <= row < y2
 
 
-def test_without_padding_and_in_half_precision():
-    cells = torch.arange(6.0).reshape(1, 2, 3).half()
-    aligned = align_to_image(cells, sample_of((2, 3), (2, 3)), (2, 3))
-    assert aligned.dtype == torch.float32
-    torch.testing.assert_close(aligned, cells.float())
-
-
 def test_not_finite_is_said():
     with pytest.raises(ValueError, match='values that are not finite'):
         align_to_image(torch.full((1, 2, 2), float('nan')), sample_of((2, 2), (2, 2)), (2, 2))
@@ -150,15 +143,6 @@ def test_mean_on_the_picture(sample, picture):
     assert np.abs(difference).max() <= 1
 
 
-def test_padding_of_the_pipeline_is_cut_off(sample, picture):
-    # the size in the title is in the pixels, too
-    meta = dict(img_shape=(32, 64), ori_shape=(64, 96), scale_factor=(0.5, 0.5))
-    padded = DetDataSample(metainfo=dict(meta, batch_input_shape=(32, 64), pad_size_divisor=32))
-    features = torch.randn(5, 4, 8)
-    drawn = draw_feature_map(features, picture, padded)
-    assert np.array_equal(drawn, draw_feature_map(features, picture, sample))
-
-
 def test_chosen_and_strongest_channels(sample, picture):
     features = torch.randn(6, 4, 8) * torch.tensor([1.0, 9, 2, 7, 3, 8])[:, None, None]
     features[1] = -features[1].abs()
@@ -170,23 +154,6 @@ def test_chosen_and_strongest_channels(sample, picture):
     assert np.array_equal(strongest, draw_feature_map(features, picture, sample, chosen))
     swapped = chosen._replace(channels=expected[1::-1])
     assert not np.array_equal(strongest, draw_feature_map(features, picture, sample, swapped))
-
-
-def test_alone_with_its_cells(sample, picture):
-    features = torch.randn(1, 4, 8)
-    style = FeatureMapStyle(channels=[0], overlay=False, min_side=96)
-    drawn = panel(draw_feature_map(features, picture, sample, style), 1)
-    # 4 x 6 of the 4 x 8 cells are image, each 16 x 16 pixels of one colour
-    cells = drawn.reshape(4, 16, 6, 16, 3)
-    assert (cells == cells[:, :1, :, :1]).all()
-    assert len(np.unique(cells[:, 0, :, 0].reshape(-1, 3), axis=0)) > 10
-
-
-def test_rows_of_channels(sample, picture):
-    one = FeatureMapStyle(topk=7, min_side=96)
-    drawn = draw_feature_map(torch.randn(9, 4, 8), picture, sample, one)
-    narrow = draw_feature_map(torch.randn(9, 4, 8), picture, sample, one._replace(columns=2))
-    assert drawn.shape[0] == 2 * (HEADER + 64 + 8) and narrow.shape[0] == 2 * drawn.shape[0]
 
 
 @pytest.mark.parametrize('number', [0, 3])

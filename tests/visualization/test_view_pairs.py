@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 from mmengine.config import Config
 
-from mmdet_contrast.utils.config import LaunchError
 from mmdet_contrast.visualization.canvas import GREY, palette
 from mmdet_contrast.visualization.view_pairs import draw_view_pair, save_view_pairs
 
@@ -57,11 +56,6 @@ def test_ignored_boxes_appear_in_the_original_only():
     pair, ignored = np.zeros((2, 480, 480, 3), np.uint8), np.array([[10.0, 10, 90, 90]])
     picture = draw_view_pair(pair, np.zeros((0, 4)), [], ['a'], ignored_bboxes=ignored)[28:]
     assert count(picture[:, :480], GREY) > 0 and count(picture[:, 488:], GREY) == 0
-
-
-def test_small_images_are_enlarged_by_a_whole_factor():
-    picture = draw_view_pair(np.zeros((2, 128, 96, 3), np.uint8), np.zeros((0, 4)), [], ['a'])
-    assert picture.shape == (28 + 4 * 128, 2 * 4 * 96 + 8, 3)
 
 
 def test_an_image_without_a_view():
@@ -119,13 +113,6 @@ def test_views_are_those_of_the_pipeline(tiny_shapes, tmp_path):
     assert (view != pictures[1][:, 488:968]).any()
 
 
-def test_classes_that_are_not_those_of_the_file(tiny_shapes, tmp_path):
-    cfg = tiny_config(tiny_shapes, dict(type='ContrastiveView'))
-    cfg.train_dataloader.dataset.metainfo = dict(classes=CLASSES[::-1])
-    with pytest.raises(LaunchError, match='^train_dataloader: metainfo has the classes'):
-        save_view_pairs(cfg, str(tmp_path / 'out'))
-
-
 def test_branches_are_drawn_side_by_side(tiny_shapes, tmp_path):
     branch = [
         dict(type='RandomResizedCrop', scale=48, area_range=(0.2, 1.0)),
@@ -172,20 +159,3 @@ def test_absent_branches_are_left_out(tiny_shapes, tmp_path):
     assert any(count(labelled, colour) for colour in palette(len(CLASSES)))
     assert unlabelled.shape == (480, 2 * 480 + 8, 3)
     assert (unlabelled[:, :480] == unlabelled[:, 488:][:, ::-1]).all()
-
-
-@pytest.mark.parametrize('keys', [('gt_label',), ('img_path', 'gt_label')])
-def test_images_with_a_class_and_no_boxes(tiny_shapes, tmp_path, keys):
-    cfg = tiny_config(tiny_shapes)
-    cfg.train_dataloader.dataset = dict(
-        type='BoxCrops',
-        dataset=cfg.train_dataloader.dataset,
-        pipeline=[
-            dict(type='LoadImageFromNDArray'),
-            dict(type='Resize', scale=(32, 32), keep_ratio=False),
-            dict(type='PackDetInputs', meta_keys=(*keys, 'img_shape')),
-        ],
-    )
-    (path,) = save_view_pairs(cfg, str(tmp_path), num=1)
-    assert path.endswith('000_image.png')
-    assert cv2.imread(path).shape == (28 + 480, 480, 3)

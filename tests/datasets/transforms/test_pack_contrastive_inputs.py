@@ -47,11 +47,6 @@ def test_ignored_boxes_leave_marks_and_boxes_aligned():
     assert ignored.view_bboxes.tensor.tolist() == [[50, 20, 90, 60]]
 
 
-def test_grey_image():
-    packed = PackContrastiveInputs()(ContrastiveView()(make_results(channels=None)))
-    assert packed['inputs'].shape == (2, 1, 80, 100)
-
-
 def test_refuses_results_without_a_fitting_view():
     with pytest.raises(KeyError, match='img_view'):
         PackContrastiveInputs()(make_results())

@@ -1,4 +1,3 @@
-import pytest
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -18,12 +17,6 @@ def test_shapes_and_channels():
         (2, 64, 4, 6),
         (2, 32, 2, 3),
     ]
-
-
-@pytest.mark.parametrize(('deepen', 'blocks'), [(0.33, [1, 2, 2, 1]), (0.67, [2, 4, 4, 2])])
-def test_depth(deepen, blocks):
-    backbone = YOLOv8CSPDarknet(deepen_factor=deepen, widen_factor=0.125)
-    assert [len(getattr(backbone, f'stage{i}')[1].blocks) for i in range(1, 5)] == blocks
 
 
 def test_width_is_rounded_up_to_a_multiple_of_8():

@@ -126,17 +126,6 @@ def test_draws_are_even_and_follow_the_seed():
     assert torch.equal(*drawn)
 
 
-def test_order_of_the_boxes_changes_nothing():
-    feats, samples = make_batch()
-    drawn = []
-    for order in ([0, 1, 2, 3, 4], [3, 1, 4, 0, 2]):
-        samples[0].gt_instances = samples[0].gt_instances[torch.tensor(order)]
-        torch.manual_seed(0)
-        drawn.append(PatchSampler(20)(feats, STRIDES, samples))
-    for field in ('rows', 'labels', 'valid'):
-        assert torch.equal(*(getattr(batch, field) for batch in drawn))
-
-
 @pytest.mark.parametrize('views, pairs', [(True, 12), (False, 0)])
 def test_nothing_to_draw(views, pairs):
     feats, samples = make_batch((0, 0, 0), views=views)

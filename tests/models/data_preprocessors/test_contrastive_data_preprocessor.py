@@ -53,10 +53,10 @@ def normalised(image, convert=True):
 
 
 @scales
-@pytest.mark.parametrize('divisor', [1, 32, 3])
+@pytest.mark.parametrize('divisor', [32, 3])
 @pytest.mark.parametrize(
     'views',
-    [[True], [True] * 2, [True] * 4, [True] * 5, [False, True, False, True, True], [False, True]],
+    [[True], [True] * 5, [False, True, False, True, True]],
 )
 @pytest.mark.parametrize('moved', [False, True])
 def test_pixels_and_boxes_of_every_tile(view_scale, divisor, views, moved):
@@ -119,20 +119,6 @@ def test_whole_views_are_images_of_their_own():
         assert torch.equal(ours.gt_instances.bboxes, theirs.gt_instances.bboxes)
 
 
-@pytest.mark.parametrize('convert', [False, True])
-@pytest.mark.parametrize('normalise', [False, True])
-def test_what_is_blank_is_what_padding_is(convert, normalise):
-    norm = dict(mean=[10.0, 20.0, 30.0], std=[2.0, 4.0, 8.0]) if normalise else {}
-    preprocessor = ContrastiveDataPreprocessor(
-        **norm, bgr_to_rgb=convert, pad_value=7, pad_size_divisor=16
-    )
-    data = make_data(sizes=((20, 30), (24, 18)))
-    image, _, picture = preprocessor(data, True)['inputs']
-    # below the first and right of the second view; the two tiles that are left
-    for blank in (image[:, 20:], picture[:, 10:16, :16], picture[:, :16, 25:], picture[:, 16:]):
-        torch.testing.assert_close(blank, torch.full_like(blank, 7))
-
-
 @scales
 @pytest.mark.parametrize('training', [False, True])
 def test_without_views_it_is_the_stock_one(view_scale, training):
@@ -143,13 +129,6 @@ def test_without_views_it_is_the_stock_one(view_scale, training):
     assert torch.equal(out['inputs'], expected['inputs'])
     for ours, theirs in zip(out['data_samples'], expected['data_samples']):
         assert ours.metainfo == theirs.metainfo
-
-
-def test_stacked_inputs():
-    data, stacked = (make_data(sizes=((20, 30), (20, 30))) for _ in range(2))
-    stacked['inputs'] = torch.stack(stacked['inputs'])
-    listed, stacked = (ContrastiveDataPreprocessor(**NORM)(x, True) for x in (data, stacked))
-    assert torch.equal(listed['inputs'], stacked['inputs'])
 
 
 def test_a_batch_may_be_given_again():

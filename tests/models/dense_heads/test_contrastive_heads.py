@@ -66,7 +66,7 @@ def losses_of(model, data):
 
 
 @pytest.mark.parametrize('head', HEADS)
-@pytest.mark.parametrize('counts', [(2, 3), (1,), (0,), (0, 4)])
+@pytest.mark.parametrize('counts', [(2, 3), (0,)])
 def test_losses_and_gradients(head, counts):
     model = build(contrastive_config(head))
     losses = losses_of(model, one_batch(model, counts))
@@ -118,7 +118,7 @@ def check_gradients(model, losses):
         assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), name
 
 
-@pytest.mark.parametrize('head', HEADS)
+@pytest.mark.parametrize('head', ['retina', 'gfl'])
 @pytest.mark.parametrize('views', [False, True])
 def test_boxes_moved_in_the_same_image(head, views):
     cfg = contrastive_config(head)
@@ -188,7 +188,9 @@ def tiny_run(cfg, root, work_dir, epochs=1):
     return runner
 
 
-@pytest.mark.parametrize('head, prob', [('retina', 1.0), ('gfl', 0.3)])
+@pytest.mark.parametrize(
+    'head, prob', [('retina', 1.0), pytest.param('gfl', 0.3, marks=pytest.mark.slow)]
+)
 def test_training_logs_every_level(head, prob, tiny_shapes, tmp_path):
     cfg = contrastive_config(head)
     if prob < 1:

@@ -11,7 +11,6 @@ from mmcv.cnn import is_norm
 from mmdet.registry import MODELS
 from mmdet.testing import demo_mm_inputs
 from mmengine.config import Config
-from mmengine.hub import get_config
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
@@ -24,15 +23,15 @@ KL = dict(type='LogitsKLDivergence', tau=2.0)
 MAPS = [dict(source='bbox_head.cls', loss=KL)]
 
 
-def yolo(num_classes=3, **kwargs):
+def yolo(num_classes=3, widen=0.125):
+    """YOLOv8 of half the width of n, whose weights are drawn in a quarter of the time."""
     cfg = Config.fromfile(config_path('yolov8/yolov8_n_shapes.py')).model
     cfg.bbox_head.num_classes = num_classes
-    if kwargs:
-        cfg.pop('scale')
-        factors = dict(deepen_factor=0.33, widen_factor=kwargs['widen'])
-        cfg.backbone.update(factors, last_stage_out_channels=1024)
-        cfg.neck.update(factors, in_channels=[256, 512, 1024])
-        cfg.bbox_head.update(in_channels=[256, 512, 1024], widen_factor=kwargs['widen'])
+    cfg.pop('scale')
+    factors = dict(deepen_factor=0.33, widen_factor=widen)
+    cfg.backbone.update(factors, last_stage_out_channels=1024)
+    cfg.neck.update(factors, in_channels=[256, 512, 1024])
+    cfg.bbox_head.update(in_channels=[256, 512, 1024], widen_factor=widen)
     return cfg
 
 
@@ -113,17 +112,6 @@ def test_state_dict_is_the_students(checkpoint):
     assert (model.student.backbone.stem.conv.weight == 0.25).all()
 
 
-def test_mmengine_loads_a_plain_checkpoint(checkpoint, tmp_path):
-    from mmengine.runner.checkpoint import get_state_dict, load_checkpoint
-
-    model = build(yolo(), yolo(2), checkpoint, [dict(source='neck', loss=CWD)])
-    plain = MODELS.build(yolo())
-    torch.save(dict(state_dict=plain.state_dict()), tmp_path / 'plain.pth')
-    load_checkpoint(model, str(tmp_path / 'plain.pth'), strict=True)
-    for name, value in get_state_dict(model).items():
-        assert torch.equal(value, plain.state_dict()[name])
-
-
 def test_the_teacher_is_nowhere_to_be_found(checkpoint):
     model = build(yolo(), yolo(2), checkpoint, [dict(source='bbox_head.cls', loss=KL)])
     teacher = {id(p) for p in model.teacher.model.parameters()}
@@ -200,7 +188,7 @@ def test_teacher_stays_and_the_student_learns_from_every_term(checkpoint):
 @pytest.mark.parametrize(
     ('student', 'teacher', 'source', 'channels', 'adapters'),
     [
-        (yolo(), yolo(3, widen=0.375), 'neck', [(64, 96), (128, 192), (256, 384)], 3),
+        (yolo(), yolo(3, widen=0.25), 'neck', [(32, 64), (64, 128), (128, 256)], 3),
         (retina(), retina(3, 32), 'backbone', [(k * 16, k * 32) for k in (1, 2, 4, 8)], 4),
         (retina(), gfl(), 'neck', (), 0),
     ],
@@ -317,9 +305,9 @@ def run_config(root, work_dir, checkpoint, student, terms, classes=CLASSES, **kw
 
 
 def test_runner_trains_resumes_and_leaves_a_plain_checkpoint(tiny_shapes, tmp_path):
-    teacher = yolo(2, widen=0.375)
+    teacher = yolo(2, widen=0.25)
     path = save_teacher(teacher, tmp_path / 'teacher.pth', CLASSES[:2])
-    channels = [(64, 96), (128, 192), (256, 384)]
+    channels = [(32, 64), (64, 128), (128, 256)]
     terms = [dict(source='neck', loss=CWD, channels=channels)]
     terms += [dict(source='bbox_head.cls', loss=KL)]
 
@@ -354,7 +342,7 @@ def test_runner_trains_resumes_and_leaves_a_plain_checkpoint(tiny_shapes, tmp_pa
 
 def test_testing_builds_no_teacher(tmp_path, monkeypatch):
     monkeypatch.setattr(MODELS, 'build', spy := Spy(MODELS.build))
-    distillers = [dict(source='neck', loss=CWD, channels=[(64, 96)])]
+    distillers = [dict(source='neck', loss=CWD, channels=[(32, 64)])]
     model = build(yolo(), str(tmp_path / 'gone.py'), 'gone.pth', distillers, prepare=None)
     assert model.teacher.model is None and spy.kinds.count('YOLOv8Detector') == 1
     inputs, samples = make_batch(model)
@@ -393,7 +381,7 @@ def test_maps_that_do_not_fit_are_refused(term, text, checkpoint):
 
 def test_maps_of_other_strides_are_resized(checkpoint):
     term = dict(source='backbone.stage2', teacher_source='backbone.stage3', loss=CWD)
-    term.update(match_size='resize', channels=[(64, 128)])
+    term.update(match_size='resize', channels=[(32, 64)])
     model = build(yolo(), yolo(2), checkpoint, [term])
     assert model.loss(*make_batch(model))['loss_distill_backbone_stage2'] > 0
 
@@ -455,16 +443,6 @@ def test_the_teachers_padding_leaves_the_students_images_alone():
     assert (theirs[..., 3] == 9).all() and (theirs[..., :3] == 1).all()
 
 
-def test_weights_of_a_wrapped_model_with_the_classes_of_mmdet_2(checkpoint, tmp_path):
-    saved = torch.load(checkpoint, map_location='cpu', weights_only=False)
-    state = {f'module.{key}': value for key, value in saved['state_dict'].items()}
-    old = tmp_path / 'old.pth'
-    torch.save(dict(state_dict=state, meta=dict(CLASSES=CLASSES[:2])), old)
-    model = build(yolo(), yolo(2), str(old), start_from_teacher=True)
-    report = model.start()
-    assert model.teacher.classes == CLASSES[:2] and not report.kept and not report.unlike
-
-
 def test_many_classes_widen_the_branch_unless_it_is_told_not_to(tmp_path):
     """The class branch of YOLOv8-n has as many channels as classes from 64 on."""
     names = tuple(f'class {i}' for i in range(90))
@@ -481,25 +459,6 @@ def test_many_classes_widen_the_branch_unless_it_is_told_not_to(tmp_path):
     assert not report.unlike and len(report.by_class) == 6
     row = 'bbox_head.head_module.cls_convs.0.2.weight'
     assert torch.equal(model.state_dict()[row][:80], model.teacher.model.state_dict()[row])
-
-
-def test_class_maps_of_more_levels_are_refused(checkpoint):
-    model = build(gfl(), yolo(2), checkpoint, MAPS)
-    with pytest.raises(ValueError, match='the same shapes expected'):
-        model.loss(*make_batch(model))
-
-
-def test_a_teacher_of_two_stages(tmp_path):
-    cfg = get_config('mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py').model
-    cfg.backbone.update(depth=18, base_channels=8, init_cfg=None)
-    cfg.neck.update(in_channels=[8, 16, 32, 64], out_channels=8)
-    cfg.rpn_head.update(in_channels=8, feat_channels=8)
-    cfg.roi_head.bbox_roi_extractor.out_channels = 8
-    cfg.roi_head.bbox_head.update(in_channels=8, fc_out_channels=8)
-    path = save_teacher(cfg, tmp_path / 'teacher.pth', None)
-    neck = dict(source='neck[0]', teacher_source='neck[1]', loss=CWD, channels=[(64, 8)])
-    model = build(yolo(), cfg, path, [neck])
-    assert model.loss(*make_batch(model))['loss_distill_neck_0'] > 0
 
 
 def test_pseudo_labels_would_move_the_rows_of_two_views(checkpoint):
@@ -560,14 +519,6 @@ def test_statistics_stay_and_everything_else_trains(checkpoint):
     assert model.student.backbone.stem.training and model.student.training
 
 
-def test_the_mode_follows_train_and_eval(checkpoint):
-    model = started(checkpoint, True)
-    assert not model.eval().student.training
-    assert model.train() is model and model.student.training
-    assert not model.student.backbone.stem.bn.training
-    assert started(checkpoint, False).student.backbone.stem.bn.training
-
-
 def test_a_frozen_source_may_be_its_teachers_until_it_trains(checkpoint):
     term = dict(source='backbone.stage1', loss=CWD)
     options = dict(start_from_teacher=True, norm_eval=True, zero_patience=2)
@@ -586,25 +537,3 @@ def test_a_frozen_source_may_be_its_teachers_until_it_trains(checkpoint):
         model.student.backbone.stem.conv.weight.mul_(1.5)
     assert model.loss(*batch)['loss_distill_backbone_stage1'].item() > 0
     assert model.unused_terms() == []
-
-
-def test_mixed_precision(checkpoint):
-    maps = [
-        dict(source='neck', loss=CWD),
-        dict(source='bbox_head.cls', loss=KL, weight=100.0),
-        dict(source='bbox_head.reg', loss=dict(type='BoxDistributionKLLoss')),
-    ]
-    model = build(yolo(), yolo(2), checkpoint, maps, pseudo_labels=dict(score_thr=0.0))
-    batch = make_batch(model.train())
-    exact = {k: v for k, v in model.loss(*batch).items() if 'distill' in k}
-    before = {k: v.clone() for k, v in model.teacher.model.state_dict().items()}
-    with torch.autocast('cpu', dtype=torch.bfloat16):
-        losses = model.loss(*batch)
-    for key, value in exact.items():
-        assert losses[key].dtype == torch.float32
-        assert losses[key].item() == pytest.approx(value.item(), rel=0.1)
-    total(losses).backward()
-    gradients = [p.grad for p in model.student.parameters() if p.requires_grad]
-    assert all(g is not None and torch.isfinite(g).all() for g in gradients)
-    after = model.teacher.model.state_dict()
-    assert all(torch.equal(v, after[k]) for k, v in before.items())

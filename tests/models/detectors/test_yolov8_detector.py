@@ -27,19 +27,6 @@ def test_number_of_parameters_is_the_published_one(shipped, scale):
     assert sum(p.numel() for p in model.parameters()) + 16 == PARAMETERS[scale]
 
 
-def test_factors_given_one_by_one_make_the_same_network(shipped):
-    cfg = copy.deepcopy(shipped)
-    cfg.pop('scale')
-    cfg.backbone.update(deepen_factor=0.33, widen_factor=0.25, last_stage_out_channels=1024)
-    cfg.neck.update(in_channels=[256, 512, 1024], deepen_factor=0.33, widen_factor=0.25)
-    cfg.bbox_head.update(in_channels=[256, 512, 1024], widen_factor=0.25)
-    with torch.device('meta'):
-        first, second = MODELS.build(cfg), MODELS.build(shipped)
-    assert {k: v.shape for k, v in first.state_dict().items()} == {
-        k: v.shape for k, v in second.state_dict().items()
-    }
-
-
 def test_a_factor_of_one_part_counts(shipped):
     cfg = copy.deepcopy(shipped)
     cfg.neck.deepen_factor = 1.0

@@ -46,12 +46,6 @@ def test_image_without_ground_truth():
     assert out.gt_instances.labels.tolist() == [3, 3]
 
 
-def test_no_detection():
-    empty = make_detections([], [], [])
-    (out,) = PseudoLabels().extend([make_sample([[1, 1, 9, 9]], [2])], [empty], {0: 3})
-    assert out.gt_instances.labels.tolist() == [2]
-
-
 def make_head(num_classes=3, **test_cfg):
     torch.manual_seed(0)
     cfg = dict(score_thr=0.001, nms_pre=300, min_bbox_size=0, max_per_img=4)
@@ -114,10 +108,3 @@ def test_boxes_of_half_precision_are_decoded_and_suppressed_in_float32():
     for ours, theirs in zip(found, expected):
         assert ours.bboxes.dtype == torch.float32
         assert torch.equal(ours.bboxes, theirs.bboxes)
-
-
-def test_detections_of_images_without_any():
-    head = make_head(nms=dict(type='nms', iou_threshold=0.5))
-    outputs = [torch.full((2, 6, 8, 8), -9.0)] * 2, [torch.zeros(2, 8, 8, 8)] * 2
-    found = PseudoLabels(0.8).detect(head, outputs, [dict(img_shape=(64, 64))] * 2)
-    assert [tuple(each.bboxes.shape) for each in found] == [(0, 4)] * 2

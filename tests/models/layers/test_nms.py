@@ -84,10 +84,9 @@ def tensors(boxes, scores, labels):
     )
 
 
-@pytest.mark.parametrize('block', [256, 3])
-@pytest.mark.parametrize('agnostic', [False, True])
+@pytest.mark.parametrize('agnostic, block', [(False, 3), (True, 256)])
 @pytest.mark.parametrize('kind', TYPES)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(found=detections(), threshold=st.sampled_from([0.0, 0.1234, 0.3871, 0.6543, 1.0]))
 def test_equals_a_loop(kind, agnostic, block, found, threshold):
     boxes, scores, labels = found
@@ -125,14 +124,6 @@ def test_equals_a_loop(kind, agnostic, block, found, threshold):
     assert torch.equal(given_boxes[others], tensors(*found)[0][others])
 
 
-def test_pairwise_diou_equals_a_loop():
-    boxes = torch.randint(0, 30, (7, 4)).float()
-    boxes[:, 2:] += boxes[:, :2]
-    others = boxes.flip(0) + 1
-    expected = [[diou(a, b) for b in others.tolist()] for a in boxes.tolist()]
-    torch.testing.assert_close(pairwise_diou(boxes, others), torch.tensor(expected))
-
-
 def test_diou_spares_what_iou_removes():
     boxes = torch.tensor([[0.0, 0, 10, 10], [4, 0, 14, 10]])
     scores = torch.tensor([0.9, 0.8])
@@ -140,18 +131,6 @@ def test_diou_spares_what_iou_removes():
     assert pairwise_diou(boxes, boxes)[0, 1].item() == pytest.approx(3 / 7 - 16 / 296)
     assert len(hard_nms(boxes, scores, 0.4)[1]) == 1
     assert len(diou_nms(boxes, scores, 0.4)[1]) == 2
-
-
-def test_many_boxes_in_several_blocks(monkeypatch):
-    generator = torch.Generator().manual_seed(3)
-    boxes = torch.rand(3000, 4, generator=generator) * 300
-    boxes[:, 2:] = boxes[:, :2] + boxes[:, 2:] / 6 + 1
-    scores = torch.randperm(3000, generator=generator) / 3000
-    # with IoU in place of DIoU it is mmcv's
-    monkeypatch.setattr(nms, 'pairwise_diou', nms.bbox_overlaps)
-    keep = diou_nms(boxes, scores, 0.3)[1].tolist()
-    assert 1100 < len(keep) < 2900
-    assert keep == hard_nms(boxes, scores, 0.3)[1].tolist()
 
 
 @pytest.mark.parametrize(
@@ -168,13 +147,6 @@ def test_precision_and_max_num(kind, dtype):
     first = [1, 0, 1001, 1000] if kind == 'weighted_nms' else [0, 0, 1000, 1000]
     assert dets[1, :4].tolist() == first
     assert batched_nms(boxes, scores, labels, dict(cfg, max_num=1))[1].tolist() == [2]
-
-
-def test_a_cluster_of_zero_scores_keeps_its_box():
-    boxes = torch.tensor([[0.0, 0, 10, 10], [1, 0, 11, 10]])
-    cfg = dict(type='weighted_nms', iou_threshold=0.5)
-    dets, keep = batched_nms(boxes.clone(), torch.zeros(2), torch.zeros(2), cfg)
-    assert len(keep) == 1 and torch.equal(dets[:, :4], boxes[keep])
 
 
 # ------------------------------------------------------------------------------ through MMDetection
@@ -204,8 +176,7 @@ def predict(model, nms):
         )[0]
 
 
-@pytest.mark.parametrize('agnostic', [False, True])
-@pytest.mark.parametrize('kind', TYPES)
+@pytest.mark.parametrize('kind, agnostic', [('diou_nms', False), ('weighted_nms', True)])
 def test_retina_head_predicts_with_it(detector, kind, agnostic):
     raw = predict(detector, None)
     nms = dict(type=kind, iou_threshold=0.4567, class_agnostic=agnostic)

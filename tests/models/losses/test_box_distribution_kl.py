@@ -79,13 +79,6 @@ def test_weights():
     )
 
 
-def test_gradcheck():
-    student, teacher = make(2, 3, 16)
-    loss = BoxDistributionKLLoss(2.0, reg_max=4)
-    weight = torch.rand(2, 3)
-    assert torch.autograd.gradcheck(lambda x: loss(x, teacher, weight), student.requires_grad_())
-
-
 def test_finite_at_large_logits():
     student = torch.zeros(1, 8)
     student[0, ::2] = 200
@@ -93,13 +86,6 @@ def test_finite_at_large_logits():
     loss = BoxDistributionKLLoss(reg_max=2)(student, -student)
     loss.backward()
     assert loss.item() == pytest.approx(200) and student.grad.isfinite().all()
-
-
-def test_teacher_and_weights_get_no_gradient():
-    student, teacher = (x.requires_grad_() for x in make(2, 64))
-    weight = torch.ones(2, requires_grad=True)
-    BoxDistributionKLLoss()(student, teacher, weight).backward()
-    assert teacher.grad is None and weight.grad is None and student.grad is not None
 
 
 def test_mixed_precision_is_computed_in_float32():

@@ -33,8 +33,9 @@ def make(*shape, dtype=torch.double):
     return torch.randn(2, *shape, dtype=dtype, generator=generator).mul_(2).unbind()
 
 
-@pytest.mark.parametrize('tau', [0.5, 1.0, 4.0])
-@pytest.mark.parametrize('shape', [(1, 1, 2, 2), (2, 3, 4, 5), (3, 7, 1, 6)])
+@pytest.mark.parametrize(
+    'tau, shape', [(0.5, (1, 1, 2, 2)), (1.0, (2, 3, 4, 5)), (4.0, (3, 7, 1, 6))]
+)
 def test_equals_readable_loop(tau, shape):
     student, teacher = make(*shape)
     student.requires_grad_()
@@ -46,8 +47,7 @@ def test_equals_readable_loop(tau, shape):
     )
 
 
-@pytest.mark.parametrize('tau', [1.0, 3.0])
-@pytest.mark.parametrize('shape', [(2, 16, 40, 40), (4, 64, 13, 21)])
+@pytest.mark.parametrize('tau, shape', [(1.0, (2, 16, 40, 40)), (3.0, (4, 64, 13, 21))])
 def test_equals_published_formula(tau, shape):
     student, teacher = make(*shape, dtype=torch.float)
     student.requires_grad_()
@@ -74,20 +74,6 @@ def test_equal_maps_give_exactly_zero():
     assert student.grad.abs().max() == 0
 
 
-def test_unit_normal_features_give_about_one_at_any_resolution():
-    for side in (20, 80):
-        student, teacher = (x / 2 for x in make(2, 16, side, side, dtype=torch.float))
-        assert ChannelWiseDivergence()(student, teacher).item() == pytest.approx(1, abs=0.1)
-
-
-@pytest.mark.parametrize('normalize', [False, True])
-@pytest.mark.parametrize('tau', [1.0, 2.0])
-def test_gradcheck(normalize, tau):
-    student, teacher = make(2, 3, 3, 4)
-    loss = ChannelWiseDivergence(tau, normalize=normalize)
-    assert torch.autograd.gradcheck(lambda x: loss(x, teacher), student.requires_grad_())
-
-
 @pytest.mark.parametrize('size', [1, 50, 100])
 def test_slices_give_the_same(size, monkeypatch):
     student, teacher = make(2, 5, 4, 5)
@@ -112,29 +98,10 @@ def test_finite_at_large_logits():
         assert student.grad[0, 0, 0, 0] == -1 and student.grad.isfinite().all()
 
 
-@pytest.mark.parametrize('normalize', [False, True])
-def test_channels_last(normalize):
-    student, teacher = make(2, 6, 5, 7)
-    loss = ChannelWiseDivergence(normalize=normalize)
-    expected = loss(student, teacher)
-    last = student.to(memory_format=torch.channels_last).requires_grad_()
-    result = loss(last, teacher.to(memory_format=torch.channels_last))
-    torch.testing.assert_close(result, expected)
-    result.backward()
-    assert last.grad.isfinite().all()
-
-
 def test_teacher_gets_no_gradient():
     student, teacher = (x.requires_grad_() for x in make(1, 2, 3, 3))
     ChannelWiseDivergence(normalize=True)(student, teacher).backward()
     assert teacher.grad is None and student.grad is not None
-
-
-def test_backward_twice():
-    student, teacher = make(1, 2, 3, 3)
-    loss = ChannelWiseDivergence()(student.requires_grad_(), teacher)
-    first, second = (torch.autograd.grad(loss, student, retain_graph=True)[0] for _ in range(2))
-    torch.testing.assert_close(first, second)
 
 
 def test_normalize():

@@ -82,14 +82,6 @@ def test_only_bernoulli_sees_the_level():
 
 
 @pytest.mark.parametrize('mode', ['bernoulli', 'softmax'])
-def test_does_not_grow_with_locations(mode):
-    student, teacher = make(2, 3, 4, 4)
-    loss = LogitsKLDivergence(mode=mode)
-    tiled = (x.repeat(1, 1, 3, 3) for x in (student, teacher))
-    torch.testing.assert_close(loss(*tiled), loss(student, teacher))
-
-
-@pytest.mark.parametrize('mode', ['bernoulli', 'softmax'])
 def test_student_index(mode):
     student, teacher = make(2, 5, 3, 3)
     teacher = teacher[:, :3]
@@ -100,13 +92,6 @@ def test_student_index(mode):
     torch.testing.assert_close(loss, expected)
     loss.backward()
     assert student.grad[:, [1, 3]].abs().max() == 0 and student.grad[:, index].abs().min() > 0
-
-
-@pytest.mark.parametrize('mode', ['bernoulli', 'softmax'])
-def test_gradcheck(mode):
-    student, teacher = make(2, 3, 2, 2)
-    loss = LogitsKLDivergence(2.0, mode)
-    assert torch.autograd.gradcheck(lambda x: loss(x, teacher), student.requires_grad_())
 
 
 @pytest.mark.parametrize('mode', ['bernoulli', 'softmax'])
@@ -125,13 +110,6 @@ def test_small_weights_do_not_blow_up():
     weights = torch.full((6,), 0.01, dtype=torch.double)
     loss = LogitsKLDivergence()
     torch.testing.assert_close(loss(student, teacher, weights), 0.06 * loss(student, teacher))
-
-
-def test_teacher_and_weights_get_no_gradient():
-    student, teacher = (x.requires_grad_() for x in make(4, 3))
-    weights = torch.ones(4, requires_grad=True)
-    LogitsKLDivergence()(student, teacher, weights).backward()
-    assert teacher.grad is None and weights.grad is None and student.grad is not None
 
 
 def test_mixed_precision_is_computed_in_float32():

@@ -3,27 +3,8 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from readable_losses import nt_xent
 
 from mmdet_contrast.models.losses import NTXentLoss
-
-
-@pytest.mark.parametrize('negatives', ['all', 'other_class'])
-@pytest.mark.parametrize('by_image', [False, True])
-@pytest.mark.parametrize('count', [1, 2, 17])
-@pytest.mark.parametrize('temperature', [0.07, 0.5])
-def test_equals_readable_loop(negatives, by_image, count, temperature, make_pairs):
-    query, key, labels, groups = make_pairs(count)
-    groups = groups if by_image else None
-    background, use = torch.randn(4, 6, dtype=torch.double), torch.rand(count, 4) > 0.5
-    call = (query, key, labels, groups, background, use)
-    loss, (expected, _) = (
-        NTXentLoss(temperature, negatives)(*call),
-        nt_xent(*call, temperature=temperature, negatives=negatives),
-    )
-    torch.testing.assert_close(loss, expected)
-    gradients = (torch.autograd.grad(x, (query, key)) for x in (loss, expected))
-    torch.testing.assert_close(*gradients)
 
 
 def test_hand_worked():
@@ -32,8 +13,7 @@ def test_hand_worked():
     assert loss.item() == pytest.approx(math.log((math.e + 2) / math.e))
 
 
-@pytest.mark.parametrize('count', [2, 3, 100])
-@pytest.mark.parametrize('temperature', [0.1, 0.5])
+@pytest.mark.parametrize('count, temperature', [(2, 0.1), (100, 0.5)])
 @pytest.mark.parametrize('package', ['pytorch_metric_learning', 'lightly'])
 def test_equals_public_implementations(package, count, temperature, make_pairs):
     losses = pytest.importorskip(
@@ -66,13 +46,6 @@ def test_pytorch_metric_learning_with_labels_takes_every_positive_apart(make_pai
     alone = torch.arange(8)
     theirs = losses.NTXentLoss(0.5)(rows, alone.repeat(2))
     torch.testing.assert_close(NTXentLoss()(query, key, alone), theirs, atol=1e-6, rtol=1e-6)
-
-
-def test_anchor_without_negatives_is_zero(make_pairs):
-    query, key, _, _ = make_pairs(4)
-    loss = NTXentLoss()(query, key, torch.zeros(4, dtype=torch.long))
-    assert loss.item() == pytest.approx(0, abs=1e-12)
-    assert NTXentLoss(negatives='all')(query[:1], key[:1]).item() == pytest.approx(0, abs=1e-12)
 
 
 def test_unknown_kind_of_negatives():

@@ -36,8 +36,9 @@ def readable_loop(query, key, labels, groups, background, use, margin, distance,
 
 @pytest.mark.parametrize('mining', ['all', 'hard', 'semi_hard'])
 @pytest.mark.parametrize('distance', ['cosine', 'euclidean'])
-@pytest.mark.parametrize('known, by_image', [(True, True), (True, False), (False, False)])
-@pytest.mark.parametrize('count', [1, 2, 9])
+@pytest.mark.parametrize(
+    'known, by_image, count', [(True, True, 9), (True, False, 2), (False, False, 1)]
+)
 def test_equals_readable_loop(mining, distance, known, by_image, count, make_pairs):
     query, key, labels, groups = make_pairs(count)
     labels, groups = labels if known else None, groups if by_image else None
@@ -66,34 +67,11 @@ def test_equals_pytorch_metric_learning(count, mining, make_pairs):
     torch.testing.assert_close(ours, theirs(inputs, labels, mined), atol=1e-6, rtol=1e-6)
 
 
-def test_equals_torch_for_one_negative(make_pairs):
-    query, key, _, _ = make_pairs(5)
-    other = torch.randn(1, 6, dtype=torch.double)
-    one_class = torch.zeros(5, dtype=torch.long)
-    loss = TripletLoss(1.5, 'euclidean', loss_weight=1.0)
-    theirs = [
-        F.triplet_margin_loss(a, b, other.expand(5, -1), margin=1.5, eps=0)
-        for a, b in ((query, key), (key, query))
-    ]
-    ours = loss(query, key, one_class, background=other)
-    torch.testing.assert_close(ours, sum(theirs) / 2)
-
-
 def test_hand_worked():
     # partners equal, the other class at a right angle: 0 - 1 + 1.5
     loss = TripletLoss(1.5, loss_weight=1.0)(torch.eye(2), torch.eye(2), torch.tensor([0, 1]))
     assert loss.item() == pytest.approx(0.5)
     assert TripletLoss(0.9)(torch.eye(2), torch.eye(2)).item() == 0
-
-
-@pytest.mark.parametrize('mining', ['all', 'hard', 'semi_hard'])
-@pytest.mark.parametrize('distance', ['cosine', 'euclidean'])
-def test_no_triplet_is_zero(mining, distance, make_pairs):
-    query, key, _, _ = make_pairs(4)
-    loss = TripletLoss(1.0, distance, mining)
-    value = loss(query, key, torch.zeros(4, dtype=torch.long))
-    value.backward()
-    assert value.item() == 0 and query.grad.abs().sum() == 0
 
 
 def test_unknown_choices():

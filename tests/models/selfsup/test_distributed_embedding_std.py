@@ -49,6 +49,7 @@ def results(tmp_path_factory):
     return ranks, '\n'.join(text for output in outputs for text in output)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('count', [1, 2])
 def test_std_is_that_of_the_images_of_all_processes(results, count):
     (first, second), _ = results
@@ -59,6 +60,7 @@ def test_std_is_that_of_the_images_of_all_processes(results, count):
         assert float(value) == pytest.approx(embedding_std(z), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_one_image_in_each_process_is_no_collapse(results):
     assert 'collapsing' not in results[1]
 

@@ -2,8 +2,7 @@
 
 import pytest
 import torch
-from mmcv.transforms import Compose
-from mmdet.registry import DATASETS, METRICS, MODELS, TRANSFORMS
+from mmdet.registry import MODELS
 from mmengine.config import Config, ConfigDict
 from mmengine.runner import Runner
 
@@ -153,11 +152,6 @@ def test_a_classifier_just_built_leaves_the_statistics_alone():
     assert all(torch.equal(value, after[key]) for key, value in before.items())
 
 
-def test_all_levels_are_joined():
-    model = build(level='all', in_channels=16 + 32)
-    assert model(torch.rand(2, 3, 64, 64), crops()).shape == (2, 3)
-
-
 def test_a_batch_without_boxes_is_zero_and_connected():
     from mmdet.structures import DetDataSample
     from mmengine.structures import InstanceData
@@ -173,24 +167,3 @@ def test_a_batch_without_boxes_is_zero_and_connected():
     assert all((p.grad == 0).all() for p in model.classifier.parameters())
     (predicted,) = model(torch.rand(1, 3, 64, 64), [sample], mode='predict')
     assert predicted.class_scores.shape == (0, 3)
-
-
-@pytest.mark.parametrize('name', ['shapes', 'bccd', 'folder'])
-def test_shipped_configs_fit_together(name):
-    cfg = Config.fromfile(config_path(f'pretrain/linear_{name}.py'))
-    backbone = cfg.model.backbone
-    # what the detector of the same data starts from
-    if name != 'folder':
-        detector = Config.fromfile(config_path(f'retina_{name}.py')).model.backbone
-        assert backbone.base_channels == detector.base_channels
-        classes = cfg.train_dataloader.dataset.dataset.metainfo.classes
-        assert cfg.model.num_classes == len(classes)
-    backbone.init_cfg = None
-    model = MODELS.build(cfg.model)
-    assert model(torch.rand(1, 3, 64, 64), crops([0])).shape == (1, cfg.model.num_classes)
-    for split in ('train', 'val', 'test'):
-        data = cfg[f'{split}_dataloader'].dataset
-        assert DATASETS.get(data.type).whole_images
-        Compose([TRANSFORMS.build(step) for step in data.pipeline])
-        assert 'gt_label' in data.pipeline[-1].meta_keys
-    METRICS.build(cfg.val_evaluator)

@@ -17,7 +17,7 @@ from torch import nn
 
 from mmdet_contrast import config_path
 from mmdet_contrast.converters import export_backbone
-from mmdet_contrast.models.selfsup import BatchNormMLP, SimCLR, SimSiam
+from mmdet_contrast.models.selfsup import SimCLR, SimSiam
 
 BACKBONE = dict(type='ResNet', depth=18, base_channels=8, out_indices=(3,), norm_eval=False)
 PROJECTOR = dict(type='BatchNormMLP', channels=(64, 32, 32, 32), last_norm=True)
@@ -83,34 +83,10 @@ def test_equals_lightly():
     )
 
 
-def test_targets_get_no_gradient():
-    model = build().train()
-    z1, z2 = torch.randn(4, 32, requires_grad=True), torch.randn(4, 32, requires_grad=True)
-    model.predictor = nn.Identity()
-    model.compare(z1, z2)['loss_simsiam'].backward()
-    for z, other in ((z1, z2), (z2, z1)):
-        query = z.detach().clone().requires_grad_()
-        (-0.5 * nn.functional.cosine_similarity(query, other.detach()).mean()).backward()
-        torch.testing.assert_close(z.grad, query.grad)
-
-
-def test_layers_of_projector_and_predictor():
-    projector = BatchNormMLP((64, 32, 16, 8), last_norm=True)
-    kinds = [type(layer).__name__ for layer in projector.layers]
-    assert kinds == ['Linear', 'BatchNorm1d', 'ReLU'] * 2 + ['Linear', 'BatchNorm1d']
-    assert projector.layers[-1].affine is False
-    assert all(layer.bias is None for layer in projector.layers if isinstance(layer, nn.Linear))
-    predictor = BatchNormMLP((8, 4, 8))
-    assert [type(layer).__name__ for layer in predictor.layers] == kinds[:3] + ['Linear']
-    assert predictor.layers[-1].bias is not None
-
-
 @pytest.mark.parametrize(
     'backbone, channels',
     [
         (dict(type='CSPDarknet', deepen_factor=0.33, widen_factor=0.125, out_indices=(4,)), 128),
-        (dict(type='MobileNetV2', widen_factor=0.25, out_indices=(7,)), 1280),
-        (dict(type='ResNet', depth=18, base_channels=8), 64),
         (
             dict(
                 type='SwinTransformer',
@@ -218,16 +194,6 @@ def test_simclr_equals_lightly(simclr):
 def test_one_image_has_no_negatives(simclr):
     with pytest.raises(ValueError, match='batch of one image, whose loss is 0'):
         simclr.eval()(views(1), mode='loss')
-
-
-def test_one_descent_step_lowers_the_loss_of_simclr(simclr):
-    data = views(8)
-    before = simclr(data, mode='loss')['loss_nt_xent']
-    before.backward()
-    with torch.no_grad():
-        for p in simclr.parameters():
-            p -= 1e-3 * p.grad
-    assert float(simclr(data, mode='loss')['loss_nt_xent']) < float(before)
 
 
 # Training
