@@ -23,12 +23,15 @@ CASES = {
     ),
     'some views': dict(scope='all_ranks', sampler=dict(STILL, jitter=1e-9)),
     'patches': dict(
+        # on the coarse level alone: the fine one has four times as many
+        levels=(1,),
         scope='all_ranks',
         sampler=PATCHES,
         criterion=dict(type='NTXentLoss', negatives='all'),
     ),
     'patches of some, queue': dict(
         # all of them, too, as the order in which they come is drawn
+        levels=(1,),
         scope='image',
         sampler=dict(PATCHES, region='all'),
         queue=dict(size=3000),

@@ -42,6 +42,16 @@ def test_epochs(tmp_path, optim):
         assert recorder.moved(key, 0, 2), key
 
 
+@pytest.mark.parametrize('by_epoch', [True, False])
+def test_iterations_in_the_middle_of_an_epoch(tmp_path, by_epoch):
+    length = 3 if by_epoch else 4
+    hook = FreezeBackboneHook(freeze_iters=3 if not by_epoch else 6)
+    runner, recorder = train(tmp_path, hook, by_epoch=by_epoch, length=length)
+    end = 12 if by_epoch else 4
+    assert_frozen_until(runner, recorder, 'backbone', 6 if by_epoch else 3, end)
+    assert all(module.training for module in runner.model.modules())
+
+
 def test_gradients_that_are_zeroed_and_old_momentum_do_not_move_it(tmp_path):
     """A run that has momentum is resumed with the hook, and gradients are zeroed, not dropped."""
     train(tmp_path / 'a', length=1)
@@ -73,6 +83,13 @@ def test_gradients_that_are_zeroed_and_old_momentum_do_not_move_it(tmp_path):
     assert_frozen_until(runner, recorder, 'backbone', 2 * EPOCH)
 
 
+def test_always_and_never(tmp_path):
+    runner, recorder = train(tmp_path / 'a', FreezeBackboneHook(freeze_epochs=-1), length=2)
+    assert_frozen_until(runner, recorder, 'backbone', 8, end=8)
+    runner, recorder = train(tmp_path / 'b', FreezeBackboneHook(freeze_epochs=0), length=2)
+    assert_frozen_until(runner, recorder, 'backbone', 0, end=8)
+
+
 def test_stages(tmp_path):
     stages = [
         dict(modules=('neck',), freeze_epochs=1),
@@ -85,11 +102,36 @@ def test_stages(tmp_path):
     assert_frozen_until(runner, recorder, 'backbone.0', 3 * EPOCH)
 
 
-def test_two_hooks(tmp_path):
-    hooks = [FreezeBackboneHook(-1, modules='neck'), FreezeBackboneHook(freeze_iters=6)]
+@pytest.mark.parametrize('order', [1, -1])
+def test_two_hooks(tmp_path, order):
+    hooks = [FreezeBackboneHook(-1, modules='neck'), FreezeBackboneHook(freeze_iters=6)][::order]
     runner, recorder = train(tmp_path, *hooks, length=2)
     assert_frozen_until(runner, recorder, 'backbone', 6, end=8)
     assert_frozen_until(runner, recorder, 'neck', 8, end=8)
+
+
+def test_mode_that_the_backbone_gives_itself_is_kept(tmp_path):
+    """With norm_eval=True, ResNet's statistics stand still after unfreezing, too."""
+    init_default_scope('mmdet')
+    model = Toy()
+    model.backbone = MODELS.build(
+        dict(
+            type='ResNet',
+            depth=18,
+            base_channels=4,
+            num_stages=1,
+            strides=(1,),
+            dilations=(1,),
+            out_indices=(0,),
+            frozen_stages=-1,
+        )
+    )
+    forward = model.backbone.forward
+    model.backbone.forward = lambda x: forward(x)[0]
+    hook = FreezeBackboneHook(freeze_iters=2, modules='backbone.layer1')
+    runner, recorder = train(tmp_path, hook, model=model, length=1)
+    for key in keys_of(runner, 'backbone.layer1'):
+        assert recorder.moved(key, 0, 4) == key.endswith(('weight', 'bias')), key
 
 
 # --- what frozen means
@@ -126,6 +168,26 @@ def test_no_gradient_no_dropout_and_no_activations(tmp_path):
     assert all(modes[i] == {False} for i in range(4)) and all(modes[i] == {True} for i in (4, 7))
 
 
+def test_the_mode_is_set_once_an_epoch_and_after_each_validation(tmp_path):
+    """Walking through a backbone takes milliseconds: not in each iteration."""
+    calls, modes = [], []
+
+    class Watch(Recorder):
+        def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+            modes.append({m.training for m in runner.model.backbone.modules()})
+            if runner.iter == 5:
+                # as a hook that looks at the model in the middle of an epoch does
+                runner.model.eval()
+                runner.model.train()
+
+    runner = make_runner(tmp_path, [FreezeBackboneHook(freeze_epochs=-1), Watch()], length=2)
+    walk = runner.model.backbone.eval
+    runner.model.backbone.eval = lambda: calls.append(runner.iter) or walk()
+    runner.train()
+    # in before_train, at the beginning of both epochs, and after iteration 5
+    assert calls == [0, 0, 4, 6] and modes == [{False}] * 8
+
+
 @pytest.mark.parametrize(
     ('ema', 'exact'),
     [
@@ -158,7 +220,8 @@ def test_average_of_weights(tmp_path, ema, exact):
 # --- resuming
 
 
-@pytest.mark.parametrize(('at', 'by_epoch'), [(1, True), (2, True), (3, True), (2, False)], ids=str)
+@pytest.mark.parametrize('by_epoch', [True, False])
+@pytest.mark.parametrize('at', [1, 2, 3], ids=['before', 'at', 'after'])
 def test_resumed_run_is_the_uninterrupted_one(tmp_path, at, by_epoch):
     def hooks():
         key = 'freeze_epochs' if by_epoch else 'freeze_iters'
@@ -232,6 +295,19 @@ def test_lower_rate_and_warm_up_after_unfreezing(tmp_path):
     assert len({group['lr'] for group in runner.optim_wrapper.optimizer.param_groups}) == 1
 
 
+@pytest.mark.parametrize('order', [1, -1])
+def test_rate_is_that_of_the_stage_that_ends_last(tmp_path, order):
+    stages = [
+        dict(modules='backbone', freeze_epochs=1, lr_mult=0.5),
+        dict(modules='backbone.0', freeze_iters=6, lr_mult=0.1),
+    ]
+    watch = Rates()
+    optim = dict(paramwise_cfg=dict(norm_decay_mult=0.0))
+    train(tmp_path, FreezeBackboneHook(stages=stages[::order]), watch, length=2, optim=optim)
+    assert watch.of('backbone.1.0.weight')[4:] == pytest.approx([0.025] * 4)
+    assert watch.of('backbone.0.0.weight')[6:] == pytest.approx([0.005] * 2)
+
+
 def test_rate_of_parameters_in_a_common_group_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r'paramwise_cfg=dict\(custom_keys=.*backbone'):
         train(tmp_path, FreezeBackboneHook(lr_mult=0.1))
@@ -266,9 +342,11 @@ def test_log_says_what_and_how_much(tmp_path, monkeypatch):
 # ResNet's blocks begin as the identity: what is inside gets no gradient in the first iteration.
 
 
-def test_retinanet_with_validation_in_between(tiny_shapes, tmp_path):
-    hook = dict(type='FreezeBackboneHook', freeze_iters=3)
-    runner = retinanet(tiny_shapes, tmp_path, hook, by_epoch=False)
+@pytest.mark.parametrize('by_epoch', [True, False])
+def test_retinanet_with_validation_in_between(tiny_shapes, tmp_path, by_epoch):
+    length = dict(freeze_epochs=1) if by_epoch else dict(freeze_iters=3)
+    hook = dict(type='FreezeBackboneHook', **length)
+    runner = retinanet(tiny_shapes, tmp_path, hook, by_epoch=by_epoch)
     runner.train()
     recorder = next(h for h in runner.hooks if isinstance(h, Recorder))
     assert_frozen_until(runner, recorder, 'backbone', 3, end=6, at_once=False)
