@@ -89,14 +89,18 @@ class EditableWithMim(editable_wheel):
             except OSError:
                 # Windows allows links only to some users; a copy works until the sources change.
                 copy_item(ROOT / item, link)
-        super().run()
-
-    def _ensure_dist_info(self) -> None:
-        super()._ensure_dist_info()
+        if self.dist_info_dir is None:
+            Path(self.dist_dir).mkdir(parents=True, exist_ok=True)
+            dist_info = self.reinitialize_command('dist_info')
+            dist_info.output_dir = self.dist_dir
+            dist_info.ensure_finalized()
+            dist_info.run()
+            self.dist_info_dir = dist_info.dist_info_dir
         # mim looks for `<site-packages>/<first line of top_level.txt>/.mim`, and an editable
         # package is not in site-packages. An absolute path there leads mim to the source tree.
         top_level = Path(self.dist_info_dir, 'top_level.txt')
         top_level.write_text(f'{ROOT / PACKAGE}\n{PACKAGE}\n', encoding='utf-8')
+        super().run()
 
 
 if __name__ == '__main__':

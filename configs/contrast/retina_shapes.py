@@ -3,7 +3,7 @@ _base_ = [
     '../_base_/plugin.py',
     '../_base_/models/retinanet_small.py',
     '../_base_/datasets/shapes.py',
-    '../_base_/schedules/retinanet_small.py',
+    '../_base_/schedules/schedule_retinanet_small.py',
 ]
 
 model = dict(

@@ -3,7 +3,7 @@ _base_ = [
     'mmdet::_base_/datasets/coco_detection.py',
     '../_base_/plugin.py',
     '../_base_/models/yolov8.py',
-    '../_base_/schedules/yolov8.py',
+    '../_base_/schedules/schedule_yolov8.py',
 ]
 
 scale = (640, 640)

@@ -3,7 +3,7 @@ _base_ = [
     '../_base_/plugin.py',
     '../_base_/models/yolov8.py',
     '../_base_/datasets/shapes.py',
-    '../_base_/schedules/yolov8.py',
+    '../_base_/schedules/schedule_yolov8.py',
 ]
 
 model = dict(bbox_head=dict(num_classes=3))
