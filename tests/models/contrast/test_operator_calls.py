@@ -80,8 +80,8 @@ def test_nothing_waits_for_the_device(case):
     assert not forward.waits and not backward.waits
 
 
-# With the default there are 136 and 42, and two kernels of roi_align for each level, which is no
-# operator of PyTorch's: 188 together.
+# With the default there are 144 and 42, and two kernels of roi_align for each level, which is no
+# operator of PyTorch's: 196 together.
 @pytest.mark.parametrize(
     'case, most',
     [
