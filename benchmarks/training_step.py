@@ -83,10 +83,12 @@ class Step:
         from mmengine.config import Config
         from mmengine.optim import build_optim_wrapper
 
+        from mmdet_contrast import config_path
+
         prob, scale, options = VARIANTS[variant]
         plain = options is None
         name = f'retina_{config}.py' if plain else f'retina_contrast_{config}.py'
-        cfg = Config.fromfile(str(common.ROOT / 'configs' / name))
+        cfg = Config.fromfile(config_path(name))
         if not plain:
             cfg.model.data_preprocessor.view_scale = scale
             cfg.model.bbox_head.contrast.update(options)
