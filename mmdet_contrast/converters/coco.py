@@ -1,10 +1,13 @@
-"""What converters to COCO JSON share: reading images, checking boxes, writing, and the report."""
+"""What converters to COCO JSON share: finding files, checking boxes, writing, and the report."""
 
 import argparse
+import codecs
 import math
+import re
 import sys
 from collections import Counter
 from pathlib import Path
+from types import MappingProxyType
 from typing import (
     Any,
     Callable,
@@ -12,6 +15,7 @@ from typing import (
     Iterable,
     Iterator,
     List,
+    Mapping,
     NamedTuple,
     Optional,
     Sequence,
@@ -23,12 +27,22 @@ from typing import (
 from tqdm import tqdm
 
 from mmdet_contrast.utils.config import LaunchError
-from mmdet_contrast.utils.files import PathLike, image_size, write_json
+from mmdet_contrast.utils.files import PathLike, write_json
 
 Box = Tuple[float, float, float, float]
 T = TypeVar('T')
 
 IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
+# UTF-32 first: its mark begins with that of UTF-16.
+_BYTE_ORDER_MARKS = (
+    (codecs.BOM_UTF8, 'utf-8-sig'),
+    (codecs.BOM_UTF32_LE, 'utf-32'),
+    (codecs.BOM_UTF32_BE, 'utf-32'),
+    (codecs.BOM_UTF16_LE, 'utf-16'),
+    (codecs.BOM_UTF16_BE, 'utf-16'),
+)
+# Whether a class is in the image, after its name.
+_COLUMN = re.compile(r'(?<=\S)\s+(-1|0|1)\s*$')
 # CocoDataset skips thinner boxes without a word, so they are left out here, with one.
 _THINNEST = 1.0
 # A box may leave the picture by a pixel merely because tools count pixels differently.
@@ -208,70 +222,6 @@ class RawImage(NamedTuple):
     source: str
 
 
-class ImageFolder:
-    """The images below a folder; what cannot be used as it stands is reported.
-
-    Args:
-        folder (Path): The folder, searched with its subfolders.
-        report (ConversionReport): Findings are added to it.
-        missing_annotations (str): What becomes of an image without an annotation file: 'leave_out',
-            or 'empty' to keep it as an image without objects.
-        verify (bool): Decode each image to find damaged ones; False reads headers only.
-
-    Attributes:
-        names (Dict[str, str]): Relative path without suffix → relative path (POSIX).
-
-    Raises:
-        ConversionError: If there is no such folder.
-    """
-
-    def __init__(
-        self, folder: Path, report: ConversionReport, missing_annotations: str, verify: bool
-    ) -> None:
-        self.folder = require_folder(folder, 'img_dir')
-        self.report = report
-        self.missing_annotations = missing_annotations
-        self.verify = verify
-        self.names: Dict[str, str] = {}
-        for path in sorted(folder.rglob('*')):
-            if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file():
-                relative = path.relative_to(folder)
-                name, key = relative.as_posix(), relative.with_suffix('').as_posix()
-                if self.names.setdefault(key, name) != name:
-                    report.add('ambiguous_image', self.names[key], f'also {name}', 'first taken')
-
-    def keeps_without_annotation(self, label: str, kind: str) -> bool:
-        """Report that an annotation file is missing, and tell whether its image is kept.
-
-        Args:
-            label (str): Name of the file that is not there.
-            kind (str): What such a file is called: 'XML', 'text'.
-        """
-        keep = self.missing_annotations == 'empty'
-        action = 'image kept, no boxes' if keep else 'image left out'
-        self.report.add('missing_annotation', label, f'there is no such {kind} file', action)
-        return keep
-
-    def size(self, file_name: str) -> Optional[Tuple[int, int]]:
-        """Return width and height of an image in pixels as training will see it.
-
-        Args:
-            file_name (str): Path relative to the folder.
-
-        Returns:
-            Optional[Tuple[int, int]]: None where the image is not readable (reported).
-        """
-        try:
-            width, height, orientation = image_size(self.folder / file_name, self.verify)
-        except OSError as error:
-            self.report.add('unreadable_image', file_name, str(error), 'image left out')
-            return None
-        if orientation != 1:
-            detail = f'EXIF orientation {orientation}: are the boxes drawn on the rotated picture?'
-            self.report.add('rotated_image', file_name, detail, 'size after rotation taken')
-        return width, height
-
-
 def require_folder(folder: Path, name: str) -> Path:
     """Return a folder, or refuse a path that is none, in which nothing would be found."""
     if not folder.is_dir():
@@ -293,27 +243,134 @@ def progress(items: Sequence[T], label: str) -> Iterator[T]:
     yield from tqdm(items, desc=label, mininterval=0.1 if sys.stderr.isatty() else 5)
 
 
-def read_split(path: Path, report: ConversionReport) -> List[str]:
+def find_files(
+    folder: Path, suffixes: Sequence[str], report: ConversionReport, ambiguous: str
+) -> Dict[str, str]:
+    """Find the files of some kinds below a folder.
+
+    Args:
+        folder (Path): The folder, searched with its subfolders.
+        suffixes (Sequence[str]): Endings of the files, in small letters.
+        report (ConversionReport): Files that differ in their ending only are added to it.
+        ambiguous (str): What such a finding is called.
+
+    Returns:
+        Dict[str, str]: Relative path without suffix → relative path (POSIX), sorted.
+    """
+    names: Dict[str, str] = {}
+    for path in sorted(folder.rglob('*')):
+        if path.suffix.lower() not in suffixes or not path.is_file():
+            continue
+        relative = path.relative_to(folder)
+        name, key = relative.as_posix(), relative.with_suffix('').as_posix()
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            report.add('unreadable_name', ascii(name), 'the name is not in UTF-8', 'file left out')
+            continue
+        if names.setdefault(key, name) != name:
+            report.add(ambiguous, names[key], f'also {name}', 'first taken')
+    return names
+
+
+def decode_text(content: bytes) -> str:
+    """Decode UTF-8, or what a byte order mark says.
+
+    Raises:
+        ValueError: If it is something else.
+    """
+    text = content.decode(byte_order_mark(content) or 'utf-8')
+    if '\0' in text:
+        raise ValueError('zeros among the characters, as in UTF-16 without a byte order mark')
+    return text
+
+
+def byte_order_mark(content: bytes) -> Optional[str]:
+    """Return the encoding that the first bytes of a text file announce, None if there is none."""
+    return next((name for mark, name in _BYTE_ORDER_MARKS if content.startswith(mark)), None)
+
+
+def read_split(
+    path: Path, report: ConversionReport, known: Mapping[str, Optional[str]] = MappingProxyType({})
+) -> List[str]:
     """Read image names from an ImageSets file, without the -1/0/1 column of per-class sets.
+
+    A line is the name of an image, with or without folders and ending. Only if there is no such
+    image, it is a name and a column.
 
     Args:
         path (Path): A text file with one image name a line.
-        report (ConversionReport): Repeated names are added to it.
+        report (ConversionReport): Repeated and doubtful names are added to it.
+        known (Mapping[str, str | None]): The names that there are, without ending, and the image
+            file of each.
 
     Returns:
-        List[str]: The names, sorted, each once.
+        List[str]: The names, sorted, each once. Those that are not known are among them.
+
+    Raises:
+        ConversionError: If it is no text file.
+        FileNotFoundError: If it does not exist.
     """
+    try:
+        lines = decode_text(path.read_bytes()).splitlines()
+    except ValueError as error:
+        raise ConversionError(f'{path} is not text in UTF-8 ({error}): save it as such.') from error
+    lines = [line for line in lines if line.strip()]
+    # In a set of a class every line has a column, so none of its lines is a name as it stands.
+    is_class_set = all(_COLUMN.search(line) and not _known_name(line, known) for line in lines)
     names = set()
-    for line in path.read_text(encoding='utf-8-sig').splitlines():
-        tokens = line.split()
-        if len(tokens) > 1 and tokens[-1] in ('-1', '0', '1'):
-            tokens = tokens[:-1]
-        name = ' '.join(tokens)
+    for line in lines:
+        shown = line.strip()
+        stated, column = shown, _COLUMN.search(line)
+        name = _known_name(line, known)
+        if name is None and column:
+            stated = line[: column.start()].strip()
+            name = _known_name(stated, known)
+            if name is not None and not is_class_set:
+                detail = f'there is no image {shown!r}'
+                report.add('doubtful_line', path.name, detail, f'taken as {name!r}')
+        if name is None:
+            name = ' '.join(stated.split())
+            name = str(Path(name).with_suffix('')) if _has_ending(name) else name
+        file = known.get(name)
+        suffix = Path(stated).suffix
+        if file and suffix.lower() in IMAGE_SUFFIXES and not f'{name}{suffix}' == file:
+            detail = f'{shown!r} is listed, the image is {file!r}'
+            report.add('file_name_differs', path.name, detail, 'image of that name taken')
         if name in names:
             report.add('duplicate_image', path.name, f'{name!r} is listed again', 'taken once')
-        if name:
-            names.add(name)
+        names.add(name)
     return sorted(names)
+
+
+def _known_name(line: str, known: Mapping[str, Optional[str]]) -> Optional[str]:
+    """Find the image that a line names; of several, the one with most of its folders."""
+    files = [token for token in line.split() if _has_ending(token)]
+    if len(files) > 1 and line.strip() not in known:
+        # some lists name the annotation file beside the image
+        names = {_known_name(file, known) for file in files}
+        return names.pop() if len(names) == 1 else None
+    # A name may hold blanks, but what is around it is seldom meant.
+    for text in (line, line.strip(), ' '.join(line.split())):
+        for name in _spellings(text):
+            if name in known:
+                return name
+    return None
+
+
+def _spellings(text: str) -> Iterator[str]:
+    """Yield a name as it stands, then with fewer and fewer folders, with its ending and without."""
+    yield text
+    parts = [part for part in text.replace('\\', '/').split('/') if part not in ('', '.')]
+    for start in range(len(parts)):
+        name = '/'.join(parts[start:])
+        yield name
+        if _has_ending(name):
+            yield name.rpartition('.')[0]
+
+
+def _has_ending(name: str) -> bool:
+    return Path(name).suffix.lower() in (*IMAGE_SUFFIXES, '.txt', '.xml')
 
 
 def assemble(
@@ -327,7 +384,7 @@ def assemble(
 
     Args:
         images (Sequence[RawImage]): Images with boxes in pixels, (x1, y1, x2, y2).
-        classes (Sequence[str]): Class names; their category ids count from 1.
+        classes (Sequence[str]): Class names, each once; their category ids count from 1.
         report (ConversionReport): Counts and findings are added to it.
         min_size (float): Boxes with a side below this many pixels are written with ``iscrowd=1``.
         clip (bool): Clip boxes that leave the picture.
@@ -335,7 +392,12 @@ def assemble(
     Returns:
         Dict[str, Any]: ``images``, ``annotations``, ``categories``: sorted by file name, ids
         from 1, so that the order of the input does not matter.
+
+    Raises:
+        ConversionError: If a class is given twice, or a string in place of a list.
     """
+    if isinstance(classes, str) or len(set(classes)) < len(classes):
+        raise ConversionError(f'classes is {classes!r}: give a list of names, each once.')
     category = {name: index + 1 for index, name in enumerate(classes)}
     report.classes = list(classes)
     coco: Dict[str, Any] = {
@@ -449,12 +511,29 @@ def save(
     out_json: Optional[PathLike],
     report_json: Optional[PathLike],
 ) -> ConversionReport:
-    """Write the COCO file and the report, each where a path is given, and return the report."""
-    if out_json is not None:
-        write_json(out_json, coco)
+    """Write the COCO file and the report, each where a path is given, and return the report.
+
+    Raises:
+        ConversionError: If no image is left. The report is written, the COCO file is not.
+    """
     if report_json is not None:
         write_json(report_json, report.to_dict(), indent=1)
+    if not coco['images']:
+        raise ConversionError(f'no image is left, so no annotations are written: {_why(report)}.')
+    if out_json is not None:
+        write_json(out_json, coco)
     return report
+
+
+def _why(report: ConversionReport) -> str:
+    """Say in a line why there is no image."""
+    reasons = []
+    for kind in report.kinds:
+        found = [f for f in report.of_kind(kind) if f.action.endswith('left out')]
+        if found:
+            first = f'{found[0].file}: {found[0].detail}'
+            reasons.append(f'{len(found)} x {kind.replace("_", " ")} ({first})')
+    return '; '.join(reasons) or 'none was found'
 
 
 def run_converter(

@@ -5,6 +5,7 @@ from typing import Any, Dict, Optional, Sequence
 
 import numpy as np
 
+from mmdet_contrast.datasets.coco_file import read_coco_file
 from mmdet_contrast.utils.files import PathLike, write_json
 
 from .coco import ConversionError
@@ -27,26 +28,32 @@ def subset_coco(
         ann_file (str | PathLike): COCO annotations.
         out (str | PathLike): File to write.
         classes (Sequence[str], optional): Names of the classes to keep. Defaults to all.
-        num_images (int, optional): Number of pictures, drawn at random. Defaults to all that have
-            an annotation that is kept.
+        num_images (int, optional): Number of pictures, at least 1, drawn at random. Defaults to all
+            that have an annotation that is kept.
         seed (int): Of the draw.
 
     Returns:
         dict[str, int]: Number of 'images' and of 'annotations'.
 
     Raises:
-        ConversionError: If a class is unknown or there are fewer pictures.
+        ConversionError: If a class is unknown, there are fewer pictures, or none shows a class.
+        LaunchError: If the file does not hold COCO annotations.
     """
-    with open(ann_file, encoding='utf-8') as file:
-        coco: Dict[str, Any] = json.load(file)
-    names = {category['name']: category['id'] for category in coco['categories']}
+    if num_images is not None and num_images < 1:
+        raise ConversionError(f'{num_images} pictures were asked for: give 1 or more.')
+    names = {name: key for key, name in read_coco_file(ann_file).categories.items()}
     unknown = [name for name in classes or () if name not in names]
     if unknown:
         raise ConversionError(f'{ann_file} has no class {unknown[0]!r}, only {", ".join(names)}.')
     kept = set(names.values()) if classes is None else {names[name] for name in classes}
+    with open(ann_file, encoding='utf-8') as file:
+        coco: Dict[str, Any] = json.load(file)
     annotations = [a for a in coco['annotations'] if a['category_id'] in kept]
     shown = {a['image_id'] for a in annotations}
     images = [image for image in coco['images'] if image['id'] in shown]
+    if not images:
+        wanted = 'any class' if classes is None else ' or '.join(classes)
+        raise ConversionError(f'no picture in {ann_file} shows {wanted}: nothing is written.')
     if num_images is not None:
         if num_images > len(images):
             raise ConversionError(

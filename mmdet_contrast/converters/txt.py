@@ -7,18 +7,19 @@ from typing import FrozenSet, List, Optional, Sequence, Tuple
 from mmdet_contrast.utils.files import PathLike
 
 from .coco import (
-    IMAGE_SUFFIXES,
     ConversionError,
     ConversionReport,
-    ImageFolder,
     RawBox,
     RawImage,
     assemble,
+    decode_text,
+    find_files,
     progress,
     read_split,
     require_folder,
     save,
 )
+from .pictures import ImageFolder
 
 # What annotation tools leave beside the annotations.
 _CLASS_LISTS = ('classes.txt',)
@@ -61,7 +62,8 @@ def txt_to_coco(
         clip (bool): Clip boxes that leave the picture (reported).
         missing_annotations (str): What becomes of an image without a text file: 'leave_out', or
             'empty' to keep it as an image without objects. Reported in both cases.
-        verify_images (bool): Decode each image to find damaged ones; False reads headers only.
+        verify_images (bool): Decode each image to find those that training cannot read, or of which
+            it sees nothing; False reads headers only.
         strict (bool): Raise at the first problem instead of reporting it.
         report_json (PathLike, optional): Also write the whole report to this file.
 
@@ -70,7 +72,9 @@ def txt_to_coco(
 
     Raises:
         ConversionError: If a folder does not exist; if the numbers are all at most 1, so that they
-            cannot be pixels, and ``normalized`` is not set; or if ``strict`` and a problem is met.
+            cannot be pixels, and ``normalized`` is not set; if the classes are numbers, so that it
+            is unknown whether labels are names or indices; if no image is left; or if ``strict``
+            and a problem is met.
         FileNotFoundError: If the split file does not exist.
 
     Examples:
@@ -80,15 +84,12 @@ def txt_to_coco(
     folder = require_folder(Path(ann_dir), 'ann_dir')
     report = ConversionReport(out_file=str(out_json or ''), strict=strict)
     pictures = ImageFolder(Path(img_dir or ann_dir), report, missing_annotations, verify_images)
+    texts = find_files(folder, ('.txt',), report, 'ambiguous_annotation')
     files = {
-        path.relative_to(folder).with_suffix('').as_posix(): path
-        for path in sorted(folder.rglob('*.txt'))
-        if path.name not in _CLASS_LISTS
+        key: folder / name for key, name in texts.items() if Path(name).name not in _CLASS_LISTS
     }
-    if split is None:
-        keys = sorted(set(files) | set(pictures.names))
-    else:
-        keys = [_without_image_suffix(name) for name in read_split(Path(split), report)]
+    every = {key: pictures.names.get(key) for key in sorted({*files, *pictures.names})}
+    keys = list(every) if split is None else read_split(Path(split), report, every)
     known = frozenset(classes or ())
     read = (_read_image(k, files.get(k), pictures, known) for k in progress(keys, 'reading'))
     images = [image for image in read if image is not None]
@@ -108,15 +109,6 @@ def txt_to_coco(
     return save(coco, report, out_json, report_json)
 
 
-def _without_image_suffix(name: str) -> str:
-    path = Path(name)
-    return (
-        path.with_suffix('').as_posix()
-        if path.suffix.lower() in (*IMAGE_SUFFIXES, '.txt')
-        else name
-    )
-
-
 def _read_image(
     key: str,
     file: Optional[Path],
@@ -131,8 +123,8 @@ def _read_image(
             return None
     else:
         try:
-            lines = file.read_text(encoding='utf-8-sig').splitlines()
-        except (OSError, UnicodeDecodeError) as error:
+            lines = decode_text(file.read_bytes()).splitlines()
+        except (OSError, ValueError) as error:
             report.add('unreadable_annotation', label, str(error), 'image left out')
             return None
     file_name = folder.names.get(key)
@@ -182,19 +174,24 @@ def _corners(box: RawBox, image: RawImage, normalized: bool) -> RawBox:
 
 def _name_classes(
     images: List[RawImage], classes: Optional[Sequence[str]]
-) -> Tuple[List[RawImage], List[str]]:
+) -> Tuple[List[RawImage], Sequence[str]]:
     """Put class names in place of indices; return all names in order, too."""
     found = {box.name for image in images for box in image.boxes}
     integers = all(name.isdecimal() for name in found)
     if classes is None:
         return images, sorted(found, key=int if integers else None)
-    names = list(classes)
-    if not integers or found <= set(names):
-        return images, names
+    if not integers or found <= set(classes):
+        return images, classes
+    if any(name.isdecimal() and name != str(index) for index, name in enumerate(classes)):
+        # where all labels of a split are names by chance, they would be taken as such
+        raise ConversionError(
+            f'the labels {", ".join(sorted(found, key=int))} are not the classes '
+            f'{", ".join(classes)}, and may not be their indices: use names that are no numbers.'
+        )
 
     def rename(box: RawBox) -> RawBox:
         index = int(box.name)
         # An index beyond the list stays a number, and is reported as an unknown class.
-        return box._replace(name=names[index]) if index < len(names) else box
+        return box._replace(name=classes[index]) if index < len(classes) else box
 
-    return [i._replace(boxes=[rename(b) for b in i.boxes]) for i in images], names
+    return [i._replace(boxes=[rename(b) for b in i.boxes]) for i in images], classes

@@ -1,30 +1,47 @@
 """PASCAL VOC XML to COCO JSON."""
 
+import contextlib
 import math
+import re
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
-from typing import Callable, Dict, List, Optional, Sequence
+from typing import Callable, Dict, Iterator, List, Optional, Sequence, Tuple
 
 from mmdet_contrast.utils.files import PathLike
 
 from .coco import (
     Box,
     ConversionReport,
-    ImageFolder,
     RawBox,
     RawImage,
     assemble,
+    byte_order_mark,
+    find_files,
     progress,
     read_split,
     require_folder,
     save,
 )
+from .pictures import ImageFolder
 
 _CONVENTIONS: Dict[str, Callable[[float, float, float, float], Box]] = {
     'minus_one': lambda x1, y1, x2, y2: (x1 - 1, y1 - 1, x2 - 1, y2 - 1),
     'inclusive': lambda x1, y1, x2, y2: (x1 - 1, y1 - 1, x2, y2),
     'zero_based': lambda x1, y1, x2, y2: (x1, y1, x2, y2),
 }
+# What files are written in that declare the first; all of it can be read as the second.
+_LARGER_ENCODINGS = {
+    'big5': 'cp950',
+    'euc-kr': 'cp949',
+    'gb2312': 'gb18030',
+    'gb_2312-80': 'gb18030',
+    'gbk': 'gb18030',
+    'shift_jis': 'cp932',
+    'shift-jis': 'cp932',
+}
+_DECLARATION = re.compile(rb'\s*<\?xml\b[^>]*?\bencoding\s*=\s*["\']([\w.:-]+)')
+# The first character from which UTF-8 takes three bytes, which other encodings hardly ever imitate.
+_THREE_BYTES = '\u0800'
 
 
 def voc_to_coco(
@@ -69,7 +86,8 @@ def voc_to_coco(
         clip (bool): Clip boxes that leave the picture (reported).
         missing_annotations (str): What becomes of an image that has no XML file: 'leave_out', or
             'empty' to keep it as an image without objects. Reported in both cases.
-        verify_images (bool): Decode each image to find damaged ones; False reads headers only.
+        verify_images (bool): Decode each image to find those that training cannot read, or of which
+            it sees nothing; False reads headers only.
         strict (bool): Raise at the first problem instead of reporting it.
         report_json (PathLike, optional): Also write the whole report to this file.
 
@@ -77,8 +95,8 @@ def voc_to_coco(
         ConversionReport: Counts, and everything that was not taken as it stood.
 
     Raises:
-        ConversionError: If the source or the image folder does not exist, or if ``strict`` and a
-            problem is met.
+        ConversionError: If the source or the image folder does not exist, if no image is left, or
+            if ``strict`` and a problem is met.
         FileNotFoundError: If the split does not exist.
 
     Examples:
@@ -94,19 +112,18 @@ def voc_to_coco(
     if img_dir is None:
         img_dir = root / 'JPEGImages' if (root / 'JPEGImages').is_dir() else ann_dir
     folder = ImageFolder(Path(img_dir), report, missing_annotations, verify_images)
-    xml_files = {
-        path.relative_to(ann_dir).with_suffix('').as_posix(): path
-        for path in sorted(ann_dir.rglob('*'))
-        if path.suffix.lower() == '.xml'
-    }
+    xml_files = find_files(ann_dir, ('.xml',), report, 'ambiguous_annotation')
+    # Without a list of images, every image in the folder is meant to have an annotation.
+    every = {key: folder.names.get(key) for key in sorted({*xml_files, *folder.names})}
     if split is None:
-        # Without a list of images, every image in the folder is meant to have an annotation.
-        keys = sorted(xml_files) + sorted(set(folder.names) - set(xml_files))
+        keys = list(every)
     else:
         listed = root / 'ImageSets' / 'Main' / f'{split}.txt'
-        keys = read_split(Path(split) if Path(split).is_file() else listed, report)
+        keys = read_split(Path(split) if Path(split).is_file() else listed, report, every)
     read = (
-        _read_image(key, xml_files.get(key), folder, difficult, convert)
+        _read_image(
+            key, ann_dir / xml_files[key] if key in xml_files else None, folder, difficult, convert
+        )
         for key in progress(keys, 'reading')
     )
     images = [image for image in read if image is not None]
@@ -130,15 +147,18 @@ def _read_image(
             return None
     else:
         try:
-            root = ElementTree.parse(xml_file).getroot()
+            text, doubt = _decode_xml(xml_file.read_bytes())
+            root = ElementTree.fromstring(text)
             problem = f'the root element is <{root.tag}>' if root.tag != 'annotation' else None
-        except (OSError, ValueError, LookupError, ElementTree.ParseError) as error:
+        except (OSError, ValueError, ElementTree.ParseError) as error:
             problem = str(error)
         if problem is not None:
             report.add('unreadable_annotation', label, problem, 'image left out')
             return None
+        if doubt:
+            report.add('encoding_differs', label, doubt, 'read as UTF-8')
 
-    named = (root.findtext('filename') or '').strip() if root is not None else ''
+    named = _text(root, 'filename', label, report).strip() if root is not None else ''
     # The base name only: an annotation must not reach outside the image folder.
     named = named.replace('\\', '/').rsplit('/', 1)[-1]
     file_name = folder.names.get(key)
@@ -158,8 +178,10 @@ def _read_image(
     if root is None:
         return RawImage(file_name, width, height, [], label)
 
-    size = root.find('size')
-    stated = (size.findtext('width'), size.findtext('height')) if size is not None else None
+    size = _single(root, 'size', label, report)
+    stated = None
+    if size is not None:
+        stated = [_text(size, side, label, report) for side in ('width', 'height')]
     if stated is not None and _numbers(stated) != [float(width), float(height)]:
         detail = f'XML says {stated[0]} x {stated[1]}, the image is {width} x {height}'
         report.add('size_differs', label, detail, "image's size taken, boxes unchanged")
@@ -168,13 +190,85 @@ def _read_image(
         box = _read_object(item, number, label, report, difficult, convention)
         if box is not None:
             boxes.append(box)
+    for parent, child in _misplaced(root):
+        detail = f'<{child.tag}> in <{parent}> with {_plain_text(child)}'
+        report.add('misplaced_object', label, detail, 'left out')
     return RawImage(file_name, width, height, boxes, label)
 
 
-def _numbers(texts: Sequence[Optional[str]]) -> Optional[List[float]]:
+def _decode_xml(content: bytes) -> Tuple[str, Optional[str]]:
+    """Decode an XML file, and say what is wrong with its declaration, if that matters.
+
+    Python's parser knows few encodings, and takes text in place of bytes.
+    """
+    encoding = byte_order_mark(content)
+    if encoding is None and content[:2] in (b'<\0', b'\0<'):
+        encoding = 'utf-16-le' if content[:1] == b'<' else 'utf-16-be'
+    if encoding is not None:
+        return content.decode(encoding), None
+    match = _DECLARATION.match(content)
+    declared = match.group(1).decode() if match else 'utf-8'
+    doubt = f'it says that it is in {declared}'
+    text, utf8 = None, None
+    with contextlib.suppress(UnicodeError):
+        utf8 = content.decode('utf-8')
+    # the bytes of these two would have zeros among them
+    if not declared.lower().startswith(('utf-16', 'utf-32')):
+        with contextlib.suppress(LookupError, UnicodeError):
+            text = content.decode(_LARGER_ENCODINGS.get(declared.lower(), declared))
+    if utf8 is None:
+        if text is None:
+            raise ValueError(f'it is not in {declared}' + ', as it says' * (match is not None))
+        return text, None
+    if text is None:
+        return utf8, None if utf8.isascii() else doubt
+    # It can be read as both. Where UTF-8 makes sense, the declaration is wrong.
+    if text != utf8 and (max(utf8) >= _THREE_BYTES or len(text) == len(content)):
+        return utf8, doubt
+    return text, None
+
+
+def _misplaced(
+    element: ElementTree.Element, expected: str = 'object'
+) -> Iterator[Tuple[str, ElementTree.Element]]:
+    """Yield objects and boxes that are not where VOC has them, and what they are in."""
+    for child in element:
+        kind = child.tag.rpartition('}')[2].lower()
+        # parts of an object, such as hands, have boxes of their own, which are no objects
+        part = expected == 'bndbox' and kind == 'part'
+        if kind in ('object', 'bndbox') and child.tag != expected:
+            yield element.tag, child
+        else:
+            yield from _misplaced(child, 'bndbox' if part or child.tag == 'object' else '')
+
+
+def _single(
+    parent: ElementTree.Element, tag: str, label: str, report: ConversionReport
+) -> Optional[ElementTree.Element]:
+    """Find an element of which there must be one; several are reported."""
+    found = parent.findall(tag)
+    if len(found) > 1:
+        detail = f'<{parent.tag}> has {len(found)} <{tag}>: ' + ', '.join(map(_plain_text, found))
+        report.add('repeated_element', label, detail, 'the first one taken')
+    return found[0] if found else None
+
+
+def _text(
+    parent: Optional[ElementTree.Element], tag: str, label: str, report: ConversionReport
+) -> str:
+    """Return the text of such an element, '' where there is none."""
+    found = None if parent is None else _single(parent, tag, label, report)
+    return '' if found is None else found.text or ''
+
+
+def _plain_text(element: ElementTree.Element) -> str:
+    return ' '.join(' '.join(element.itertext()).split()) or 'nothing'
+
+
+def _numbers(texts: Sequence[str]) -> Optional[List[float]]:
     try:
-        values = [float(text) for text in texts]  # type: ignore[arg-type]
-    except (TypeError, ValueError):
+        values = [float(text) for text in texts]
+    except ValueError:
         return None
     return values if all(math.isfinite(value) for value in values) else None
 
@@ -187,17 +281,18 @@ def _read_object(
     difficult: str,
     convention: Callable[[float, float, float, float], Box],
 ) -> Optional[RawBox]:
-    name = (item.findtext('name') or '').strip()
+    name = _text(item, 'name', label, report).strip()
     if not name:
         report.add('object_without_class', label, f'object {number} has no <name>', 'left out')
         return None
-    texts = [item.findtext(f'bndbox/{tag}') for tag in ('xmin', 'ymin', 'xmax', 'ymax')]
+    bndbox = _single(item, 'bndbox', label, report)
+    texts = [_text(bndbox, tag, label, report) for tag in ('xmin', 'ymin', 'xmax', 'ymax')]
     values = _numbers(texts)
     if values is None:
         detail = f'{name} (object {number}) has corners {texts}'
         report.add('malformed_number', label, detail, 'left out')
         return None
-    flag = (item.findtext('difficult') or '0').strip()
+    flag = _text(item, 'difficult', label, report).strip() or '0'
     if flag not in ('0', '1'):
         detail = f'{name} (object {number}) has <difficult>{flag}</difficult>'
         report.add('malformed_number', label, detail, 'taken as not difficult')

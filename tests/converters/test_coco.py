@@ -5,12 +5,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmdet_contrast.converters.coco import (
+    ConversionError,
     ConversionReport,
     RawBox,
     RawImage,
     assemble,
     progress,
     read_split,
+    save,
 )
 
 
@@ -127,6 +129,96 @@ def test_read_split(tmp_path):
     report = ConversionReport()
     assert read_split(path, report) == ['a', 'b', 'c', 'my image']
     assert report.files('duplicate_image') == ['train.txt'] and report.num_problems == 1
+
+
+FOLDER = {
+    'b': 'b.jpg',
+    'photo': 'photo.jpg',
+    'photo 1': 'photo 1.jpg',
+    'my  image': 'my  image.png',
+    'v1.0': 'v1.0.jpg',
+    'a/photo': 'a/photo.jpg',
+    'no_image': None,
+}
+
+
+@pytest.mark.parametrize(
+    'line, name',
+    [
+        ('photo.jpg', 'photo'),
+        ('JPEGImages/photo.jpg', 'photo'),
+        ('./photo', 'photo'),
+        ('..\\JPEGImages\\photo.xml', 'photo'),
+        ('/data/voc/JPEGImages/photo.jpg ', 'photo'),
+        ('C:\\voc\\a\\photo.jpg', 'a/photo'),
+        ('images/a/photo', 'a/photo'),
+        ('photo 1', 'photo 1'),
+        ('JPEGImages/photo 1.jpg', 'photo 1'),
+        ('photo 1 -1', 'photo 1'),
+        ('JPEGImages/photo.jpg  -1', 'photo'),
+        ('my  image', 'my  image'),
+        ('v1.0', 'v1.0'),
+        ('v1.0 0', 'v1.0'),
+        ('no_image.xml', 'no_image'),
+        ('JPEGImages/photo.jpg Annotations/photo.xml', 'photo'),
+    ],
+)
+def test_a_line_of_a_split_names_an_image_first(tmp_path, line, name):
+    path, report = tmp_path / 'train.txt', ConversionReport()
+    path.write_bytes(f'\ufeff\r\n{line}\r\n'.encode())
+    assert read_split(path, report, FOLDER) == [name]
+    assert report.findings == []
+
+
+@pytest.mark.parametrize(
+    'lines, names, kind',
+    [
+        ('photo.png', ['photo'], 'file_name_differs'),
+        ('b\nphoto 0', ['b', 'photo'], 'doubtful_line'),
+        ('photo 1\nphoto 0', ['photo', 'photo 1'], 'doubtful_line'),
+        ('photo\nJPEGImages/photo.jpg', ['photo'], 'duplicate_image'),
+        ('v2.0', ['v2.0'], None),
+        ('c/lost.jpg 1', ['c/lost'], None),
+        ('photo.jpg b.jpg', ['photo.jpg b'], None),
+        ('x/photo.jpg x/b.jpg', ['x/photo.jpg x/b'], None),
+    ],
+)
+def test_doubtful_and_unknown_lines_of_a_split(tmp_path, lines, names, kind):
+    path, report = tmp_path / 'train.txt', ConversionReport()
+    path.write_text(lines)
+    assert read_split(path, report, FOLDER) == names
+    assert report.files(kind) == (['train.txt'] if kind else [])
+    assert report.num_problems == bool(kind)
+
+
+def test_split_in_other_encodings(tmp_path):
+    path, report = tmp_path / 'train.txt', ConversionReport()
+    path.write_text('photo\nb\n', encoding='utf-16')
+    assert read_split(path, report, FOLDER) == ['b', 'photo']
+    for encoding in ('gbk', 'utf-16-le'):
+        path.write_text('照片\n', encoding=encoding)
+        with pytest.raises(ConversionError, match='train.txt is not text in UTF-8'):
+            read_split(path, report, FOLDER)
+
+
+@pytest.mark.parametrize('classes', ['cat', ['cat', 'dog', 'cat']])
+def test_classes_must_be_a_list_of_different_names(classes):
+    with pytest.raises(ConversionError, match='give a list of names, each once'):
+        assemble([], classes, ConversionReport())
+
+
+def test_without_an_image_only_the_report_is_written(tmp_path):
+    report = ConversionReport()
+    report.add('unreadable_image', 'a.jpg', 'cut off', 'image left out')
+    report.add('unreadable_image', 'b.jpg', 'cut off', 'image left out')
+    report.add('difficult', 'c.xml', 'cat', 'ignored: iscrowd=1')
+    coco = assemble([], ['cat'], report)
+    with pytest.raises(ConversionError) as caught:
+        save(coco, report, tmp_path / 'out.json', tmp_path / 'report.json')
+    assert str(caught.value) == (
+        'no image is left, so no annotations are written: 2 x unreadable image (a.jpg: cut off).'
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ['report.json']
 
 
 def test_progress_is_short_and_on_standard_error_only(capsys):

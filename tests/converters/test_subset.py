@@ -3,17 +3,19 @@ import json
 import pytest
 
 from mmdet_contrast.converters import ConversionError, subset_coco
+from mmdet_contrast.utils.config import LaunchError
 
 
 @pytest.fixture
 def ann_file(tmp_path):
     coco = dict(
         info=dict(description='x'),
-        images=[dict(id=i, file_name=f'{i}.jpg') for i in range(6)],
+        images=[dict(id=i, file_name=f'{i}.jpg', width=60, height=40) for i in range(6)],
         categories=[dict(id=7, name='cat'), dict(id=9, name='dog'), dict(id=2, name='cow')],
         # image 5 has none
         annotations=[
-            dict(id=k, image_id=k % 5, category_id=c) for k, c in enumerate([7, 9, 2, 9, 9, 7, 2])
+            dict(id=k + 1, image_id=k % 5, category_id=c, bbox=[2, 2, 9, 9], area=81, iscrowd=0)
+            for k, c in enumerate([7, 9, 2, 9, 9, 7, 2])
         ],
     )
     path = tmp_path / 'all.json'
@@ -55,4 +57,31 @@ def test_unknown_class_and_too_many_pictures(ann_file, tmp_path):
         subset_coco(ann_file, tmp_path / 'x.json', classes=['bird'])
     with pytest.raises(ConversionError, match='6 pictures were asked for, but only 5'):
         subset_coco(ann_file, tmp_path / 'x.json', num_images=6)
+    for number in (0, -1):
+        with pytest.raises(ConversionError, match=f'{number} pictures were asked for: give 1'):
+            subset_coco(ann_file, tmp_path / 'x.json', num_images=number)
+    assert not (tmp_path / 'x.json').exists()
+
+
+def test_nothing_is_written_when_no_picture_is_left(ann_file, tmp_path):
+    coco = read(ann_file)
+    coco['annotations'] = [a for a in coco['annotations'] if a['category_id'] != 2]
+    ann_file.write_text(json.dumps(coco))
+    with pytest.raises(ConversionError, match='no picture in .*all.json shows cow: nothing'):
+        subset_coco(ann_file, tmp_path / 'x.json', classes=['cow'])
+    assert not (tmp_path / 'x.json').exists()
+
+
+def test_files_that_are_no_coco_file(ann_file, tmp_path):
+    coco = read(ann_file)
+    twice = [*coco['categories'], dict(id=11, name='cat')]
+    strings = [dict(i, id=str(i['id'])) for i in coco['images']]
+    for content, message in (
+        (coco['annotations'], 'holds a list'),
+        (dict(coco, categories=twice), "both called 'cat'"),
+        (dict(coco, images=strings), 'image_id'),
+    ):
+        ann_file.write_text(json.dumps(content))
+        with pytest.raises(LaunchError, match=message):
+            subset_coco(ann_file, tmp_path / 'x.json', classes=['cat'])
     assert not (tmp_path / 'x.json').exists()

@@ -63,7 +63,7 @@ def test_class_names_with_blanks_are_taken_when_given(txt, tmp_path):
 def _dirt(txt):
     labels, pictures = txt(
         {
-            'binary': b'\xff\xfe\x00\x01',
+            'binary': b'\xff\x00\xfe\x01',
             'clipped': 'cat 95 40 20 10',
             'confidence': 'cat 30 40 20 10 0.9',
             'damaged': 'cat 30 40 20 10',
@@ -117,17 +117,70 @@ def test_every_kind_of_dirt_is_reported_by_name_and_nothing_else(txt, tmp_path):
 
 
 def test_unverified_header_only(txt, tmp_path):
-    labels, pictures = txt({'a': 'cat 30 40 20 10'})
+    labels, pictures = txt({'a': 'cat 30 40 20 10', 'b': ''})
     picture = pictures / 'a.png'
     picture.write_bytes(picture.read_bytes()[:-5000])
-    assert len(_convert((labels, pictures), tmp_path, verify_images=False)[0]['images']) == 1
+    assert len(_convert((labels, pictures), tmp_path, verify_images=False)[0]['images']) == 2
     coco, report = _convert((labels, pictures), tmp_path)
-    assert coco['images'] == [] and report.files('unreadable_image') == ['a.png']
+    assert [i['file_name'] for i in coco['images']] == ['b.png']
+    assert report.files('unreadable_image') == ['a.png']
 
 
 def test_split(txt, tmp_path):
     folders = txt({'a': 'cat 30 40 20 10', 'b': 'cat 30 40 20 10', 'c.d': 'cat 30 40 20 10'})
     split = tmp_path / 'split.txt'
-    split.write_text('c.d\nb.png\n')
-    coco, _ = _convert(folders, tmp_path, split=split)
-    assert [i['file_name'] for i in coco['images']] == ['b.png', 'c.d.png']
+    for lines in ('c.d\nb.png\n', 'images/b.png\r\n.\\labels\\c.d.txt\r\n'):
+        split.write_text(lines)
+        coco, report = _convert(folders, tmp_path, split=split)
+        assert [i['file_name'] for i in coco['images']] == ['b.png', 'c.d.png']
+        assert report.kinds == []
+
+
+def test_a_name_that_ends_in_a_number_is_no_column(txt, tmp_path):
+    folders = txt({'photo': 'cat 30 40 20 10', 'photo 1': 'cat 30 40 20 20'})
+    (tmp_path / 'split.txt').write_text('photo 1\n')
+    coco, _ = _convert(folders, tmp_path, split=tmp_path / 'split.txt')
+    assert [i['file_name'] for i in coco['images']] == ['photo 1.png']
+
+
+def test_encodings(txt, tmp_path):
+    line = 'Käfer 30 40 20 10\n'
+    folders = txt(
+        {
+            'bom': line.encode('utf-8-sig'),
+            'latin': line.encode('latin-1'),
+            'le': line.encode('utf-16-le'),
+            'wide': line.encode('utf-16'),
+        }
+    )
+    coco, report = _convert(folders, tmp_path)
+    assert [i['file_name'] for i in coco['images']] == ['bom.png', 'wide.png']
+    assert report.per_class == {'Käfer': 2}
+    assert report.files('unreadable_annotation') == ['latin.txt', 'le.txt']
+
+
+def test_endings_in_capitals(txt, tmp_path):
+    labels, pictures = txt({'a': 'cat 30 40 20 10', 'b': None})
+    (labels / 'b.TXT').write_text('cat 30 40 20 10\ncat 30 40 30 10\n')
+    coco, report = _convert((labels, pictures), tmp_path)
+    assert report.per_class == {'cat': 3} and report.kinds == []
+    (labels / 'b.txt').write_text('')
+    report = _convert((labels, pictures), tmp_path)[1]
+    assert report.files('ambiguous_annotation') == ['b.TXT']
+
+
+def test_numbers_as_class_names_are_never_taken_for_indices(txt, tmp_path):
+    folders = txt({'a': '1 30 40 20 10\n0 30 40 22 10'})
+    with pytest.raises(ConversionError, match='labels 0, 1 are not the classes 1, 2'):
+        _convert(folders, tmp_path, classes=('1', '2'))
+    assert len(_convert(folders, tmp_path, classes=('0', '1'))[0]['annotations']) == 2
+    with pytest.raises(ConversionError, match="classes is 'ab'"):
+        _convert(folders, tmp_path, classes='ab')
+
+
+def test_nothing_is_written_when_no_image_is_left(txt, tmp_path):
+    labels, pictures = txt({'a': 'cat 30 40 20 10'})
+    (pictures / 'a.png').write_bytes(b'not a picture')
+    with pytest.raises(ConversionError, match=r'no image is left.*unreadable image \(a.png: '):
+        _convert((labels, pictures), tmp_path)
+    assert not (tmp_path / 'out.json').exists()

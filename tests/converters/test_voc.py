@@ -183,6 +183,107 @@ def test_boxes_and_ignored_ones_are_those_of_mmdetections_xml_dataset(voc, tmp_p
         assert Path(ours['img_path']).samefile(root / 'JPEGImages' / Path(ours['img_path']).name)
 
 
+BOX = '<bndbox><xmin>11</xmin><ymin>21</ymin><xmax>50</xmax><ymax>60</ymax></bndbox>'
+OTHER_BOX = BOX.replace('>11<', '>12<')
+
+
+def _object(name, box=BOX):
+    return f'<object><name>{name}</name>{box}</object>'
+
+
+@pytest.mark.parametrize(
+    'body, found, boxes',
+    [
+        (f'{_object("cat")}<objects>{_object("a")}{_object("b")}</objects>',
+         {'misplaced_object': 2}, 1),
+        (f'{_object("cat")}<annotation>{_object("a")}</annotation>', {'misplaced_object': 1}, 1),
+        (_object('cat', BOX + _object('dog')), {'misplaced_object': 1}, 1),
+        (_object('cat').replace('object>', 'Object>'), {'misplaced_object': 1}, 0),
+        (_object('cat').replace('<object>', '<object xmlns="x">'), {'misplaced_object': 1}, 0),
+        (f'<name>cat</name>{BOX}', {'misplaced_object': 1}, 0),
+        (_object('cat', f'{BOX}<visible>{OTHER_BOX}</visible>'), {'misplaced_object': 1}, 1),
+        (_object('cat', BOX.replace('</bndbox>', f'{OTHER_BOX}</bndbox>')),
+         {'misplaced_object': 1}, 1),
+        (_object('cat', BOX + OTHER_BOX), {'repeated_element': 1}, 1),
+        (_object('cat', f'<bndbox/>{BOX}'), {'repeated_element': 1, 'malformed_number': 1}, 0),
+        (_object('cat</name><name>dog'), {'repeated_element': 1}, 1),
+        (_object('cat', BOX.replace('</xmin>', '</xmin><xmin>9</xmin>')),
+         {'repeated_element': 1}, 1),
+        # the layout of persons in VOC
+        (_object('cat', f'{BOX}<part><name>head</name>{OTHER_BOX}</part>'), {}, 1),
+    ],
+)  # fmt: skip
+def test_objects_and_boxes_in_unusual_places_are_problems(voc, tmp_path, body, found, boxes):
+    coco, report = _convert(voc({'a': f'<annotation>{body}</annotation>'}), tmp_path)
+    problems = [f for f in report.findings if not f.is_note]
+    assert {f.kind: report.count(f.kind) for f in problems} == found
+    assert {f.file for f in problems} <= {'a.xml'}
+    assert [a['bbox'] for a in coco['annotations']] == [[10, 20, 39, 39]] * boxes
+
+
+@pytest.mark.parametrize(
+    'declared, encoding, name',
+    [
+        ('GB2312', 'gb2312', '猫'),
+        ('gb2312', 'gbk', '鎔'),
+        ('GBK', 'gbk', '猫'),
+        ('Big5', 'big5', '貓'),
+        ('Shift_JIS', 'shift_jis', '猫'),
+        ('EUC-KR', 'euc-kr', '고양이'),
+        ('iso-2022-jp', 'iso-2022-jp', '猫'),
+        ('windows-1251', 'cp1251', 'кот'),
+        ('utf-8', 'utf-8-sig', '猫'),
+        ('utf-8', 'utf-16', '猫'),
+        ('utf-16', 'utf-16', '猫'),
+        ('utf-16', 'utf-16-le', '猫'),
+        ('utf-16', 'utf-16-be', '猫'),
+        ('utf-32', 'utf-32', '猫'),
+        ('utf-16', 'ascii', 'cat'),
+        ('unheard-of', 'ascii', 'cat'),
+    ],
+)
+def test_xml_in_other_encodings(voc, tmp_path, declared, encoding, name):
+    text = f'<?xml version="1.0" encoding="{declared}"?><annotation>{_object(name)}</annotation>'
+    coco, report = _convert(voc({'a': text.encode(encoding)}), tmp_path)
+    assert [c['name'] for c in coco['categories']] == [name]
+    assert report.findings == []
+
+
+@pytest.mark.parametrize(
+    'declared, name', [('gb2312', '猫狗'), ('iso-8859-1', 'Käfer'), ('utf-16', '猫')]
+)
+def test_utf8_that_is_declared_as_something_else(voc, tmp_path, declared, name):
+    text = f'<?xml version="1.0" encoding="{declared}"?><annotation>{_object(name)}</annotation>'
+    coco, report = _convert(voc({'a': text}), tmp_path)
+    assert [c['name'] for c in coco['categories']] == [name]
+    assert report.files('encoding_differs') == ['a.xml'] and report.num_problems == 1
+
+
+def test_what_is_declared_as_utf8_but_is_not(voc, tmp_path):
+    text = f'<?xml version="1.0" encoding="utf-8"?><annotation>{_object("Käfer")}</annotation>'
+    report = _convert(voc({'a': text.encode('latin-1'), 'b': [CAT]}), tmp_path)[1]
+    (finding,) = report.findings
+    assert finding.file == 'a.xml' and finding.detail == 'it is not in utf-8, as it says'
+
+
+def test_names_in_a_split_may_have_endings_folders_and_numbers(voc, tmp_path):
+    root = voc({'photo': [CAT], 'photo 1': [CAT], 'b': [DOG]})
+    split = tmp_path / 'split.txt'
+    split.write_text('JPEGImages/b.jpg\nphoto 1\n')
+    coco, report = _convert(root, tmp_path, split=split)
+    assert [i['file_name'] for i in coco['images']] == ['b.jpg', 'photo 1.jpg']
+    assert report.findings == []
+
+
+def test_nothing_is_written_when_no_image_is_left(voc, tmp_path):
+    root = voc({'a': [CAT], 'b': None})
+    (root / 'JPEGImages' / 'a.jpg').write_bytes(b'not a picture')
+    message = r'no image is left.*1 x missing annotation \(b.xml.*1 x unreadable image \(a.jpg'
+    with pytest.raises(ConversionError, match=message):
+        _convert(root, tmp_path)
+    assert not (tmp_path / 'out.json').exists()
+
+
 BCCD = Path(
     os.environ.get(
         'MMDET_CONTRAST_BCCD', Path(__file__).resolve().parents[3] / 'shared' / 'data' / 'bccd'
