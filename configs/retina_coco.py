@@ -3,6 +3,7 @@
 _base_ = 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'
 
 custom_imports = dict(imports=['mmdet_contrast'], allow_failed_imports=False)
+runner_type = 'mmdet.CheckedRunner'
 default_hooks = dict(run_check=dict(type='RunCheckHook'))
 model = dict(
     backbone=dict(

@@ -38,7 +38,7 @@ ROOMS: Dict[str, Tuple[str, Tuple[str, ...]]] = {
     'distill': ('Distillation', ('models/distill',)),
     'selfsup': ('Pre-training and linear evaluation', ('models/selfsup',)),
     'datasets': ('Data sets and transforms', ('datasets', 'datasets/transforms')),
-    'hooks': ('Hooks', ('engine/hooks',)),
+    'hooks': ('Runner and hooks', ('engine', 'engine/hooks', 'engine/run_checks')),
     'evaluation': (
         'Metrics and embeddings',
         ('evaluation', 'evaluation/metrics', 'evaluation/functional'),

@@ -318,14 +318,7 @@ def _diagnose_extras(stack: Stack) -> Iterator[Finding]:
             'tensorboard is not installed or does not import: configs that log to it stop.',
             'pip install tensorboard',
         )
-    torch = release(versions.get('torch'))
-    if torch is not None and torch >= (2, 6):
-        yield Finding(
-            'note',
-            f'torch {versions["torch"]} loads only bare weights by default; '
-            'mmdet_contrast.compat loads local checkpoints whole: load only those you trust.',
-        )
-    if torch is not None and stack.gpus == 0:
+    if release(versions.get('torch')) is not None and stack.gpus == 0:
         yield Finding(
             'note',
             'torch sees no GPU: training runs on the CPU, where AMP and SyncBN do not.',

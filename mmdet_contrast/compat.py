@@ -1,89 +1,33 @@
 """What this package mends in its dependencies: the one place that knows of their breakages.
 
-Each item says which versions need it, and does nothing with others. Importing the package applies
-all of them but :func:`without_cuda_device`, so they hold as soon as a config's ``custom_imports``
-has run: before a resume, before ``mim test``, and before ``init_detector`` or ``DetInferencer``
-load a checkpoint.
+Each item says which versions need it, and does nothing with others. Importing this module changes
+nothing.
 """
 
 import os.path as osp
-import re
+import pickle
 import sys
 from contextlib import contextmanager
 from functools import wraps
 from importlib import import_module
-from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple, Union
+from typing import Any, Callable, Iterator, List, Tuple
 
 import torch
-from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor, nn
 
 __all__ = [
-    'apply',
+    'PythonUnpickler',
     'coco_evaluations',
     'extend_batched_nms',
-    'load_from_local',
-    'needs_local_loader',
+    'extend_palette',
+    'keep_pictures_apart',
     'rename_state',
     'reverses_channels',
     'without_cuda_device',
 ]
 
-
-def parse_release(version: str) -> Tuple[int, int]:
-    """Read major and minor number from a version, e.g. ``'2.13.0+cpu'`` → ``(2, 13)``.
-
-    Args:
-        version (str): A version as a package reports it.
-
-    Returns:
-        tuple[int, int]: Major and minor number, which compare as numbers do.
-
-    Raises:
-        ValueError: If the text does not start with two numbers.
-    """
-    match = re.match(r'(\d+)\.(\d+)', version)
-    if match is None:
-        raise ValueError(f'{version!r} is not a version: expected something like 2.13.0+cpu.')
-    return int(match.group(1)), int(match.group(2))
-
-
-def needs_local_loader(torch_version: str) -> bool:
-    """Tell whether torch refuses MMEngine's own checkpoints by default (torch >= 2.6).
-
-    Args:
-        torch_version (str): ``torch.__version__``.
-
-    Returns:
-        bool: True from 2.6 on, where ``torch.load`` has ``weights_only=True`` as its default.
-    """
-    return parse_release(torch_version) >= (2, 6)
-
-
-def load_from_local(
-    filename: str, map_location: Optional[Union[str, Callable, Dict[str, str]]] = None
-) -> Any:
-    """Load a checkpoint from a local path, with the Python objects it holds.
-
-    MMEngine 0.10 keeps its message hub in every training checkpoint. torch >= 2.6 refuses to load
-    such objects unless told that the file is trusted, which broke resuming. A checkpoint can run
-    code when it is loaded: give this only files whose origin you trust. Checkpoints from ``http``
-    and the other remote schemes stay with MMEngine's loaders.
-
-    Args:
-        filename (str): A local path; ``~`` is expanded.
-        map_location: As in :func:`torch.load`.
-
-    Returns:
-        Any: What the file holds, a dict for a checkpoint of MMEngine.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-    """
-    path = osp.expanduser(filename)
-    if not osp.isfile(path):
-        raise FileNotFoundError(f'no checkpoint at {path!r}: the path is not an existing file.')
-    return torch.load(path, map_location=map_location, weights_only=False)
+# The unpickler whose steps a subclass can change; that of `pickle.Unpickler` are fixed.
+PythonUnpickler: Any = pickle._Unpickler  # type: ignore[attr-defined]
 
 
 @contextmanager
@@ -177,6 +121,63 @@ def extend_batched_nms(kind: str, average: Callable[..., Tensor]) -> None:
             names['batched_nms'] = batched_nms
 
 
+def extend_palette(make: Callable[..., List[Tuple[int, int, int]]]) -> None:
+    """Let MMDetection's visualizer draw more classes than its palette has colours.
+
+    MMDetection (3.3.0) raises an AssertionError there, in the middle of a validation: its data sets
+    bring the colours of their own classes (80 of COCO, 20 of VOC), and a config that names others
+    keeps them. The given colours keep their places. Calling this again replaces the extension.
+
+    Args:
+        make (Callable): From a number and a list of colours to that many, the given ones first.
+    """
+    module = import_module('mmdet.visualization.local_visualizer')
+    stock = getattr(module.get_palette, 'extends', module.get_palette)
+
+    @wraps(stock)
+    def get_palette(palette, num_classes):
+        if isinstance(palette, str) and palette in ('coco', 'citys', 'voc'):
+            palette = stock(palette, 0)
+        # a tuple of numbers is one colour for all classes
+        if not isinstance(palette, (list, tuple)) or palette and isinstance(palette[0], int):
+            return stock(palette, num_classes)
+        return make(num_classes, palette)
+
+    get_palette.extends = stock
+    module.get_palette = get_palette
+
+
+def keep_pictures_apart() -> None:
+    """Let ``--show-dir`` keep pictures of the same name from different folders.
+
+    MMDetection's hook (3.3.0) writes a picture under the bare name of its image, so that
+    ``cam1/0.jpg`` and ``cam2/0.jpg`` overwrite each other. Now the second one gets its folder:
+    ``0.jpg`` and ``cam2/0.jpg``. Calling this again changes nothing.
+    """
+    hook = import_module('mmdet.engine.hooks.visualization_hook').DetVisualizationHook
+    stock = hook.after_test_iter
+    if hasattr(stock, 'extends'):
+        return
+
+    @wraps(stock)
+    def after_test_iter(self, runner, batch_idx, data_batch, outputs):
+        if not self.draw or self.test_out_dir is None:
+            return stock(self, runner, batch_idx, data_batch, outputs)
+        top = osp.join(runner.work_dir, runner.timestamp, self.test_out_dir)
+        owners = self.__dict__.setdefault('picture_owners', {})
+        for sample in outputs:
+            path = osp.abspath(sample.img_path)
+            parts = path.split(osp.sep)
+            names = [osp.join(*parts[-count:]) for count in range(1, len(parts) + 1)]
+            name = next(name for name in names if owners.setdefault(name, path) == path)
+            self.test_out_dir = osp.join(top, osp.dirname(name))
+            stock(self, runner, batch_idx, data_batch, [sample])
+        self.test_out_dir = top
+
+    after_test_iter.extends = stock
+    hook.after_test_iter = after_test_iter
+
+
 def reverses_channels(preprocessor: nn.Module) -> bool:
     """Tell whether a data preprocessor turns BGR into RGB or back.
 
@@ -203,22 +204,3 @@ def rename_state(module: nn.Module, saved: Callable, loaded: Callable) -> None:
     """
     module._register_state_dict_hook(saved)
     module._register_load_state_dict_pre_hook(loaded)
-
-
-def apply(torch_version: Optional[str] = None) -> Tuple[str, ...]:
-    """Apply every item that the installed versions need; calling it again changes nothing.
-
-    Args:
-        torch_version (str, optional): Defaults to the version of the installed torch.
-
-    Returns:
-        tuple[str, ...]: The names of the items that are in force.
-    """
-    applied = []
-    if needs_local_loader(torch_version or str(torch.__version__)):
-        CheckpointLoader.register_scheme(prefixes='', loader=load_from_local, force=True)
-        applied.append('load_from_local')
-    return tuple(applied)
-
-
-apply()

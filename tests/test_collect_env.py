@@ -143,7 +143,7 @@ def test_missing_extras_are_warnings():
 
 def test_notes_say_what_holds_on_this_stack():
     notes = [f.text for f in diagnose(make_stack()) if f.level == 'note']
-    assert len(notes) == 2
+    assert len(notes) == 1
     assert diagnose(make_stack(torch='2.5.1', gpus=1)) == []
 
 

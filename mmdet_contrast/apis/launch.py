@@ -15,7 +15,9 @@ from mmengine.utils.dl_utils import set_multi_processing
 from torch.nn.parallel import DistributedDataParallel
 
 from mmdet_contrast.compat import without_cuda_device
+from mmdet_contrast.engine import CheckedRunner
 from mmdet_contrast.utils.config import LaunchError, type_name
+from mmdet_contrast.utils.safe_loading import add_trust_option
 
 LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
 
@@ -25,11 +27,12 @@ _SYNC_BN_TYPES = ('SyncBN', 'MMSyncBN', 'SyncBatchNorm')
 
 
 def build_runner(cfg: Config) -> Runner:
-    """Build MMEngine's runner, distributed if ``cfg.launcher`` says so.
+    """Build a runner, distributed if ``cfg.launcher`` says so.
 
-    With GPUs this is ``Runner.from_cfg``. Without a GPU the processes are joined through gloo, the
-    model is wrapped without device ids, and synchronised batch normalisation, which has no CPU
-    version, becomes plain batch normalisation with a warning; the config needs no change.
+    It is a ``CheckedRunner``, unless the config names another ``runner_type``. Without a GPU the
+    processes are joined through gloo, the model is wrapped without device ids, and synchronised
+    batch normalisation, which has no CPU version, becomes plain batch normalisation with a warning;
+    the config needs no change.
 
     Every run gets the checks of ``RunCheckHook``, and every distributed one MMEngine's
     ``SyncBuffersHook``, if the config has none: with MMEngine's default
@@ -52,7 +55,7 @@ def build_runner(cfg: Config) -> Runner:
         _set_up_distributed(cfg)
     if 'runner_type' in cfg:
         return RUNNERS.build(cfg)
-    return Runner.from_cfg(cfg)
+    return CheckedRunner.from_cfg(cfg)
 
 
 def run_launch(parser: argparse.ArgumentParser, entry: Callable[..., Any]) -> None:
@@ -71,6 +74,7 @@ def run_launch(parser: argparse.ArgumentParser, entry: Callable[..., Any]) -> No
         action=DictAction,
         help='config values to override, as key=value; lists as key="[a,b]" or key=a,b',
     )
+    add_trust_option(parser)
     parser.add_argument('--launcher', choices=LAUNCHERS, default='none', help='job launcher')
     parser.add_argument(
         '--local_rank', '--local-rank', type=int, default=0, help='set by launchers'

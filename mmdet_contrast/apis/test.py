@@ -11,6 +11,7 @@ from mmdet.utils import setup_cache_size_limit_of_dynamo
 from mmengine.config import Config, ConfigDict
 
 from mmdet_contrast.utils.config import load_config
+from mmdet_contrast.utils.safe_loading import trust_checkpoints
 
 from .launch import build_runner
 
@@ -26,6 +27,7 @@ def test(
     tta: bool = False,
     cfg_options: Optional[Dict[str, Any]] = None,
     launcher: str = 'none',
+    trust_checkpoint: bool = False,
 ) -> Dict[str, float]:
     """Evaluate a checkpoint on the config's test set.
 
@@ -43,6 +45,7 @@ def test(
             a config without them gets MMDetection's default (flip, NMS 0.5).
         cfg_options (dict, optional): Dotted config keys and their new values.
         launcher (str): 'none', 'pytorch', 'slurm' or 'mpi'.
+        trust_checkpoint (bool): Load checkpoints with objects of any class, which can run any code.
 
     Returns:
         dict[str, float]: Metric name → value.
@@ -59,10 +62,11 @@ def test(
         cfg = trigger_visualization_hook(cfg, flags)
     if tta:
         _enable_tta(cfg)
-    runner = build_runner(cfg)
-    if out is not None:
-        runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=out))
-    return runner.test()
+    with trust_checkpoints(trust_checkpoint):
+        runner = build_runner(cfg)
+        if out is not None:
+            runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=out))
+        return runner.test()
 
 
 # ``test`` is an entry point here, and pytest would take an import of it for a test case.

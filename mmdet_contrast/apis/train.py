@@ -8,6 +8,7 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 
 from mmdet_contrast.utils.config import LaunchError, load_config
+from mmdet_contrast.utils.safe_loading import trust_checkpoints
 
 from .launch import build_runner
 
@@ -20,6 +21,7 @@ def train(
     resume: Optional[str] = None,
     cfg_options: Optional[Dict[str, Any]] = None,
     launcher: str = 'none',
+    trust_checkpoint: bool = False,
 ) -> Runner:
     """Train a config and return the runner.
 
@@ -34,6 +36,7 @@ def train(
             (and starts afresh when there is none); a path continues from that checkpoint.
         cfg_options (dict, optional): Dotted config keys and their new values.
         launcher (str): 'none', 'pytorch', 'slurm' or 'mpi'.
+        trust_checkpoint (bool): Load checkpoints with objects of any class, which can run any code.
 
     Returns:
         Runner: The runner after training: ``runner.model``, ``runner.work_dir`` …
@@ -60,8 +63,9 @@ def train(
     if resume is not None:
         cfg.resume = True
         cfg.load_from = None if resume == 'auto' else os.fspath(resume)
-    runner = build_runner(cfg)
-    runner.train()
+    with trust_checkpoints(trust_checkpoint):
+        runner = build_runner(cfg)
+        runner.train()
     return runner
 
 

@@ -1,7 +1,6 @@
 """Weights in checkpoint files: reading, writing, and renaming or selecting keys by prefix."""
 
 import os
-import pickle
 from collections import Counter
 from pathlib import Path
 from typing import (
@@ -19,32 +18,10 @@ from typing import (
 
 import torch
 
-from mmdet_contrast.compat import load_from_local
 from mmdet_contrast.utils.files import PathLike
+from mmdet_contrast.utils.safe_loading import load_checkpoint
 
 from .coco import ConversionError
-
-
-def load_checkpoint_file(path: str) -> Any:
-    """Load a local file that ``torch.save`` wrote, on the CPU.
-
-    A file of tensors and plain values is read without running any code. Any other one (a training
-    checkpoint of MMEngine, a pickled model) is trusted: give only files whose origin you trust.
-
-    Args:
-        path (str): A local path.
-
-    Returns:
-        Any: What the file holds.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ImportError: If the file holds objects of a package that is not installed.
-    """
-    try:
-        return torch.load(path, map_location='cpu', weights_only=True)
-    except pickle.UnpicklingError:
-        return load_from_local(path, map_location='cpu')
 
 
 def is_state_dict(value: Any) -> bool:
@@ -68,9 +45,9 @@ def read_weights(source: str) -> Tuple[Mapping[str, Any], Dict[str, Any], List[s
 
     Raises:
         FileNotFoundError: If ``source`` does not exist.
-        ConversionError: If ``source`` holds no state_dict.
+        LaunchError: If ``source`` is no checkpoint, is not safe to load, or holds no state_dict.
     """
-    content = load_checkpoint_file(source)
+    content = load_checkpoint(source)
     if is_state_dict(content):
         return content, {}, []
     if isinstance(content, Mapping) and is_state_dict(content.get('state_dict')):

@@ -6,8 +6,10 @@ from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple
 
 import torch
 
+from mmdet_contrast.utils.safe_loading import load_checkpoint
+
 from .coco import ConversionError
-from .keys import is_state_dict, load_checkpoint_file, save_weights
+from .keys import is_state_dict, save_weights
 
 # What can be asked for, and the modules of YOLOv8Detector that belong to it.
 PARTS = {
@@ -347,7 +349,8 @@ def read_ultralytics_checkpoint(path: str) -> Dict[str, torch.Tensor]:
             or a full Ultralytics checkpoint, which holds a pickled model under ``ema`` or ``model``
             and can be read only where the package ``ultralytics`` is installed. The averaged
             weights (``ema``) are preferred, as Ultralytics does. A pickled model runs code when it
-            is read: give only files whose origin you trust.
+            is read: it has to be trusted, see
+            :func:`~mmdet_contrast.utils.safe_loading.trust_checkpoints`.
 
     Returns:
         dict[str, Tensor]: The weights under Ultralytics' names; those in half precision as float32.
@@ -356,9 +359,10 @@ def read_ultralytics_checkpoint(path: str) -> Dict[str, torch.Tensor]:
         FileNotFoundError: If there is no such file.
         ConversionError: If it is a full Ultralytics checkpoint and ``ultralytics`` is not
             installed, or if the file holds no weights.
+        LaunchError: If it is no checkpoint, or a full one that is not trusted.
     """
     try:
-        content = load_checkpoint_file(path)
+        content = load_checkpoint(path)
     except ModuleNotFoundError as error:
         raise ConversionError(
             f'{path!r} holds a pickled model, and the package {error.name!r} is not installed: '

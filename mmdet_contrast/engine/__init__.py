@@ -1,5 +1,6 @@
 """Extensions of MMEngine's runner."""
 
 from . import hooks
+from .runner import CheckedRunner
 
-__all__ = ['hooks']
+__all__ = ['CheckedRunner', 'hooks']

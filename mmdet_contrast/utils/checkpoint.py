@@ -1,14 +1,18 @@
-"""Checkpoints: whether one fits a model and data, and which classes it names."""
+"""Checkpoints: whether one fits a model and data, which classes it names, and the latest one."""
 
+import os.path as osp
 import re
-from collections import OrderedDict
-from typing import Any, Dict, List
+from collections import Counter, OrderedDict
+from typing import Any, Dict, Iterable, Iterator, List, Mapping, Optional, Tuple
 
+import torch
 from mmdet.registry import DATASETS
 from mmengine.config import Config
+from mmengine.model import BaseModule
+from mmengine.runner import CheckpointLoader, find_latest_checkpoint
 from torch import nn
 
-from .config import LaunchError
+from .config import LaunchError, type_name
 
 # Parts of a model, by the name of the module, that a test does without.
 _TRAINING_ONLY = frozenset({'contrast'})
@@ -28,13 +32,24 @@ def check_weights(model: nn.Module, checkpoint: Dict[str, Any], training: bool =
     refuse_misfits(find_misfits(model, checkpoint, training))
 
 
-def refuse_misfits(misfits: List[str]) -> None:
-    """Raise a :class:`LaunchError` if :func:`find_misfits` has found something."""
+def refuse_misfits(
+    misfits: List[str], given: str = 'the checkpoint', model: str = 'the model of the config'
+) -> None:
+    """Refuse a checkpoint that leaves parts of a model at random.
+
+    Args:
+        misfits (list[str]): As :func:`find_misfits` returns them.
+        given (str): What names the checkpoint, for the message.
+        model (str): What names the model, for the message.
+
+    Raises:
+        LaunchError: If there are any.
+    """
     if misfits:
         more = f' (and {len(misfits) - 1} more such)' if len(misfits) > 1 else ''
         raise LaunchError(
-            f'the checkpoint does not fit the model of the config: {misfits[0]}{more}: give a '
-            'checkpoint of this config, or the config that the checkpoint was trained with.'
+            f'{given} does not fit {model}: {misfits[0]}{more}: give a checkpoint of this config, '
+            'or the config that the checkpoint was trained with.'
         )
 
 
@@ -50,10 +65,7 @@ def find_misfits(model: nn.Module, checkpoint: Dict[str, Any], training: bool = 
     Returns:
         list[str]: One line for each parameter that is missing or has another shape.
     """
-    given = checkpoint.get('state_dict', checkpoint)
-    weights = OrderedDict((re.sub(r'^module\.', '', name), v) for name, v in given.items())
-    # The versions of the modules, by which some of them translate older names.
-    weights._metadata = getattr(given, '_metadata', OrderedDict())  # type: ignore[attr-defined]
+    weights = _weights_of(checkpoint)
     if not training:
         for name, own in model.state_dict().items():
             fits = name not in weights or weights[name].shape == own.shape
@@ -63,16 +75,229 @@ def find_misfits(model: nn.Module, checkpoint: Dict[str, Any], training: bool = 
         missing = model.load_state_dict(weights, strict=False).missing_keys
     except RuntimeError as error:
         return [line.strip(' \t.') for line in str(error).splitlines()[1:]]
-    parameters = {name for name, _ in model.named_parameters()}
-    return [
-        f'{name} is not in it'
-        for name in missing
-        if name in parameters and not _is_for_training(name)
-    ]
+    parameters = _parameters_of(model)
+    absent = _absent(model, missing)
+    prefix = _find_prefix(parameters, weights) if len(absent) == len(parameters) else None
+    hint = f', but {prefix}{{}} is, without which prefix it would fit' if prefix else ''
+    return [f'{name} is not in it' + hint.format(name) for name in absent]
+
+
+def check_start(model: nn.Module, checkpoint: Dict[str, Any], file: str) -> Optional[str]:
+    """Judge a checkpoint that a training starts from; MMEngine loads what fits, be it nothing.
+
+    Args:
+        model (nn.Module): The model, without wrappers. What fits is loaded.
+        checkpoint (dict): Of MMEngine, or a plain ``state_dict``.
+        file (str): Where it comes from, for the message.
+
+    Returns:
+        str: A warning where less than half of the parameters fit, else None.
+
+    Raises:
+        LaunchError: If none fits.
+    """
+    weights, own = _weights_of(checkpoint), _parameters_of(model)
+    filled = _count_filled(model, weights)
+    if filled:
+        return _warn(f'load_from {file!r}', filled, len(own))
+    text = f'load_from {file!r}: none of its {len(weights)} weights fits the model of the config'
+    prefix, lacking = _find_prefix(own, weights), _find_prefix(weights, own)
+    if prefix:
+        raise LaunchError(
+            f'{text}, because their names begin with {prefix!r}: take it off with `python '
+            f'tools/model_converters/rename_keys.py {file} renamed.pth --strip {prefix}`, and '
+            'give renamed.pth.'
+        )
+    if lacking:
+        raise LaunchError(
+            f'{text}: they are those of its {lacking[:-1]}. Set model.{lacking}init_cfg='
+            f"dict(type='Pretrained', checkpoint={file!r}) in place of load_from."
+        )
+    raise LaunchError(
+        f'{text}: they have names such as {next(iter(weights), None)!r}, its own are such as '
+        f'{next(iter(own), None)!r}. Give a checkpoint of this model.'
+    )
+
+
+def check_pretrained(model: nn.Module) -> List[str]:
+    """Judge the local files that ``init_cfg`` of a model and its parts will load.
+
+    Modules with ``init_weights`` of their own read files in their own way, and are left out.
+
+    Args:
+        model (nn.Module): The model, without wrappers. What fits is loaded.
+
+    Returns:
+        list[str]: Warnings, where less than half of the parameters fit.
+
+    Raises:
+        FileNotFoundError: If a file is missing.
+        LaunchError: If it is no checkpoint, or nothing of it fits.
+    """
+    return [warning for entry in _pretrained_parts(model) for warning in _check_part(*entry)]
+
+
+def _pretrained_parts(model: nn.Module) -> Iterator[Tuple[str, nn.Module, Mapping[str, Any]]]:
+    for name, module in model.named_modules():
+        if not isinstance(module, BaseModule) or module.is_init:
+            continue
+        if type(module).init_weights is not BaseModule.init_weights:
+            continue
+        given = module.init_cfg or ()
+        for entry in (given,) if isinstance(given, dict) else given:
+            kind, file = type_name(entry.get('type')), entry.get('checkpoint')
+            if kind in ('Pretrained', 'PretrainedInit') and file and '://' not in file:
+                yield '.'.join(('model', name) if name else ('model',)), module, entry
+
+
+def _check_part(name: str, module: nn.Module, init_cfg: Mapping[str, Any]) -> List[str]:
+    file, prefix = init_cfg['checkpoint'], init_cfg.get('prefix')
+    whole = weights = _weights_of(CheckpointLoader.load_checkpoint(file, map_location='cpu'))
+    if prefix is not None:
+        begin = prefix.rstrip('.') + '.'
+        weights = OrderedDict((k[len(begin) :], v) for k, v in whole.items() if k.startswith(begin))
+    own, filled = _parameters_of(module), _count_filled(module, weights)
+    if filled:
+        warning = _warn(f'{name}.init_cfg: {file!r}', filled, len(own))
+        return [warning] if warning else []
+    given = f'{file!r} with prefix={prefix!r}' if prefix else repr(file)
+    text = f'{name}.init_cfg: nothing of {given} fits the {len(own)} parameters of {name}'
+    better, lacking = _find_prefix(own, whole), _find_prefix(whole, own)
+    if better:
+        raise LaunchError(f'{text}: set prefix={better!r} in it.')
+    if better == '':
+        raise LaunchError(f'{text}: leave out prefix.')
+    if lacking:
+        raise LaunchError(f'{text}: set it as init_cfg of {name}.{lacking[:-1]}.')
+    raise LaunchError(
+        f'{text}: it has names such as {next(iter(whole), None)!r}, not {next(iter(own), None)!r}.'
+    )
+
+
+def _warn(given: str, filled: int, total: int) -> Optional[str]:
+    if 2 * filled >= total:
+        return None
+    return (
+        f'{given} fills only {filled} of {total} parameters, those of the same name and shape; '
+        'the others start as without it.'
+    )
+
+
+def _weights_of(checkpoint: Mapping[str, Any]) -> 'OrderedDict[str, Any]':
+    given = checkpoint.get('state_dict', checkpoint)
+    weights = OrderedDict((re.sub(r'^module\.', '', name), v) for name, v in given.items())
+    # The versions of the modules, by which some of them translate older names.
+    weights._metadata = getattr(given, '_metadata', OrderedDict())  # type: ignore[attr-defined]
+    return weights
+
+
+def _parameters_of(model: nn.Module) -> Dict[str, torch.Tensor]:
+    """Give the parameters under the names of the state_dict, without what only training uses."""
+    state = model.state_dict(keep_vars=True)
+    return {
+        name: value
+        for name, value in state.items()
+        if isinstance(value, nn.Parameter) and not _is_for_training(name)
+    }
+
+
+def _count_filled(model: nn.Module, weights: 'OrderedDict[str, Any]') -> int:
+    """Load the weights that fit, and count the parameters that have got theirs."""
+    own = _parameters_of(model)
+    fitting = OrderedDict((k, v) for k, v in weights.items() if k not in own or _alike(own[k], v))
+    fitting._metadata = getattr(weights, '_metadata', OrderedDict())  # type: ignore[attr-defined]
+    try:
+        # not by comparing names: modules translate older ones
+        return len(own) - len(_absent(model, model.load_state_dict(fitting, strict=False)[0]))
+    except RuntimeError:
+        # of a translated name, or of a buffer, with another shape
+        return len(own.keys() & fitting.keys())
+
+
+def _absent(model: nn.Module, missing: Iterable[str]) -> List[str]:
+    """Name the parameters that got no weights, by their names in the state_dict.
+
+    A module may bear other names in its state_dict than among its parameters, which ``missing`` is
+    about, or be in a model twice.
+    """
+    missing = set(missing)
+    named = list(model.named_parameters(remove_duplicate=False))
+    filled = {id(value) for name, value in named if name not in missing}
+    return [name for name, value in _parameters_of(model).items() if id(value) not in filled]
+
+
+def _find_prefix(wanted: Mapping[str, Any], given: Mapping[str, Any]) -> Optional[str]:
+    """Find what stands before most of the wanted names in those given, None if there is no such."""
+    found: Counter = Counter()
+    for name, value in given.items():
+        parts = name.split('.')
+        for i in range(len(parts)):
+            rest = '.'.join(parts[i:])
+            if rest in wanted and _alike(wanted[rest], value):
+                found[name[: len(name) - len(rest)]] += 1
+    return found.most_common(1)[0][0] if found else None
+
+
+def _alike(first: Any, second: Any) -> bool:
+    return getattr(first, 'shape', None) == getattr(second, 'shape', ())
 
 
 def _is_for_training(name: str) -> bool:
     return not _TRAINING_ONLY.isdisjoint(name.split('.'))
+
+
+def find_resumable(work_dir: str) -> Optional[str]:
+    """Find the latest checkpoint of a work directory, which may have been copied or moved.
+
+    MMEngine keeps its absolute path in ``last_checkpoint``, so that a copy would go on from the
+    checkpoint of the original.
+
+    Args:
+        work_dir (str): The work directory.
+
+    Returns:
+        str: The checkpoint in it, or elsewhere if checkpoints are written elsewhere
+        (``default_hooks.checkpoint.out_dir``); None if there is no ``last_checkpoint``.
+
+    Raises:
+        LaunchError: If the checkpoint that ``last_checkpoint`` names is not there.
+    """
+    recorded = find_latest_checkpoint(work_dir)
+    if not recorded or '://' in recorded:
+        return recorded
+    path = _within(work_dir, recorded)
+    if osp.exists(path):
+        return path
+    raise LaunchError(
+        f'last_checkpoint of {work_dir} names {path!r}, which does not exist: put it there, or '
+        'give the checkpoint to resume from (--resume PATH, load_from=PATH in a config).'
+    )
+
+
+def keep_own_files(checkpoint: Dict[str, Any], work_dir: str) -> None:
+    """Let a resumed checkpoint name files of its own work directory, which may be a copy.
+
+    MMEngine keeps the path of the best checkpoint, and removes that file when there is a better
+    one: a copy would remove the original's.
+
+    Args:
+        checkpoint (dict): Of MMEngine; changed in place.
+        work_dir (str): The work directory.
+    """
+    info = checkpoint.get('message_hub', {}).get('runtime_info', {})
+    for key, path in info.items():
+        if key.startswith('best_ckpt') and isinstance(path, str) and '://' not in path:
+            info[key] = _within(work_dir, path)
+
+
+def _within(work_dir: str, recorded: str) -> str:
+    """Give the place of a file that may have moved with its work directory."""
+    # the path may come from another system
+    own = osp.join(work_dir, re.split(r'[\\/]', recorded)[-1])
+    folder = osp.dirname(recorded)
+    # beside another `last_checkpoint` it belongs to another work directory
+    moved = osp.exists(own) or osp.exists(osp.join(folder, 'last_checkpoint'))
+    return own if moved or not osp.exists(recorded) else recorded
 
 
 def class_lists(dataset: Any) -> List[List[str]]:

@@ -14,6 +14,7 @@ from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor, nn
 
 from .checkpoint import check_weights
+from .safe_loading import trust_checkpoints
 
 _SHOWN = 12
 
@@ -264,7 +265,9 @@ class PlainForward(nn.Module):
         return self.model(inputs, samples, mode='tensor')
 
 
-def build_detector(cfg: Config, checkpoint: Optional[str] = None) -> nn.Module:
+def build_detector(
+    cfg: Config, checkpoint: Optional[str] = None, trust_checkpoint: bool = False
+) -> nn.Module:
     """Build a config's model on the CPU in evaluation mode.
 
     Nothing is downloaded: pre-trained weights that the config names are for the start of training.
@@ -272,12 +275,13 @@ def build_detector(cfg: Config, checkpoint: Optional[str] = None) -> nn.Module:
     Args:
         cfg (Config): A loaded config with ``model``.
         checkpoint (str, optional): File with the weights. Without one they are random.
+        trust_checkpoint (bool): Load checkpoints with objects of any class, which can run any code.
 
     Returns:
         nn.Module: The detector.
 
     Raises:
-        LaunchError: If the checkpoint does not fill the model.
+        LaunchError: If the checkpoint is none, is not safe to load, or does not fill the model.
         FileNotFoundError: If there is no such checkpoint.
     """
     init_default_scope(cfg.get('default_scope', 'mmdet'))
@@ -285,7 +289,9 @@ def build_detector(cfg: Config, checkpoint: Optional[str] = None) -> nn.Module:
     model = revert_sync_batchnorm(MODELS.build(cfg.model)).eval()
     if checkpoint is not None:
         # What the model has no place for, such as a projector that only training needs, stays out.
-        check_weights(model, CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu'))
+        with trust_checkpoints(trust_checkpoint):
+            weights = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu')
+        check_weights(model, weights)
     return model
 
 

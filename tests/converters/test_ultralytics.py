@@ -15,6 +15,8 @@ from mmdet_contrast.converters.ultralytics import (
     convert_ultralytics_checkpoint,
     read_ultralytics_checkpoint,
 )
+from mmdet_contrast.utils.config import LaunchError
+from mmdet_contrast.utils.safe_loading import trust_checkpoints
 
 # One key of every kind, written down by hand.
 EXPECTED = {
@@ -224,14 +226,18 @@ def pickled_model(tmp_path, monkeypatch):
 
 
 def test_pickled_model_with_its_package(pickled_model):
-    read = read_ultralytics_checkpoint(pickled_model)
-    assert read['w'].tolist() == [2.0, 2.0] and read['w'].dtype == torch.float32
+    with pytest.raises(LaunchError, match='pickled model of Ultralytics .* --trust-checkpoint'):
+        read_ultralytics_checkpoint(pickled_model)
     no_ema = os.path.join(os.path.dirname(pickled_model), 'no_ema.pt')
-    assert read_ultralytics_checkpoint(no_ema)['w'].tolist() == [1.0, 1.0]
+    with trust_checkpoints():
+        read = read_ultralytics_checkpoint(pickled_model)
+        assert read_ultralytics_checkpoint(no_ema)['w'].tolist() == [1.0, 1.0]
+    assert read['w'].tolist() == [2.0, 2.0] and read['w'].dtype == torch.float32
 
 
 def test_pickled_model_without_its_package(pickled_model, monkeypatch):
     monkeypatch.delitem(sys.modules, 'ultralytics.tasks')
     monkeypatch.delitem(sys.modules, 'ultralytics')
-    with pytest.raises(ConversionError, match=r"'ultralytics' is not installed: .*state_dict\(\)"):
+    missing = r"'ultralytics' is not installed: .*state_dict\(\)"
+    with trust_checkpoints(), pytest.raises(ConversionError, match=missing):
         read_ultralytics_checkpoint(pickled_model)

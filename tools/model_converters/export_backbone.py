@@ -4,6 +4,7 @@ import argparse
 
 from mmdet_contrast.converters.backbone import export_backbone
 from mmdet_contrast.utils.config import LaunchError, load_config
+from mmdet_contrast.utils.safe_loading import add_trust_option, trust_checkpoints
 
 
 def main() -> None:
@@ -21,10 +22,12 @@ def main() -> None:
     parser.add_argument(
         '--config', help='config of the detector to start from it: refuse weights that do not fit'
     )
+    add_trust_option(parser)
     args = parser.parse_args()
     try:
         config = load_config(args.config) if args.config else None
-        print(export_backbone(args.source, args.target, args.prefix, config))
+        with trust_checkpoints(args.trust_checkpoint):
+            print(export_backbone(args.source, args.target, args.prefix, config))
     except (LaunchError, FileNotFoundError) as error:
         raise SystemExit(f'{parser.prog}: error: {error}') from error
 

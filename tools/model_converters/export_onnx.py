@@ -6,6 +6,7 @@ from mmengine.config import DictAction
 
 from mmdet_contrast.converters.onnx import export_config
 from mmdet_contrast.utils.config import LaunchError
+from mmdet_contrast.utils.safe_loading import add_trust_option, trust_checkpoints
 
 
 def main() -> None:
@@ -34,12 +35,14 @@ def main() -> None:
         action=DictAction,
         help='config values to override, as key=value; lists as key="[a,b]" or key=a,b',
     )
-    args = parser.parse_args()
+    add_trust_option(parser)
+    args = vars(parser.parse_args())
     try:
-        names, difference = export_config(**vars(args))
+        with trust_checkpoints(args.pop('trust_checkpoint')):
+            names, difference = export_config(**args)
     except (LaunchError, FileNotFoundError) as error:
         raise SystemExit(f'{parser.prog}: error: {error}') from error
-    print(f'{args.path}: {", ".join(names)}')
+    print(f'{args["path"]}: {", ".join(names)}')
     if difference is not None:
         print(f'checked with onnxruntime: largest difference {difference:.2g}')
 

@@ -5,6 +5,7 @@ from typing import Tuple
 
 from mmdet_contrast.converters.keys import rename_checkpoint
 from mmdet_contrast.utils.config import LaunchError
+from mmdet_contrast.utils.safe_loading import add_trust_option, trust_checkpoints
 
 
 def old_and_new(text: str) -> Tuple[str, str]:
@@ -35,9 +36,14 @@ def main() -> None:
     parser.add_argument(
         '--keep', nargs='+', default=[], metavar='PREFIX', help='keep these only (new names)'
     )
+    add_trust_option(parser)
     args = parser.parse_args()
     try:
-        print(rename_checkpoint(args.source, args.target, args.strip, dict(args.map), args.keep))
+        with trust_checkpoints(args.trust_checkpoint):
+            report = rename_checkpoint(
+                args.source, args.target, args.strip, dict(args.map), args.keep
+            )
+        print(report)
     except (LaunchError, FileNotFoundError) as error:
         raise SystemExit(f'{parser.prog}: error: {error}') from error
 

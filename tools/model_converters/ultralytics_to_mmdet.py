@@ -5,13 +5,16 @@ import argparse
 from mmdet_contrast.converters.ultralytics import PARTS, convert_ultralytics_checkpoint
 from mmdet_contrast.utils.config import LaunchError, load_config
 from mmdet_contrast.utils.model import build_detector
+from mmdet_contrast.utils.safe_loading import add_trust_option, trust_checkpoints
 
 
 def main() -> None:
     """Parse the command line, convert, and print the report."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        'source', help='file of a plain state_dict; their .pt only where ultralytics is installed'
+        'source',
+        help='file of a plain state_dict; their .pt only where ultralytics is installed, and with '
+        '--trust-checkpoint',
     )
     parser.add_argument('target', help='checkpoint to write')
     parser.add_argument(
@@ -23,10 +26,12 @@ def main() -> None:
         'class head if the numbers of classes differ',
     )
     parser.add_argument('--list', action='store_true', help='also print every mapped key')
+    add_trust_option(parser)
     args = parser.parse_args()
     try:
         model = build_detector(load_config(args.config)) if args.config else None
-        report = convert_ultralytics_checkpoint(args.source, args.target, args.parts, model)
+        with trust_checkpoints(args.trust_checkpoint):
+            report = convert_ultralytics_checkpoint(args.source, args.target, args.parts, model)
     except (LaunchError, FileNotFoundError) as error:
         raise SystemExit(f'{parser.prog}: error: {error}') from error
     if args.list:

@@ -14,6 +14,7 @@ from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import Dataset, Subset
 
+from mmdet_contrast.engine.run_checks import check_dataset
 from mmdet_contrast.evaluation.box_embedder import BoxEmbedder, Embeddings
 from mmdet_contrast.evaluation.functional import (
     alignment,
@@ -27,8 +28,6 @@ from mmdet_contrast.evaluation.labelled_samples import (
     pipeline_of,
 )
 from mmdet_contrast.utils.model import evaluating, unwrap_model
-
-from .run_check_hook import check_dataset
 
 _STATS = dict(std=embedding_std, uniformity=uniformity)
 

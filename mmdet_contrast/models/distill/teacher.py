@@ -8,11 +8,11 @@ from mmdet.models.detectors.base import BaseDetector
 from mmdet.registry import MODELS
 from mmdet.structures import SampleList
 from mmengine.config import Config, ConfigDict
-from mmengine.runner import load_checkpoint
+from mmengine.runner import CheckpointLoader
 from torch import Tensor
 
 from mmdet_contrast.compat import reverses_channels
-from mmdet_contrast.utils.checkpoint import dataset_meta_of
+from mmdet_contrast.utils.checkpoint import dataset_meta_of, find_misfits, refuse_misfits
 
 
 def model_section(
@@ -86,14 +86,19 @@ class Teacher:
         Raises:
             ValueError: If there is no checkpoint, or not a name for each class.
             FileNotFoundError: If the config or the checkpoint is missing.
-            RuntimeError: If the weights do not fit.
+            LaunchError: If the weights do not fill the network.
         """
         if self.model is not None:
             return
         if self.checkpoint is None:
             raise ValueError('The teacher has no weights: set model.teacher_checkpoint.')
         model = self.build()
-        checkpoint = load_checkpoint(model, self.checkpoint, map_location='cpu', strict=True)
+        checkpoint = CheckpointLoader.load_checkpoint(self.checkpoint, map_location='cpu')
+        refuse_misfits(
+            find_misfits(model, checkpoint),
+            f'model.teacher_checkpoint {self.checkpoint!r}',
+            'model.teacher',
+        )
         if self.classes is None:
             # MMDetection 2 wrote CLASSES, and its published weights are in use
             names = dataset_meta_of(checkpoint).get('classes')

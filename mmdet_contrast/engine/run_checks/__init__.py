@@ -1,0 +1,6 @@
+"""What ``RunCheckHook`` checks."""
+
+from .classes import check_classes, check_dataset, check_heads, check_linear
+from .run_config import check_run_config
+
+__all__ = ['check_classes', 'check_dataset', 'check_heads', 'check_linear', 'check_run_config']

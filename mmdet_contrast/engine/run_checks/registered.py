@@ -1,0 +1,62 @@
+"""Names of types in a config."""
+
+import difflib
+from typing import Any, Iterable, Optional
+
+from mmengine.registry import Registry
+
+from mmdet_contrast.utils.config import LaunchError
+
+
+def find_type(registry: Registry, kind: Any) -> Any:
+    """Find what ``type`` of a config's part stands for, as MMEngine does when it builds the part.
+
+    Args:
+        registry (Registry): One of ``mmengine.registry``.
+        kind (Any): A registered name, or the class itself.
+
+    Returns:
+        Any: The class; None if the name is not registered.
+    """
+    if not isinstance(kind, str):
+        return kind
+    with registry.switch_scope_and_registry(None) as own:
+        return own.get(kind)
+
+
+def check_type(registry: Registry, kind: Any, where: str) -> None:
+    """Refuse a name that is not registered.
+
+    Args:
+        registry (Registry): One of ``mmengine.registry``.
+        kind (Any): A registered name, or the class itself.
+        where (str): Its key in the config.
+
+    Raises:
+        LaunchError: If nothing is registered by this name.
+    """
+    if find_type(registry, kind) is None:
+        known = []
+        with registry.switch_scope_and_registry(None) as own:
+            place: Optional[Registry] = own
+            while place is not None:
+                known += list(place.module_dict)
+                place = place.parent
+        raise LaunchError(
+            f'{where}={kind!r} is not registered as {registry.name}{suggest(kind, known)}'
+        )
+
+
+def suggest(wrong: str, known: Iterable[str]) -> str:
+    """Ask whether a known name was meant.
+
+    Args:
+        wrong (str): What was given.
+        known (Iterable[str]): What there is.
+
+    Returns:
+        str: The end of a sentence.
+    """
+    names = {name.lower(): name for name in known}
+    near = difflib.get_close_matches(wrong.split('.')[-1].lower(), names, n=1)
+    return f': did you mean {names[near[0]]!r}?' if near else '.'

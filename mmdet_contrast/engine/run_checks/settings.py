@@ -1,0 +1,126 @@
+"""Checks of what a config says about loaders, optimizer, schedulers and the best checkpoint."""
+
+import inspect
+from typing import Any, Dict, Iterator, List, Optional, Sequence
+
+from mmdet.evaluation.metrics import CocoMetric
+from mmengine.evaluator import BaseMetric
+from mmengine.hooks import CheckpointHook, Hook
+from mmengine.registry import METRICS, OPTIM_WRAPPERS, OPTIMIZERS, PARAM_SCHEDULERS
+from torch.utils.data import DataLoader
+
+from mmdet_contrast.utils.config import LaunchError
+
+from .registered import check_type, find_type, suggest
+
+# What MMEngine's ``build_dataloader`` takes out before it calls torch's ``DataLoader``.
+_LOADER_KEYS = ('num_batch_per_epoch', 'disable_subprocess_warning')
+_COCO_ITEMS = ('mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m', 'mAP_l')
+
+
+def check_loader(loader: Any, where: str) -> None:
+    """Refuse a key that no data loader takes; a loader that is already built passes.
+
+    Args:
+        loader (Any): Config of a data loader.
+        where (str): Its key in the config.
+
+    Raises:
+        LaunchError: If there is such a key.
+    """
+    known = [*inspect.signature(DataLoader).parameters, *_LOADER_KEYS]
+    for key in loader if isinstance(loader, dict) else ():
+        if key not in known:
+            raise LaunchError(
+                f'{where} has the key {key!r}, which no loader takes{suggest(key, known)}'
+            )
+
+
+def check_optimization(optim_wrapper: Any, param_scheduler: Any) -> None:
+    """Refuse optimizers, their wrappers and schedulers whose ``type`` is not registered.
+
+    Args:
+        optim_wrapper (Any): ``optim_wrapper`` of the config.
+        param_scheduler (Any): ``param_scheduler`` of the config.
+
+    Raises:
+        LaunchError: If there is one.
+    """
+    if isinstance(optim_wrapper, dict):
+        check_type(OPTIM_WRAPPERS, optim_wrapper.get('type', 'OptimWrapper'), 'optim_wrapper.type')
+        optimizer = optim_wrapper.get('optimizer')
+        if isinstance(optimizer, dict) and 'type' in optimizer:
+            check_type(OPTIMIZERS, optimizer['type'], 'optim_wrapper.optimizer.type')
+    for part in _typed(param_scheduler):
+        check_type(PARAM_SCHEDULERS, part['type'], 'param_scheduler.type')
+
+
+def check_save_best(hooks: Sequence[Hook], evaluator: Any) -> None:
+    """Refuse a ``save_best`` that no metric of the validation returns.
+
+    Metrics whose names cannot be known before they have run pass.
+
+    Args:
+        hooks (Sequence[Hook]): The runner's hooks.
+        evaluator (Any): ``val_evaluator`` of the config.
+
+    Raises:
+        LaunchError: If no metric returns it.
+    """
+    # for each metric the beginning of its names, and all of its names where they are known
+    returned: Dict[str, Optional[List[str]]] = {}
+    for metric in metric_configs(evaluator):
+        kind = find_type(METRICS, metric.get('type'))
+        prefix = metric.get('prefix') or getattr(kind, 'default_prefix', None)
+        if not prefix or getattr(kind, 'evaluate', None) is not BaseMetric.evaluate:
+            return
+        names = _coco_names(kind, metric, prefix)
+        others = returned.get(prefix, [])
+        returned[prefix] = None if names is None or others is None else [*others, *names]
+    saving = [hook for hook in hooks if isinstance(hook, CheckpointHook) and hook.save_best]
+    for key in [key for hook in saving if returned for key in hook.key_indicators]:
+        own = returned.get(key.split('/')[0], [])
+        if key == 'auto' or own is None or key in own or (own and key.endswith('_precision')):
+            continue
+        known = [name for names in returned.values() for name in names or ()]
+        known += [f'{prefix}/{key}' for prefix, names in returned.items() if names is None]
+        near = [name for name in known if name.endswith(f'/{key}')]
+        raise LaunchError(
+            f'save_best={key!r} of CheckpointHook is returned by no metric of val_evaluator, '
+            f'whose names begin with {" or ".join(f"{prefix}/" for prefix in returned)}'
+            f'{suggest(near[0] if near else key, known)}'
+        )
+
+
+def metric_configs(evaluator: Any) -> List[Any]:
+    """List the configs of the metrics of an evaluator.
+
+    Args:
+        evaluator (Any): ``val_evaluator`` or ``test_evaluator`` of a config.
+
+    Returns:
+        list[dict]: The configs; nothing if one of the metrics is built already.
+    """
+    if isinstance(evaluator, dict):
+        evaluator = evaluator.get('metrics', [evaluator])
+    found = evaluator if isinstance(evaluator, (list, tuple)) else [evaluator]
+    return list(found) if all(isinstance(metric, dict) for metric in found) else []
+
+
+def _coco_names(kind: type, metric: Dict[str, Any], prefix: str) -> Optional[List[str]]:
+    """List what ``CocoMetric`` returns, but for single classes; None if that is not known."""
+    given = metric.get('metric', 'bbox')
+    given = given if isinstance(given, (list, tuple)) else [given]
+    if kind is not CocoMetric or not set(given) <= {'bbox', 'segm'}:
+        return None
+    items = metric.get('metric_items') or _COCO_ITEMS
+    return [f'{prefix}/{name}_{item}' for name in given for item in items]
+
+
+def _typed(node: Any) -> Iterator[Dict[str, Any]]:
+    """Yield the configs in lists and dicts of them."""
+    if isinstance(node, dict) and 'type' in node:
+        yield node
+    elif isinstance(node, (dict, list, tuple)):
+        for child in node.values() if isinstance(node, dict) else node:
+            yield from _typed(child)
