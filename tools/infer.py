@@ -7,6 +7,7 @@ from mmengine.config import DictAction
 
 from mmdet_contrast.apis import infer
 from mmdet_contrast.utils.config import LaunchError
+from mmdet_contrast.utils.safe_loading import add_trust_option
 
 
 def parse_args() -> argparse.Namespace:
@@ -27,6 +28,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--cfg-options', nargs='+', action=DictAction, help='config values to override, key=value'
     )
+    add_trust_option(parser)
     return parser.parse_args()
 
 

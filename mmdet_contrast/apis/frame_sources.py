@@ -219,7 +219,8 @@ def find_sources(
 def _files_of(folder: str) -> List[str]:
     paths = [osp.join(folder, name) for name in sorted(os.listdir(folder)) if name[0] != '.']
     kinds = (*IMG_EXTENSIONS, *_VIDEO_EXTENSIONS)
-    files = [path for path in paths if path.lower().endswith(kinds) and osp.isfile(path)]
+    # a link to a file that is gone is an image that cannot be read
+    files = [path for path in paths if path.lower().endswith(kinds) and not osp.isdir(path)]
     if not files:
         raise LaunchError(f'folder {folder!r} itself holds no image and no video: give another.')
     return files

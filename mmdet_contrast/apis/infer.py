@@ -7,7 +7,7 @@ from copy import deepcopy
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence, Union
+from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple, Union
 
 import cv2
 import numpy as np
@@ -27,8 +27,11 @@ from mmdet_contrast.utils.checkpoint import check_weights, name_classes
 from mmdet_contrast.utils.config import LaunchError, load_config
 from mmdet_contrast.utils.files import PathLike, image_size, prepare_folder
 from mmdet_contrast.utils.model import build_detector
+from mmdet_contrast.utils.safe_loading import trust_checkpoints
+from mmdet_contrast.visualization.canvas import draw_named_boxes, palette, to_array, to_rgb
+from mmdet_contrast.visualization.detector_input import UnusablePicture, prepare_picture
 
-from .frame_sources import FrameSource, VideoStream, find_sources
+from .frame_sources import Frame, FrameSource, VideoStream, find_sources
 from .frame_writers import Detections, ImageWriter, StreamWriter
 
 __all__ = ['InferenceReport', 'infer']
@@ -44,7 +47,7 @@ class InferenceReport:
         images (int): Images that were looked at.
         frames (int): Frames of videos and cameras that were looked at.
         detections (int): Objects found in them.
-        skipped (list[str]): What could not be read.
+        skipped (list[str]): What could not be read, or not be prepared by the test pipeline.
         interrupted (bool): Whether it was stopped (Ctrl-C, or a key in the window).
     """
 
@@ -72,13 +75,14 @@ def infer(
     draw: bool = True,
     show: bool = False,
     cfg_options: Optional[Dict[str, Any]] = None,
+    trust_checkpoint: bool = False,
 ) -> InferenceReport:
     """Detect objects in images, videos and from cameras, and write what was found.
 
     What MMDetection's ``DetInferencer`` does to a list of images, for streams of any length: frames
-    are read, looked at and written one batch after the other, with the config's test pipeline, the
-    model's ``test_step`` and ``DetLocalVisualizer``. :class:`ImageWriter` and :class:`StreamWriter`
-    say what is written where. A detection is ``name``, ``score`` and ``box`` (x1, y1, x2, y2 in
+    are read, looked at and written one batch after the other, with the config's test pipeline and
+    the model's ``test_step``. :class:`ImageWriter` and :class:`StreamWriter` say what is written
+    where. A detection is ``name``, ``score`` and ``box`` (x1, y1, x2, y2 in
     pixels of the original picture), and ``mask`` (COCO's run-length code) where the model gives
     masks.
 
@@ -96,6 +100,7 @@ def infer(
         show (bool): Whether to show the pictures in a window; ``q`` or Esc ends it. Defaults to
             False.
         cfg_options (dict, optional): Dotted config keys and their new values.
+        trust_checkpoint (bool): Load checkpoints with objects of any class, which can run any code.
 
     Returns:
         InferenceReport: Counts, and what was skipped.
@@ -114,7 +119,8 @@ def infer(
     sources = find_sources(given, max_frames)
     _keep_sources(sources, out_dir)
     prepare_folder(out_dir)
-    detector = _Detector(cfg, checkpoint, device, score_thr)
+    with trust_checkpoints(trust_checkpoint):
+        detector = _Detector(cfg, checkpoint, device, score_thr)
     report = InferenceReport()
     try:
         for item in sources:
@@ -133,17 +139,16 @@ class _Detector:
     def __init__(
         self, cfg: Config, checkpoint: str, device: Optional[str], score_thr: float
     ) -> None:
-        from mmdet.visualization import DetLocalVisualizer
-
         model = build_detector(cfg)
         state = CheckpointLoader.load_checkpoint(os.fspath(checkpoint), map_location='cpu')
         # a wrapper's checkpoint is its student's
         check_weights(getattr(model, 'student', model), state)
         self._model = model.to(device or get_device())
         self._score_thr = score_thr
-        # MMDetection's, whatever the config draws with: a frame keeps its size
-        self._visualizer = DetLocalVisualizer(name='infer')
-        self._visualizer.dataset_meta = name_classes(model, state, cfg)
+        meta = name_classes(model, state, cfg)
+        self._names = meta['classes']
+        given = meta.get('palette')
+        self._colours = palette(len(self._names), given if isinstance(given, list) else ())
         steps = deepcopy(get_test_pipeline_cfg(cfg))
         self._loader = TRANSFORMS.build(steps[0])
         steps[0].type = 'mmdet.LoadImageFromNDArray'
@@ -155,9 +160,12 @@ class _Detector:
         image_size(path, verify=True)
         return self._loader(dict(img_path=path))['img']
 
-    def detect(self, images: Sequence[np.ndarray]) -> List[DetDataSample]:
+    def prepare(self, image: np.ndarray) -> dict:
+        """Run the rest of the test pipeline."""
+        return prepare_picture(self._pipeline, dict(img=image, img_id=0), image.shape[1::-1])
+
+    def detect(self, data: Sequence[dict]) -> List[DetDataSample]:
         """Find objects, those below the least score left out."""
-        data = [self._pipeline(dict(img=image, img_id=0)) for image in images]
         with torch.no_grad():
             samples = self._model.test_step(pseudo_collate(data))
         for sample in samples:
@@ -167,7 +175,7 @@ class _Detector:
 
     def describe(self, sample: DetDataSample) -> Detections:
         """Describe the objects as plain values."""
-        names = self._visualizer.dataset_meta['classes']
+        names = self._names
         found = sample.pred_instances.numpy()
         columns = (found.labels.tolist(), found.scores.tolist(), found.bboxes.tolist())
         entries = [dict(name=names[label], score=s, box=box) for label, s, box in zip(*columns)]
@@ -178,11 +186,14 @@ class _Detector:
     def draw(self, image: np.ndarray, sample: DetDataSample) -> np.ndarray:
         """Draw the objects: (H, W, 3) uint8 BGR."""
         # a loader may give grey levels, or an alpha channel
-        image = image[..., None] if image.ndim == 2 else image
-        rgb = image[..., 2::-1] if image.shape[2] >= 3 else image[..., :1].repeat(3, axis=2)
-        # the scores were looked at before
-        self._visualizer.add_datasample('', rgb, sample, draw_gt=False, pred_score_thr=-1.0)
-        return np.ascontiguousarray(self._visualizer.get_image()[..., ::-1])
+        picture = np.ascontiguousarray(to_rgb(image)[..., ::-1])
+        found = sample.pred_instances.numpy()
+        colours = [self._colours[label] for label in found.labels]
+        for mask, colour in zip(to_array(found.get('masks', [])).astype(bool), colours):
+            picture[mask] = picture[mask] // 2 + np.array(colour, np.uint8) // 2
+        texts = [f'{self._names[label]} {s:.2f}' for label, s in zip(found.labels, found.scores)]
+        draw_named_boxes(picture, found.bboxes, texts, colours)
+        return np.ascontiguousarray(picture[..., ::-1])
 
 
 def _keep_sources(sources: Sequence[FrameSource], out_dir: str) -> None:
@@ -224,8 +235,10 @@ def _run(
     )
     try:
         with bar, closing(writer), closing(source.frames(detector.load)) as frames:
-            for batch in iter(lambda: list(islice(frames, batch_size)), []):
-                for frame, sample in zip(batch, detector.detect([f.image for f in batch])):
+            prepared = _prepare(detector, source, frames)
+            for batch in iter(lambda: list(islice(prepared, batch_size)), []):
+                samples = detector.detect([data for _, data in batch])
+                for (frame, _), sample in zip(batch, samples):
                     detections = detector.describe(sample)
                     picture = detector.draw(frame.image, sample) if draw or show else None
                     writer.write(frame, detections, picture if draw else None)
@@ -237,6 +250,22 @@ def _run(
                         _show(picture, wait=not is_stream)
     finally:
         report.skipped += source.failures
+
+
+def _prepare(
+    detector: _Detector, source: FrameSource, frames: Iterator[Frame]
+) -> Iterator[Tuple[Frame, dict]]:
+    """Prepare frames for the model; those that cannot be are added to the failures."""
+    for frame in frames:
+        try:
+            data = detector.prepare(frame.image)
+        except UnusablePicture as error:
+            source.failures.append(f'{frame.path}: {error}')
+            if isinstance(source, VideoStream):
+                # the others have the same size
+                return
+        else:
+            yield frame, data
 
 
 def _show(picture: np.ndarray, wait: bool) -> None:

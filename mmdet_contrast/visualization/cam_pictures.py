@@ -112,7 +112,8 @@ def _targets(
         name = options.class_name
         target = class_target(detector, outputs, entry.sample, kept, name, options.reduce)
         if len(target.priors):
-            return [(f'{name}.', target)]
+            # a name such as 'car/truck' is no folder
+            return [(f'{name.replace("/", "_")}.', target)]
         best = _surest(found[found.labels == target.label])
         return [
             ('', f'no detection of {name!r} {least} ({best}): lower score-thr, or take reduce max')

@@ -1,6 +1,6 @@
 """Ground truth and detections of one image in one picture, coloured by what is right."""
 
-from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence
 
 import cv2
 import mmcv
@@ -12,6 +12,8 @@ from mmdet.structures.bbox import bbox_overlaps
 from mmdet.visualization import DetLocalVisualizer
 from mmengine.dist import master_only
 
+from mmdet_contrast.compat import extend_palette, keep_pictures_apart
+
 from .canvas import (
     GREY,
     Colour,
@@ -20,9 +22,15 @@ from .canvas import (
     draw_label,
     draw_text,
     enlarge,
+    line_and_font,
+    palette,
     text_size,
     to_array,
+    to_rgb,
 )
+
+extend_palette(palette)
+keep_pictures_apart()
 
 CORRECT = 'correct'
 WRONG_CLASS = 'wrong class'
@@ -193,7 +201,8 @@ def draw_detections(
         labels (Sequence[int] | Tensor, optional): (D,) class indices.
         scores (Sequence[float] | Tensor, optional): (D,) scores in [0, 1].
         classes (Sequence[str], optional): Class names. None writes the indices.
-        score_thr (float): Detections with a lower score are left out. Defaults to 0.3.
+        score_thr (float): Detections with a lower score are left out, as are those with a score or
+            a box that is not finite; the legend counts these. Defaults to 0.3.
         min_side (int): Smaller images are enlarged by a whole factor until their longer side
             reaches this many pixels. Defaults to 640.
         iou_thr (float): See :func:`match_detections`. Defaults to 0.5.
@@ -209,13 +218,17 @@ def draw_detections(
     drawn: List[_Box] = [_Box(box, IGNORED, 'ignored') for box in _boxes(ignored_bboxes)]
     if gt_bboxes is not None:
         gt_bboxes, gt_labels = _boxes(gt_bboxes), _labels(gt_labels)
-    match = None
+        finite = np.isfinite(gt_bboxes).all(1)
+        gt_bboxes, gt_labels = gt_bboxes[finite], gt_labels[finite]
+    match, broken = None, 0
     if bboxes is not None:
-        scores = to_array(scores).astype(float)
-        kept = np.flatnonzero(scores >= score_thr)
+        bboxes, scores = _boxes(bboxes), to_array(scores).astype(float)
+        finite = np.isfinite(bboxes).all(1) & np.isfinite(scores)
+        broken = int((~finite).sum())
+        kept = np.flatnonzero(finite & (scores >= score_thr))
         # Descending, so that the surest detection gets the best place for its label.
         kept = kept[np.argsort(-scores[kept], kind='stable')]
-        bboxes, labels, scores = _boxes(bboxes)[kept], _labels(labels)[kept], scores[kept]
+        bboxes, labels, scores = bboxes[kept], _labels(labels)[kept], scores[kept]
         if gt_bboxes is not None:
             match = match_detections(
                 bboxes, scores, labels, gt_bboxes, gt_labels, iou_thr, ignored_bboxes,
@@ -227,17 +240,18 @@ def draw_detections(
         drawn += _describe_found(bboxes, labels, scores, gt_labels, match, classes)
 
     picture, scale = enlarge(image, min_side)
-    line, font = _sizes(picture.shape[:2], [entry.box * scale for entry in drawn])
+    line, font = line_and_font(picture.shape, [entry.box * scale for entry in drawn])
     _draw_boxes(picture, drawn, scale, line, font)
     legend = _count(drawn, match)
     if bboxes is not None:
         legend[''] = f'score ≥ {score_thr:g}' + (f', IoU ≥ {iou_thr:g}' if match else '')
+        legend[''] += f', {broken} not finite' if broken else ''
     largest = max(12, round(max(picture.shape[:2]) / 52))
     return _add_legend(picture, legend, max(font, largest)) if legend else picture
 
 
 def _name(classes: Optional[Sequence[str]], label: int) -> str:
-    return f'class {label}' if classes is None else classes[label]
+    return classes[label] if classes is not None and label < len(classes) else f'class {label}'
 
 
 def _describe_truth(
@@ -277,16 +291,6 @@ def _describe_found(
             text += f', {DUPLICATE}'
         entries.append(_Box(box, kind, text))
     return entries
-
-
-def _sizes(shape: Tuple[int, int], boxes: Sequence[np.ndarray]) -> Tuple[int, int]:
-    """Line width and font size: with the picture, less where objects are small or many."""
-    longer, shrink = max(shape), 1.0
-    if boxes:
-        sides = [np.sqrt(np.prod(np.maximum(box[2:] - box[:2], 1))) for box in boxes]
-        shrink = min(np.median(sides) / (0.06 * longer), (30 / len(boxes)) ** 0.5, 1.0)
-    shrink = max(shrink, 0.55)
-    return max(2, round(shrink * longer / 340)), max(11, round(shrink * longer / 52))
 
 
 def _draw_boxes(
@@ -409,7 +413,7 @@ class DetectionPainter(DetLocalVisualizer):
 
         Args:
             name (str): Name of the picture.
-            image (ndarray): (H, W, 3) RGB image.
+            image (ndarray): RGB image, or what else :func:`~.canvas.to_rgb` takes.
             data_sample (DetDataSample, optional): With ``gt_instances``, ``ignored_instances`` and
                 ``pred_instances``, as far as there are any, on any device. None leaves the image
                 as it is.
@@ -421,7 +425,7 @@ class DetectionPainter(DetLocalVisualizer):
             pred_score_thr (float): Detections with a lower score are left out. Defaults to 0.3.
             step (int): Step that the backends record. Defaults to 0.
         """
-        picture = image.clip(0, 255).astype(np.uint8)
+        picture = to_rgb(image)
         if data_sample is not None:
             gt = data_sample.get('gt_instances', {}) if draw_gt else {}
             ignored = data_sample.get('ignored_instances', {}) if draw_gt else {}

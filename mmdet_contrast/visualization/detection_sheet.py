@@ -10,7 +10,7 @@ from mmengine.config import Config
 from mmengine.fileio import load
 from mmengine.registry import init_default_scope
 
-from mmdet_contrast.engine.hooks.run_check_hook import check_dataset
+from mmdet_contrast.engine.run_checks import check_dataset
 from mmdet_contrast.utils.config import LaunchError, load_config
 from mmdet_contrast.utils.files import PathLike
 
@@ -108,8 +108,13 @@ def _draw(
             for flag in (False, True)
         )
         result = found[info['img_id']]
+        image = mmcv.imread(
+            info['img_path'], channel_order='rgb', backend_args=dataset.backend_args
+        )
+        if image is None:
+            raise LaunchError(f'{info["img_path"]!r} of the test set is not a readable image.')
         picture = draw_detections(
-            mmcv.imread(info['img_path'], channel_order='rgb', backend_args=dataset.backend_args),
+            image,
             [item['bbox'] for item in counted],
             [item['bbox_label'] for item in counted],
             result['bboxes'],

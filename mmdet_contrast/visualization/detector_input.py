@@ -3,7 +3,8 @@
 import argparse
 import os
 import os.path as osp
-from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Union
+import sys
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 import cv2
 import mmcv
@@ -22,6 +23,7 @@ from mmdet_contrast.utils.config import LaunchError, load_config
 from mmdet_contrast.utils.files import PathLike, image_size, prepare_folder
 from mmdet_contrast.utils.model import build_detector
 from mmdet_contrast.utils.picture_extent import tell_padding
+from mmdet_contrast.utils.safe_loading import add_trust_option, trust_checkpoints
 
 
 class DetectorInput(NamedTuple):
@@ -41,6 +43,10 @@ class DetectorInput(NamedTuple):
     sample: DetDataSample
 
 
+class UnusablePicture(ValueError):
+    """A picture that a test pipeline cannot prepare; the message says why."""
+
+
 class SavedPicture(NamedTuple):
     """What became of one picture that was to be drawn.
 
@@ -48,7 +54,8 @@ class SavedPicture(NamedTuple):
         image (str): The image file.
         out_file (str, optional): The picture, or None where nothing was drawn.
         note (str): What is drawn, or why nothing is.
-        readable (bool): False where the file is no whole image.
+        readable (bool): False where the file is no whole image, or one that the test pipeline
+            cannot prepare.
     """
 
     image: str
@@ -115,7 +122,8 @@ def list_images(path: str) -> List[str]:
     names = sorted(
         entry.name
         for entry in os.scandir(path)
-        if entry.is_file()
+        # a link to a file that is gone is an image that cannot be read
+        if not entry.is_dir()
         and entry.name.lower().endswith(IMG_EXTENSIONS)
         # macOS leaves '._a.jpg' beside 'a.jpg' on foreign disks
         and not entry.name.startswith('.')
@@ -125,6 +133,35 @@ def list_images(path: str) -> List[str]:
             f'folder {path!r} has no image ({", ".join(IMG_EXTENSIONS)}): give a folder that has.'
         )
     return [osp.join(path, name) for name in names]
+
+
+def prepare_picture(pipeline: Compose, data: Dict[str, Any], size: Tuple[int, int]) -> dict:
+    """Run a test pipeline on one picture.
+
+    Args:
+        pipeline (Compose): The pipeline.
+        data (dict): What it is given.
+        size (tuple[int, int]): Width and height of the picture in pixels.
+
+    Returns:
+        dict: What it returns.
+
+    Raises:
+        UnusablePicture: If it cannot resize the picture, or work with its values. Other errors are
+            those of the config, and pass.
+    """
+    try:
+        return pipeline(data)
+    except (cv2.error, ValueError, MemoryError) as error:
+        reason = getattr(error, 'err', None) or str(error).strip() or type(error).__name__
+        for step in pipeline.transforms:
+            scale = getattr(step, 'scale', None)
+            keeps = getattr(step, 'keep_ratio', False) and isinstance(scale, tuple)
+            if keeps and 0 in mmcv.rescale_size(size, scale):
+                reason = f'Resize to {scale[0]} x {scale[1]} leaves no pixel of it'
+        raise UnusablePicture(
+            f'the test pipeline cannot prepare {size[0]} x {size[1]} pixels: {reason}'
+        ) from error
 
 
 def read_images(
@@ -137,8 +174,8 @@ def read_images(
         paths (Sequence[str]): Image files.
 
     Yields:
-        DetectorInput | SavedPicture: The image; or, of a file that cannot be read, the note that
-        says so.
+        DetectorInput | SavedPicture: The image; or, of a file that cannot be read or prepared, the
+        note that says so.
     """
     pipeline = Compose(tell_padding(get_test_pipeline_cfg(detector.cfg)))
     for path in paths:
@@ -151,7 +188,11 @@ def read_images(
         if picture is None:
             yield SavedPicture(path, None, 'cannot be read as an image, or is cut off', False)
             continue
-        data = pipeline(dict(img_path=path, img_id=0))
+        try:
+            data = prepare_picture(pipeline, dict(img_path=path, img_id=0), picture.shape[1::-1])
+        except UnusablePicture as error:
+            yield SavedPicture(path, None, str(error), False)
+            continue
         batch = dict(inputs=[data['inputs']], data_samples=[data['data_samples']])
         batch = detector.data_preprocessor(batch, False)
         yield DetectorInput(path, picture, batch['inputs'], batch['data_samples'][0])
@@ -178,7 +219,7 @@ def run_pictures(
     """Add the options of detector, images and pictures, and draw.
 
     Prints a line for each picture. Ends the process with one line and exit status 1 where a file
-    cannot be used, and with exit status 1 at the end where an image could not be read.
+    cannot be used, and with exit status 1 at the end where an image could not be read or prepared.
 
     Args:
         parser (argparse.ArgumentParser): Parser with the program's own arguments.
@@ -212,11 +253,13 @@ def run_pictures(
         action=DictAction,
         help='config values to override, as key=value; lists as key="[a,b]" or key=a,b',
     )
+    add_trust_option(parser)
     args = parser.parse_args()
     written, unreadable = 0, 0
     try:
         prepare_folder(args.out_dir)
-        detector = load_detector(args.config, args.checkpoint, args.device, args.cfg_options)
+        with trust_checkpoints(args.trust_checkpoint):
+            detector = load_detector(args.config, args.checkpoint, args.device, args.cfg_options)
         for saved in draw(detector, args):
             print(f'{saved.out_file or saved.image}: {saved.note}', flush=True)
             written += saved.out_file is not None
@@ -225,4 +268,5 @@ def run_pictures(
         raise SystemExit(f'{parser.prog}: error: {error}') from None
     print(f'{written} pictures in {args.out_dir}')
     if unreadable:
+        print(f'{parser.prog}: {unreadable} images failed, see above', file=sys.stderr)
         raise SystemExit(1)

@@ -10,7 +10,7 @@ from mmengine.config import Config
 from mmengine.utils import mkdir_or_exist
 from torch import Tensor
 
-from mmdet_contrast.engine.hooks.run_check_hook import check_dataset
+from mmdet_contrast.engine.run_checks import check_dataset
 from mmdet_contrast.evaluation.box_embedder import BoxEmbedder
 from mmdet_contrast.evaluation.functional import embedding_std, knn_accuracy
 from mmdet_contrast.evaluation.labelled_samples import labelled_samples, pipeline_of
@@ -21,6 +21,7 @@ from .detector_input import load_detector
 
 METHODS = ('pca', 'tsne')
 _LEGEND = 20
+_LETTERS = 32
 _MARKERS = 'osD^vP*X'
 
 
@@ -96,26 +97,32 @@ def draw_embedding_map(
     order = [int(i) for i in np.argsort(-counts, kind='stable') if counts[i]]
     size = float(np.clip(14000 / len(labels), 7, 40))
     style = dict(alpha=0.75, linewidths=0.3, edgecolors='white')
-    rest = order[_LEGEND:]
+    rest, entries = order[_LEGEND:], {}
     if rest:
         own = np.isin(labels, rest)
         text = f'{len(rest)} other classes ({own.sum()})'
-        axis.scatter(*points[own].T, s=size * 0.6, color='0.7', label=text, **style)
+        entries[len(classes)] = (
+            text,
+            axis.scatter(*points[own].T, s=size * 0.6, color='0.7', **style),
+        )
     for i in order[:_LEGEND]:
         # the colour belongs to the class, whichever others occur
         colour, marker = f'C{i % 10}', _MARKERS[i // 10 % len(_MARKERS)]
         own = labels == i
-        name = f'{classes[i]} ({counts[i]})'
-        axis.scatter(*points[own].T, s=size, color=colour, marker=marker, label=name, **style)
+        name = classes[i] if len(classes[i]) <= _LETTERS else f'{classes[i][: _LETTERS - 1]}…'
+        # matplotlib reads formulas between dollars
+        name = f'{name} ({counts[i]})'.replace('$', r'\$')
+        entries[i] = (
+            name,
+            axis.scatter(*points[own].T, s=size, color=colour, marker=marker, **style),
+        )
     axis.set_title(title)
     axis.set_xlabel(note, fontsize=9)
     axis.set_xticks([])
     axis.set_yticks([])
-    handles, names = axis.get_legend_handles_labels()
-    # named in the order of the classes, the grey rest last
-    places = sorted(range(len(order[:_LEGEND])), key=lambda i: order[i])
-    places = [i + bool(rest) for i in places] + [0] * bool(rest)
-    handles, names = [handles[i] for i in places], [names[i] for i in places]
+    # named in the order of the classes, the grey rest last; given as lists, for matplotlib leaves
+    # names with a leading underscore out of a legend that it collects itself
+    names, handles = zip(*(entries[i] for i in sorted(entries)))
     legend = axis.legend(
         handles, names, loc='center left', bbox_to_anchor=(1.01, 0.5), fontsize=10, frameon=False
     )

@@ -254,11 +254,20 @@ def _draw_series(
     style = dict(color=colour, linewidth=1.4)
     steps, values = log.series(key, 'train')
     if len(steps):
-        axis.plot(steps, moving_average(values, smooth), label=label, **style)
+        # a line needs two values
+        marker = 'o' if np.isfinite(values).sum() == 1 else None
+        averages = moving_average(values, smooth)
+        own = label + _remark(values)
+        axis.plot(steps, averages, marker=marker, markersize=4, label=own, **style)
         if smooth > 1:
             axis.plot(steps, values, color=colour, alpha=0.2, linewidth=0.7)
     val_steps, val_values = log.series(key, 'val')
     if len(val_steps):
         line = '--' if len(steps) else '-'
-        label += ', validation' if len(steps) else ''
+        label += (', validation' if len(steps) else '') + _remark(val_values)
         axis.plot(val_steps, val_values, line, marker='o', markersize=4, label=label, **style)
+
+
+def _remark(values: np.ndarray) -> str:
+    """Say why a curve is not seen."""
+    return '' if np.isfinite(values).any() else ' (not finite)'

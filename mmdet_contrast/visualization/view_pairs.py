@@ -9,7 +9,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.runner import set_random_seed
 
-from mmdet_contrast.engine.hooks.run_check_hook import check_dataset
+from mmdet_contrast.engine.run_checks import check_dataset
 from mmdet_contrast.utils.config import load_config
 from mmdet_contrast.utils.files import PathLike, prepare_folder
 

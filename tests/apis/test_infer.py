@@ -21,6 +21,7 @@ from pycocotools import mask as coco_mask
 from mmdet_contrast import config_path
 from mmdet_contrast.apis.infer import infer
 from mmdet_contrast.utils.config import LaunchError
+from mmdet_contrast.visualization.canvas import palette
 
 SIZE = 64
 FPS = 12.5
@@ -192,6 +193,53 @@ def test_damaged_images_are_named_and_counted(yolo, images, tmp_path):
         assert line.startswith(f'{images / name}: not a readable image (')
     assert str(report).startswith('2 images') and str(report).endswith(', 2 skipped')
     assert {path.name for path in (tmp_path / 'pictures').iterdir()} == {'one.png', 'two.jpg'}
+
+
+@pytest.mark.parametrize('batch_size', [1, 3])
+def test_a_picture_that_cannot_be_resized_is_named_and_the_others_are_done(
+    batch_size, yolo, images, tmp_path
+):
+    folder = tmp_path / 'images'
+    folder.mkdir()
+    for name, shape in {'a.png': (1, 1), 'b.png': (4000, 2), 'c.png': (2, 4000)}.items():
+        cv2.imwrite(str(folder / name), np.full((*shape, 3), 90, np.uint8))
+    cv2.imwrite(str(folder / 'd.png'), cv2.imread(str(images / 'one.png')))
+    (folder / 'gone.png').symlink_to('nowhere.png')
+    report = infer(*yolo, folder, str(tmp_path / 'out'), 0.0, batch_size)
+    assert report.images == 2
+    assert {path.name for path in (tmp_path / 'out/pictures').iterdir()} == {'a.png', 'd.png'}
+    tall, wide, gone = sorted(report.skipped)
+    assert tall.startswith(f'{folder}/b.png: ') and '2 x 4000 pixels: Resize to 64 x 64' in tall
+    assert wide.startswith(f'{folder}/c.png: ') and '4000 x 2 pixels: Resize to 64 x 64' in wide
+    assert gone.startswith(f'{folder}/gone.png: not a readable image')
+
+
+def test_a_video_that_cannot_be_resized_is_named_once(yolo, video, monkeypatch, tmp_path):
+    monkeypatch.setattr(
+        cv2.VideoCapture, 'retrieve', lambda self: (True, np.zeros((2, 4000, 3), np.uint8)),
+        raising=False,
+    )  # fmt: skip
+    report = infer(*yolo, video, str(tmp_path), 0.0)
+    assert report.frames == 0
+    (line,) = report.skipped
+    assert line.startswith(f'{video}: the test pipeline cannot prepare 4000 x 2 pixels')
+
+
+def test_colours_are_those_of_the_checkpoint_and_others(yolo, images, monkeypatch, tmp_path):
+    config, checkpoint = yolo
+    state = torch.load(checkpoint)
+    # of three classes
+    state['meta']['dataset_meta']['palette'] = [(1, 2, 250)]
+    torch.save(state, str(tmp_path / 'a.pth'))
+    boxes = torch.tensor([[2.0, 2, 20, 20], [30, 20, 60, 44]])
+    found = InstanceData(bboxes=boxes, labels=torch.tensor([0, 2]), scores=torch.tensor([0.9, 0.8]))
+    monkeypatch.setattr(
+        BaseModel, 'test_step', lambda self, data: [DetDataSample(pred_instances=found)]
+    )
+    infer(config, str(tmp_path / 'a.pth'), images / 'one.png', str(tmp_path))
+    drawn = cv2.imread(str(tmp_path / 'pictures' / 'one.png'))[..., ::-1]
+    for colour in palette(3, [(1, 2, 250)])[::2]:
+        assert (drawn == np.array(colour)).all(-1).sum() > 20
 
 
 def test_interruption_leaves_whole_files(yolo, video, monkeypatch, tmp_path):

@@ -321,37 +321,43 @@ def test_boxes_and_scores_are_taken_from_any_device(painter, on_gpu):
 
 
 class _FindsOneBox(BaseModel):
-    """A detector that always finds the same object."""
+    """A detector that always finds the same object, of the last class."""
+
+    def __init__(self, num_classes):
+        super().__init__(data_preprocessor=dict(type='DetDataPreprocessor'))
+        self.label = num_classes - 1
 
     def forward(self, inputs, data_samples=None, mode='tensor'):
         for data in data_samples:
             data.pred_instances = InstanceData(
-                bboxes=torch.tensor([CORNERS]), labels=torch.tensor([0]), scores=torch.tensor([0.9])
+                bboxes=torch.tensor([CORNERS]),
+                labels=torch.tensor([self.label]),
+                scores=torch.tensor([0.9]),
             )
         return data_samples
 
 
-def test_the_hook_of_mmdetection_uses_it_in_validation_and_test(tmp_path):
-    cv2.imwrite(str(tmp_path / 'a.png'), IMAGE)
+def validate_and_test(folder, names, classes, visualizer):
+    """Let MMDetection's hook draw images with an object of the last class each."""
     x1, y1, x2, y2 = CORNERS
-    annotation = dict(id=1, image_id=1, category_id=1, bbox=[x1, y1, x2 - x1, y2 - y1], iscrowd=0)
-    annotation['area'] = (x2 - x1) * (y2 - y1)
+    box = dict(bbox=[x1, y1, x2 - x1, y2 - y1], area=(x2 - x1) * (y2 - y1), iscrowd=0)
+    numbers = range(1, len(names) + 1)
     coco = dict(
-        images=[dict(id=1, file_name='a.png', width=SIDE, height=SIDE)],
-        annotations=[annotation],
-        categories=[dict(id=1, name='cat')],
+        images=[dict(id=i, file_name=n, width=SIDE, height=SIDE) for i, n in zip(numbers, names)],
+        annotations=[dict(box, id=i, image_id=i, category_id=len(classes)) for i in numbers],
+        categories=[dict(id=i + 1, name=name) for i, name in enumerate(classes)],
     )
-    (tmp_path / 'coco.json').write_text(json.dumps(coco))
+    (folder / 'coco.json').write_text(json.dumps(coco))
     loader = dict(
         batch_size=1,
         num_workers=0,
         sampler=dict(type='DefaultSampler', shuffle=False),
         dataset=dict(
             type='CocoDataset',
-            data_root=str(tmp_path),
+            data_root=str(folder),
             ann_file='coco.json',
             data_prefix=dict(img=''),
-            metainfo=dict(classes=('cat',)),
+            metainfo=dict(classes=classes),
             test_mode=True,
             pipeline=[
                 dict(type='LoadImageFromFile'),
@@ -362,10 +368,10 @@ def test_the_hook_of_mmdetection_uses_it_in_validation_and_test(tmp_path):
             ],
         ),
     )
-    evaluator = dict(type='DumpDetResults', out_file_path=str(tmp_path / 'found.pkl'))
+    evaluator = dict(type='DumpDetResults', out_file_path=str(folder / 'found.pkl'))
     runner = Runner(
-        _FindsOneBox(),
-        str(tmp_path / 'work'),
+        _FindsOneBox(len(classes)),
+        str(folder / 'work'),
         val_dataloader=loader,
         val_cfg=dict(),
         val_evaluator=evaluator,
@@ -379,13 +385,18 @@ def test_the_hook_of_mmdetection_uses_it_in_validation_and_test(tmp_path):
             )
         ),
         visualizer=dict(
-            type='DetectionPainter', name='painter', vis_backends=[dict(type='LocalVisBackend')]
+            type=visualizer, name=str(folder), vis_backends=[dict(type='LocalVisBackend')]
         ),
-        experiment_name=tmp_path.name,
+        experiment_name=folder.name,
         cfg=Config(),
     )
     runner.val()
     runner.test()
+
+
+def test_the_hook_of_mmdetection_uses_it_in_validation_and_test(tmp_path):
+    cv2.imwrite(str(tmp_path / 'a.png'), IMAGE)
+    validate_and_test(tmp_path, ['a.png'], ('cat',), 'DetectionPainter')
     expected = draw_detections(
         IMAGE, np.array([CORNERS]), [0], np.array([CORNERS]), [0], [np.float32(0.9)], ('cat',)
     )
@@ -393,3 +404,56 @@ def test_the_hook_of_mmdetection_uses_it_in_validation_and_test(tmp_path):
     (tested,) = (tmp_path / 'work').glob('*/painted/a.png')
     for path in (validated, tested):
         np.testing.assert_array_equal(cv2.imread(str(path))[..., ::-1], expected)
+
+
+@pytest.mark.parametrize('visualizer', ['DetectionPainter', 'DetLocalVisualizer'])
+def test_many_classes_and_images_of_one_name_in_any_visualizer(visualizer, tmp_path):
+    names = ['a.png', 'one/a.png', 'two/a.png']
+    for level, name in zip((10, 110, 210), names):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        cv2.imwrite(str(tmp_path / name), IMAGE + np.uint8(level))
+    # CocoDataset brings 80 colours
+    classes = tuple(f'type {number}' for number in range(150))
+    validate_and_test(tmp_path, names, classes, visualizer)
+    (painted,) = (tmp_path / 'work').glob('*/painted')
+    files = {path.relative_to(painted).as_posix(): path for path in painted.rglob('*.png')}
+    assert set(files) == set(names)
+    for level, name in zip((10, 110, 210), names):
+        assert (cv2.imread(str(files[name]))[0, 0] == level).all()
+
+
+SOUND = [(OBJECT, 0, 0.9), (OTHER, 1, 0.8)]
+
+
+@pytest.mark.parametrize(
+    'box, score',
+    [(OBJECT, np.nan), (OBJECT, np.inf), (OBJECT * np.nan, 0.9), (OBJECT * np.inf, 0.9)],
+)
+def test_what_is_not_finite_is_left_out_and_counted(box, score, monkeypatch):
+    legends = []
+    monkeypatch.setattr(
+        detection_painter, '_add_legend', lambda picture, legend, font: (
+            legends.append(legend[''].split(', ')[1:]) or picture
+        )
+    )  # fmt: skip
+    sound = draw(None, SOUND)
+    np.testing.assert_array_equal(draw(None, [(box, 0, score), *SOUND]), sound)
+    assert legends == [[], ['1 not finite']]
+
+
+def test_any_name_and_label_is_drawn():
+    names = ['two\nlines', 'x' * 200, '\u505c\u6b62 \U0001f642', '']
+    for label in range(6):
+        picture = draw(None, [(OBJECT, label, 0.9)], names)
+        assert kinds(picture) == {'detection'}
+
+
+def test_any_kind_of_image_is_painted(painter):
+    noise = np.random.RandomState(0).randint(0, 256, (SIDE, SIDE), np.uint8)
+    painter.add_datasample('x', np.stack([noise] * 3, -1), sample())
+    expected = painter.get_image()
+    assert kinds(expected, 640) >= {'correct', 'ignored'}
+    for image in (noise, noise[..., None], noise.astype(np.float32), noise.astype(np.uint16) * 257,
+                  np.stack([noise] * 3 + [noise // 2], -1)):  # fmt: skip
+        painter.add_datasample('x', image, sample())
+        np.testing.assert_array_equal(painter.get_image(), expected)

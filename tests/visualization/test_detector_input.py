@@ -3,17 +3,21 @@
 import shutil
 
 import cv2
+import numpy as np
 import pytest
 import torch
+from mmcv.transforms import Compose
 from mmengine.config import Config
 
 from mmdet_contrast import config_path
 from mmdet_contrast.utils.config import load_config
 from mmdet_contrast.utils.model import build_detector
 from mmdet_contrast.visualization.detector_input import (
+    UnusablePicture,
     list_images,
     load_detector,
     picture_stems,
+    prepare_picture,
     read_images,
 )
 
@@ -68,11 +72,38 @@ def test_images_that_are_cut_off_are_named(config, weights, tiny_shapes, tmp_pat
     assert not second.readable and second.out_file is None
 
 
+def test_images_that_cannot_be_resized_are_named(config, weights, tmp_path):
+    detector = load_detector(config, save(dict(state_dict=weights), tmp_path), 'cpu')
+    shapes = {'wide.png': (2, 4000), 'tall.png': (4000, 2), 'dot.png': (1, 1)}
+    for name, shape in shapes.items():
+        cv2.imwrite(str(tmp_path / name), np.zeros((*shape, 3), np.uint8))
+    wide, tall, dot = read_images(detector, [str(tmp_path / name) for name in shapes])
+    assert not wide.readable and '4000 x 2 pixels: Resize to 128 x 128 leaves no' in wide.note
+    assert not tall.readable and '2 x 4000 pixels: Resize to 128 x 128 leaves no' in tall.note
+    assert dot.sample.img_shape == (128, 128)
+
+
+def test_errors_of_a_picture_alone_are_told_as_its_own():
+    def fail(error):
+        def step(results):
+            raise error
+
+        return Compose([step])
+
+    with pytest.raises(UnusablePicture, match='prepare 3 x 2 pixels: height and width must be'):
+        prepare_picture(fail(ValueError('height and width must be > 0')), {}, (3, 2))
+    # a step that lacks a key fails for all pictures
+    with pytest.raises(KeyError):
+        prepare_picture(fail(KeyError('img')), {}, (3, 2))
+
+
 def test_only_visible_files_of_a_folder(tmp_path):
     for name in ('b.PNG', 'a.jpg', '._a.jpg', '.hidden.png', 'notes.txt'):
         (tmp_path / name).touch()
     (tmp_path / 'folder.jpg').mkdir()
-    assert list_images(str(tmp_path)) == [str(tmp_path / 'a.jpg'), str(tmp_path / 'b.PNG')]
+    # it is said that it cannot be read
+    (tmp_path / 'c.png').symlink_to('nowhere.png')
+    assert list_images(str(tmp_path)) == [str(tmp_path / n) for n in ('a.jpg', 'b.PNG', 'c.png')]
     # what is named itself is taken
     assert list_images(str(tmp_path / '.hidden.png')) == [str(tmp_path / '.hidden.png')]
     with pytest.raises(FileNotFoundError, match='has no image'):

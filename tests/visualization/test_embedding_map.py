@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from knn_runs import tiny_config
+from matplotlib.axes import Axes
 
 from mmdet_contrast.utils.model import build_detector
 from mmdet_contrast.visualization.embedding_map import (
@@ -57,6 +58,21 @@ def test_each_class_has_its_colour(tmp_path):
     # matplotlib's C0 and C2, in the legend without transparency; class b does not occur
     assert {(31, 119, 180), (44, 160, 44)} <= colours_in(out)
     assert (255, 127, 14) not in colours_in(out)
+
+
+def test_any_name_stands_in_the_legend(tmp_path, monkeypatch):
+    entries = []
+    stock = Axes.legend
+    monkeypatch.setattr(
+        Axes, 'legend', lambda axis, handles, names, **options: (
+            entries.append(list(names)) or stock(axis, handles, names, **options)
+        )
+    )  # fmt: skip
+    # '_' hides an entry in matplotlib, '$' begins a formula
+    classes = ['_background', '$%$', 'x' * 200]
+    out = draw_embedding_map(np.eye(3)[:, :2], [0, 1, 2], classes, str(tmp_path / 'a.png'))
+    assert entries == [['_background (1)', r'\$%\$ (1)', f'{"x" * 31}… (1)']]
+    assert {(31, 119, 180), (255, 127, 14), (44, 160, 44)} <= colours_in(out)
 
 
 @pytest.fixture(scope='module')

@@ -133,6 +133,15 @@ def test_validation_loss_is_a_curve_beside_that_of_training(tmp_path, curves):
     assert validation.get_linestyle() == '--' and training.get_linestyle() == '-'
 
 
+def test_one_value_is_a_dot_and_none_is_said(tmp_path, curves):
+    lines = [dict(train_line(5, 4.0), loss_contrast_p3=float('nan')), train_line(10, float('nan'))]
+    write(tmp_path / 'run', '20260101_000000', lines)
+    plot_losses([str(tmp_path / 'run')], str(tmp_path / 'x.png'))
+    (loss,), (contrast,) = curves().values()
+    assert (loss.get_label(), loss.get_marker()) == ('loss', 'o')
+    assert contrast.get_label() == 'p3 (not finite)'
+
+
 def test_several_runs_have_a_panel_for_each_value_and_keep_their_colour(work_dir, tmp_path, curves):
     # The second run logs no AP; the first no loss_dfl.
     lines = [dict(loss=1.0, loss_dfl=0.5, epoch=1, iter=5, step=5)]

@@ -5,6 +5,7 @@ import argparse
 from mmengine.config import DictAction
 
 from mmdet_contrast.utils.config import LaunchError
+from mmdet_contrast.utils.safe_loading import add_trust_option, trust_checkpoints
 from mmdet_contrast.visualization.embedding_map import METHODS, save_embedding_map
 
 
@@ -32,23 +33,25 @@ def main() -> None:
     parser.add_argument('--batch-size', type=int, default=8, help='images in a batch (default: 8)')
     parser.add_argument('--device', help='e.g. cpu or cuda:1 (default: the GPU, if there is one)')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='key=value')
+    add_trust_option(parser)
     args = parser.parse_args()
     try:
-        values = save_embedding_map(
-            args.config,
-            args.checkpoint,
-            args.out,
-            args.method,
-            args.module,
-            args.level,
-            args.pool_size,
-            args.max_samples,
-            args.max_points,
-            args.k,
-            batch_size=args.batch_size,
-            device=args.device,
-            cfg_options=args.cfg_options,
-        )
+        with trust_checkpoints(args.trust_checkpoint):
+            values = save_embedding_map(
+                args.config,
+                args.checkpoint,
+                args.out,
+                args.method,
+                args.module,
+                args.level,
+                args.pool_size,
+                args.max_samples,
+                args.max_points,
+                args.k,
+                batch_size=args.batch_size,
+                device=args.device,
+                cfg_options=args.cfg_options,
+            )
     except (LaunchError, OSError) as error:
         raise SystemExit(f'embedding_map.py: error: {error}') from None
     print(', '.join(f'{key} {value:.4g}' for key, value in values.items()))
