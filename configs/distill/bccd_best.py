@@ -5,14 +5,14 @@ _base_ = './bccd_finetune.py'
 model = dict(
     # with the statistics of each batch the student would differ from the teacher by noise alone
     norm_eval=True,
-    # red and white cells are not annotated: the detection loss says nothing about their classes
-    student=dict(bbox_head=dict(loss_cls=dict(class_weight=[0.0, 0.0, 1.0]))),
+    # red and white cells are not annotated: the detection loss does not take them for background
+    annotated_classes=('Platelets',),
     distillers=[
         dict(
             source='bbox_head.cls',
-            loss=dict(type='LogitsKLDivergence', tau=1.0, mode='bernoulli'),
-            weight=1500.0,
+            loss=dict(type='LogitsKLDivergence', average='objects'),
+            weight=3.0,
         ),
-        dict(source='bbox_head.reg', loss=dict(type='BoxDistributionKLLoss'), weight=30.0),
+        dict(source='bbox_head.reg', loss=dict(type='BoxDistributionKLLoss'), weight=2.5),
     ],
 )

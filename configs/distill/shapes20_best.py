@@ -2,19 +2,17 @@
 # maps alone, new ones from the annotations alone.
 _base_ = './shapes20_finetune.py'
 
-num_old, num_new = len(_base_.old_classes), len(_base_.new_classes)
-# old objects are not annotated: the detection loss says nothing about their classes
-class_weight = [0.0] * num_old + [1.0] * num_new
 model = dict(
+    # old objects are not annotated: the detection loss does not take them for background
+    annotated_classes=_base_.new_classes,
     # with the statistics of each batch the student would differ from the teacher by noise alone
     norm_eval=True,
-    student=dict(bbox_head=dict(loss_cls=dict(class_weight=class_weight))),
     distillers=[
         dict(
             source='bbox_head.cls',
-            loss=dict(type='LogitsKLDivergence', tau=1.0, mode='bernoulli'),
-            weight=1000.0,
+            loss=dict(type='LogitsKLDivergence', average='objects'),
+            weight=3.0,
         ),
-        dict(source='bbox_head.reg', loss=dict(type='BoxDistributionKLLoss'), weight=20.0),
+        dict(source='bbox_head.reg', loss=dict(type='BoxDistributionKLLoss'), weight=2.5),
     ],
 )

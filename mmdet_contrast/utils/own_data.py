@@ -30,8 +30,7 @@ def own_data(
         classes (str | Sequence[str]): Names of the classes, in the order in which the annotation
             files have them. To add classes: all of them, the old ones, too.
         old_classes (Sequence[str], optional): Classes that the teacher knows. Only where the base
-            adds classes. If the base leaves the old classes out of the detection loss, it goes on
-            to do so.
+            adds classes. If the base names ``annotated_classes``, they become the new ones.
         train (str): COCO JSON of the training.
         val (str): That of the validation.
         test (str): That of the test; the file of the validation where there is no other.
@@ -83,14 +82,13 @@ def own_data(
     for split in compares:
         settings[f'{split}_evaluator']['base_classes'] = tuple(old_classes)
     if distils:
-        student: Dict[str, Any] = dict(num_classes=len(classes))
-        if model['student']['bbox_head'].get('loss_cls', {}).get('class_weight'):
-            weight = [0.0 if name in old_classes else 1.0 for name in classes]
-            student['loss_cls'] = dict(class_weight=weight)
         settings['model'] = dict(
-            student=dict(bbox_head=student),
+            student=dict(bbox_head=dict(num_classes=len(classes))),
             teacher=dict(bbox_head=dict(num_classes=len(old_classes))),
         )
+        if model.get('annotated_classes'):
+            new = tuple(name for name in classes if name not in old_classes)
+            settings['model']['annotated_classes'] = new
     else:
         settings['model'] = dict(bbox_head=dict(num_classes=len(classes)))
     return settings

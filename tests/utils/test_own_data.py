@@ -98,10 +98,10 @@ def test_everything_can_be_set(tmp_path):
 
 
 @pytest.mark.parametrize(
-    'base, class_weight',
-    [('bccd_finetune.py', None), ('bccd_best.py', [1.0, 0.0, 0.0]), ('bccd_joint.py', None)],
+    'base, annotated',
+    [('bccd_finetune.py', None), ('bccd_best.py', ('bolt',)), ('bccd_joint.py', None)],
 )
-def test_settings_of_adding_classes(base, class_weight, tmp_path):
+def test_settings_of_adding_classes(base, annotated, tmp_path):
     # old classes are found by name: here they are the last ones
     arguments = "'data/parts', ('bolt', 'nut', 'washer'), old_classes=('nut', 'washer')"
     cfg = Config.fromfile(write_config(tmp_path, base, arguments))
@@ -111,7 +111,7 @@ def test_settings_of_adding_classes(base, class_weight, tmp_path):
         return
     student, teacher = cfg.model.student.bbox_head, cfg.model.teacher.bbox_head
     assert (student.num_classes, teacher.num_classes) == (3, 2)
-    assert student.get('loss_cls', {}).get('class_weight') == class_weight
+    assert cfg.model.get('annotated_classes') == annotated
     cfg.model.teacher_checkpoint = None
     assert MODELS.build(cfg.model).student.bbox_head.num_classes == 3
 

@@ -1,6 +1,11 @@
 """Hook that prepares a distillation."""
 
+import os.path as osp
+from typing import Any, Dict, List
+
+from mmdet.datasets import CocoDataset
 from mmdet.registry import HOOKS
+from mmengine.fileio import load
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
@@ -16,6 +21,10 @@ class DistillationHook(Hook):
     It also takes the names of the student's classes from the training data, starts the student
     from the teacher if ``start_from_teacher`` is set, and keeps the adapters in checkpoints, beside
     the student's weights, so that training resumes where it was.
+
+    An image of a COCO file may say itself which classes it annotates, those without an object in it
+    included: ``"annotated_category_ids": [3, 4]`` beside its ``file_name``. For images without
+    that entry ``model.annotated_classes`` holds.
 
     Examples:
         >>> custom_hooks = [dict(type='DistillationHook')]
@@ -34,8 +43,9 @@ class DistillationHook(Hook):
             runner (Runner): The runner, any checkpoint loaded.
         """
         model = unwrap_model(runner.model)
-        metainfo = getattr(runner.train_dataloader.dataset, 'metainfo', None) or {}
-        model.prepare(metainfo.get('classes'))
+        dataset = runner.train_dataloader.dataset
+        metainfo = getattr(dataset, 'metainfo', None) or {}
+        model.prepare(metainfo.get('classes'), _annotated_in(dataset))
         if model.start_from_teacher and not self._loaded:
             model.start()
         elif model.start_from_teacher and runner.iter == 0:
@@ -81,3 +91,18 @@ class DistillationHook(Hook):
         for name, adapter in adapters.items():
             if name in kept:
                 adapter.load_weights(kept[name])
+
+
+def _annotated_in(dataset: Any) -> Dict[str, List[int]]:
+    """Read from annotation files which classes an image annotates, where it says so."""
+    found: Dict[str, List[int]] = {}
+    for inner in (*getattr(dataset, 'datasets', ()), getattr(dataset, 'dataset', None)):
+        found.update(_annotated_in(inner) if inner is not None else {})
+    if isinstance(dataset, CocoDataset):
+        content = load(dataset.ann_file, backend_args=dataset.backend_args)
+        for image in content['images']:
+            ids = image.get('annotated_category_ids')
+            if ids is not None:
+                path = osp.join(dataset.data_prefix['img'], image['file_name'])
+                found[path] = [dataset.cat2label[i] for i in ids if i in dataset.cat2label]
+    return found

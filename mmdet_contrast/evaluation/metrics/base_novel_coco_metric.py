@@ -34,7 +34,9 @@ class BaseNovelCocoMetric(CocoMetric):
     Args:
         base_classes (Sequence[str]): The old classes' names.
         novel_classes (Sequence[str], optional): The new classes' names. Defaults to all of the
-            data set's that are not base classes. With both given, other classes are in neither.
+            data set's that are not base classes. With both given, other classes are in neither. An
+            empty list evaluates a detector whose classes are the base classes: the values of the
+            novel ones are NaN.
         **kwargs: Arguments of ``CocoMetric``.
 
     Raises:
@@ -113,9 +115,11 @@ class BaseNovelCocoMetric(CocoMetric):
         """Return the names of both groups."""
         known = tuple(dataset_meta['classes'])
         base, novel = self.base_classes, self.novel_classes
+        all_old = novel == () and set(base) == set(known)
         if novel is None:
             novel = tuple(x for x in known if x not in base)
-        if not base or not novel or set(base) & set(novel) or not set(base + novel) <= set(known):
+        empty = not base or not (novel or all_old)
+        if empty or set(base) & set(novel) or not set(base + novel) <= set(known):
             raise ValueError(
                 f'BaseNovelCocoMetric got base_classes={base} and novel_classes={novel}: give two '
                 f'groups without a common class of the classes of the data set, {known}.'

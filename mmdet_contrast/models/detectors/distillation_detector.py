@@ -1,14 +1,15 @@
 """A detector that learns from another one."""
 
 import logging
-from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
+from contextlib import nullcontext
+from typing import Any, ContextManager, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
 import torch
 from mmcv.cnn import is_norm
 from mmdet.models.detectors.base import BaseDetector
 from mmdet.registry import MODELS
 from mmdet.structures import OptSampleList, SampleList
-from mmdet.utils import ConfigType
+from mmdet.utils import ConfigType, reduce_mean
 from mmengine.logging import MMLogger
 from torch import Tensor, nn
 
@@ -17,15 +18,16 @@ from mmdet_contrast.compat import rename_state
 from ..distill import (
     Distiller,
     FeatureAdapter,
-    PseudoLabels,
     Teacher,
     TransferReport,
     build_distiller,
+    decode_boxes,
     highest_scores,
     map_classes,
     model_section,
     record,
     select_classes,
+    spare_unannotated,
     transfer_weights,
 )
 
@@ -40,10 +42,13 @@ class DistillationDetector(BaseDetector):
     built and loaded when training starts, and runs in eval mode, without gradient, on images as its
     own data preprocessor normalises them. Validation and testing use the student alone.
 
-    A term compares ``source`` in the student with ``teacher_source`` in the teacher. What a loss
-    compares is its attribute ``distills``: ``'features'``, ``'classes'`` (raw class maps, on the
-    classes both know, by name) or ``'boxes'`` (raw distributions of the sides, weighted by the
-    teacher's confidence). Sources with several maps (a neck) are averaged over the maps.
+    A term compares ``source`` in the student with ``teacher_source`` in the teacher. The maps of a
+    head are ``'bbox_head.cls'`` (raw class maps, compared on the classes both know, by name),
+    ``'bbox_head.reg'`` (raw distributions of the sides), ``'bbox_head.boxes'`` (decoded boxes, for
+    heads without distributions, with one of MMDetection's losses of boxes) and
+    ``'bbox_head.centerness'``. All but the classes are weighted by the teacher's highest score at
+    the location, and divided by the sum of these scores. Other sources are features; those with
+    several maps (a neck) are averaged over the maps.
 
     ``DistillationHook`` has to be among the ``custom_hooks``: it prepares the teacher before
     training and keeps adapters for resuming.
@@ -62,8 +67,10 @@ class DistillationDetector(BaseDetector):
             ``[(64, 96), (128, 192)]``; a learnt 1x1 convolution brings the first to the second,
             and is left out of the student's checkpoints).
         detection_weight (float): Factor of the student's own losses.
-        pseudo_labels (dict, optional): The teacher's confident detections become labels of images
-            that do not annotate its classes: ``score_thr`` and ``iou_thr`` of ``PseudoLabels``.
+        annotated_classes (Sequence[str], optional): Names of the classes that the training images
+            annotate; all by default. What is seen of the others is not learned to be background,
+            but left to the teacher. ``DistillationHook`` reads from the annotation file which
+            images annotate other classes.
         teacher_classes (Sequence[str], optional): Names of the teacher's classes, by default those
             in its checkpoint.
         student_classes (Sequence[str], optional): Names of the student's classes, by default those
@@ -82,7 +89,7 @@ class DistillationDetector(BaseDetector):
             gives the one that stands beside ``model`` in a config.
 
     Raises:
-        ValueError: If two terms have one name, or pseudo-labels meet a head that pairs two views.
+        ValueError: If two terms have one name.
 
     Examples:
         >>> model = dict(
@@ -92,7 +99,7 @@ class DistillationDetector(BaseDetector):
         ...     teacher_checkpoint='work_dirs/teacher/epoch_15.pth',
         ...     distillers=[
         ...         dict(source='neck', loss=dict(type='ChannelWiseDivergence'), weight=0.2),
-        ...         dict(source='bbox_head.cls', loss=dict(type='LogitsKLDivergence', tau=2.0)),
+        ...         dict(source='bbox_head.cls', loss=dict(type='LogitsKLDivergence')),
         ...     ],
         ... )
     """
@@ -104,7 +111,7 @@ class DistillationDetector(BaseDetector):
         teacher_checkpoint: Optional[str] = None,
         distillers: Sequence[dict] = (),
         detection_weight: float = 1.0,
-        pseudo_labels: Optional[dict] = None,
+        annotated_classes: Optional[Sequence[str]] = None,
         teacher_classes: Optional[Sequence[str]] = None,
         student_classes: Optional[Sequence[str]] = None,
         class_map: Optional[Mapping[str, Optional[str]]] = None,
@@ -118,22 +125,16 @@ class DistillationDetector(BaseDetector):
         self.data_preprocessor = self.student.data_preprocessor
         self.teacher = Teacher(teacher, teacher_checkpoint, teacher_classes, data_preprocessor)
         self.detection_weight = detection_weight
-        self.pseudo_labels = None if pseudo_labels is None else PseudoLabels(**pseudo_labels)
+        self.annotated_classes = annotated_classes
         self.student_classes = None if student_classes is None else tuple(student_classes)
         self.class_map = class_map
         self.start_from_teacher = start_from_teacher
         self.norm_eval = norm_eval
         self.zero_patience = zero_patience
         self.shared: Optional[Tuple[List[int], List[int]]] = None
+        self._annotated: Optional[Tensor] = None
+        self._annotated_in: Dict[str, Tensor] = {}
         self._zeros: Dict[str, int] = {}
-
-        contrast = getattr(getattr(self.student, 'bbox_head', None), 'contrast', None)
-        if self.pseudo_labels and contrast is not None and contrast.sampler.needs_views:
-            raise ValueError(
-                'pseudo_labels would move the rows by which the contrastive head of the student '
-                'pairs the boxes of two views: set pseudo_labels=None, or '
-                "contrast.sampler=dict(type='JitteredBoxes') and no view."
-            )
         self.criteria = nn.ModuleDict()
         self.adapters = nn.ModuleDict()
         self.distillers: List[Distiller] = []
@@ -161,11 +162,17 @@ class DistillationDetector(BaseDetector):
                     module.eval()
         return self
 
-    def prepare(self, student_classes: Optional[Sequence[str]] = None) -> None:
+    def prepare(
+        self,
+        student_classes: Optional[Sequence[str]] = None,
+        annotated_in: Optional[Mapping[str, Sequence[int]]] = None,
+    ) -> None:
         """Build and load the teacher, and match the classes; called before training.
 
         Args:
             student_classes (Sequence[str], optional): Names in the training data.
+            annotated_in (Mapping[str, Sequence[int]], optional): ``img_path`` of images that do not
+                annotate ``annotated_classes`` → indices of the classes that they annotate.
 
         Raises:
             ValueError: If classes are unknown or do not match, or the teacher has no checkpoint.
@@ -174,8 +181,9 @@ class DistillationDetector(BaseDetector):
         self.teacher.load()
         if self.student_classes is None and student_classes is not None:
             self.student_classes = tuple(student_classes)
+        self._set_annotated(annotated_in or {})
         by_class = any(d.kind == 'classes' for d in self.distillers)
-        if not (by_class or self.pseudo_labels or self.start_from_teacher):
+        if not (by_class or self.start_from_teacher):
             return
         theirs, ours = self.teacher.classes, self.student_classes
         if theirs is None or ours is None:
@@ -220,14 +228,10 @@ class DistillationDetector(BaseDetector):
                 "the teacher is not loaded: set custom_hooks=[dict(type='DistillationHook')]."
             )
         theirs, outputs = self._run_teacher(batch_inputs, batch_data_samples)
-        if self.pseudo_labels is not None:
-            metas = [sample.metainfo for sample in batch_data_samples]
-            detections = self.pseudo_labels.detect(self.teacher.model.bbox_head, outputs, metas)
-            batch_data_samples = self.pseudo_labels.extend(
-                batch_data_samples, detections, dict(zip(*self.shared))
-            )
+        # recorded first: the terms see the maps before they are spared
         with record(self.student, [d.source for d in self.distillers]) as ours:
-            losses = self.student.loss(batch_inputs, batch_data_samples)
+            with self._spare(batch_data_samples, batch_inputs.device):
+                losses = self.student.loss(batch_inputs, batch_data_samples)
         if self.detection_weight != 1:
             losses = {k: _scale(v, self.detection_weight) for k, v in losses.items()}
         for distiller in self.distillers:
@@ -277,12 +281,12 @@ class DistillationDetector(BaseDetector):
     @torch.no_grad()
     def _run_teacher(self, inputs: Tensor, samples: SampleList) -> Tuple[Dict[str, Any], Any]:
         """Run the teacher as far as it is needed; return what its modules and its head give."""
-        if not (self.distillers or self.pseudo_labels):
+        if not self.distillers:
             return {}, None
         network, sources = self.teacher.model, [d.teacher_source for d in self.distillers]
         assert network is not None
         self.teacher.to(inputs.device)
-        heads = self.pseudo_labels or any(s.path.startswith('bbox_head') for s in sources)
+        heads = any(s.path.startswith('bbox_head') for s in sources)
         inputs = self.teacher.prepare_inputs(inputs, samples, self.data_preprocessor)
         with record(network, sources) as recorded:
             feats = network.extract_feat(inputs)
@@ -304,25 +308,77 @@ class DistillationDetector(BaseDetector):
                 self.adapters[f'{distiller.name}_{level}'] = FeatureAdapter(mine, other)
         self.distillers.append(distiller)
 
+    def _set_annotated(self, annotated_in: Mapping[str, Sequence[int]]) -> None:
+        """Note which classes images annotate, by default and where they say so themselves."""
+        if self.annotated_classes is None and not annotated_in:
+            return
+        classes = self.student_classes
+        if classes is None:
+            raise ValueError("The student's classes are unknown: set model.student_classes.")
+        default = classes if self.annotated_classes is None else self.annotated_classes
+        unknown = [name for name in default if name not in classes]
+        # a misspelt class would be learnt by nothing
+        if unknown:
+            raise ValueError(
+                f'annotated_classes has {unknown}, which are none of the classes {classes} of the '
+                'training data: give names of these.'
+            )
+        self._annotated = torch.tensor([name in default for name in classes])
+        for path, labels in annotated_in.items():
+            mask = torch.zeros(len(classes), dtype=torch.bool)
+            mask[list(labels)] = True
+            self._annotated_in[path] = mask
+
+    def _spare(self, samples: SampleList, device: torch.device) -> ContextManager[None]:
+        """Keep the classes that images do not annotate out of the student's own losses."""
+        if self._annotated is None:
+            return nullcontext()
+        paths = [sample.metainfo.get('img_path') for sample in samples]
+        masks = [self._annotated_in.get(path, self._annotated) for path in paths]
+        return spare_unannotated(self.student.bbox_head, torch.stack(masks).to(device))
+
     def _distil(
         self, distiller: Distiller, ours: List[Tensor], theirs: List[Tensor], outputs: Any
     ) -> Tensor:
         """Return a term: over all maps together, for features the mean of the maps' terms."""
-        criterion, teacher = self.criteria[distiller.name], self.teacher.model
-        theirs = distiller.match_sizes(ours, theirs)
+        criterion, theirs = self.criteria[distiller.name], distiller.match_sizes(ours, theirs)
+        if distiller.kind == 'features':
+            return self._compare_features(distiller, ours, theirs)
+        assert self.teacher.model is not None
+        head, other = self.student.bbox_head, self.teacher.model.bbox_head
+        # the head of a contrastive student sees the originals, which come before their views
+        number = len(ours[0])
+        theirs = [level[:number] for level in theirs]
+        scores = [highest_scores(each[:number], other.cls_out_channels) for each in outputs[0]]
+        objects = reduce_mean(torch.stack([level.sum() for level in scores]).sum()).clamp(min=1)
+        # as the head's own losses, which YOLOv8's multiplies by the batch
+        factor = head.batch_factor(number) if hasattr(head, 'batch_factor') else 1.0
         if distiller.kind == 'classes':
             assert self.shared is not None
             ours, theirs = (
-                [select_classes(each, model.bbox_head.cls_out_channels, index) for each in maps]
-                for model, maps, index in (
-                    (self.student, ours, self.shared[1]),
-                    (teacher, theirs, self.shared[0]),
+                [select_classes(each, each_head.cls_out_channels, index) for each in maps]
+                for each_head, maps, index in (
+                    (head, ours, self.shared[1]),
+                    (other, theirs, self.shared[0]),
                 )
             )
-            return criterion(ours, theirs)
-        if distiller.kind == 'boxes':
-            classes = teacher.bbox_head.cls_out_channels
-            return criterion(ours, theirs, [highest_scores(maps, classes) for maps in outputs[0]])
+            if getattr(criterion, 'average', None) != 'objects':
+                return criterion(ours, theirs)
+            return criterion(ours, theirs, avg_factor=objects) * factor
+        if distiller.kind == 'decoded':
+            pairs = zip(decode_boxes(head, ours), decode_boxes(other, theirs))
+            boxes = [torch.cat([level.flatten(0, 2) for level in side]) for side in zip(*pairs)]
+            weight = torch.cat([level.flatten() for level in scores])
+            return criterion(*boxes, weight, avg_factor=objects) * factor
+        if distiller.kind == 'centerness':
+            ours, theirs = (
+                [level.flatten(0, 1)[:, None] for level in maps] for maps in (ours, theirs)
+            )
+        return criterion(ours, theirs, scores, avg_factor=objects) * factor
+
+    def _compare_features(
+        self, distiller: Distiller, ours: List[Tensor], theirs: List[Tensor]
+    ) -> Tensor:
         for level in range(len(ours)):
             key = f'{distiller.name}_{level}'
             if key in self.adapters:
@@ -334,6 +390,7 @@ class DistillationDetector(BaseDetector):
                 f'{distiller.teacher_source.text!r} of the teacher of {shapes[1]}: choose sources '
                 "that fit, set match_size='resize', or give channels=[(student's, teacher's), …]."
             )
+        criterion = self.criteria[distiller.name]
         return torch.stack([criterion(*pair) for pair in zip(ours, theirs)]).mean()
 
     def _watch(self, distiller: Distiller, value: Tensor) -> None:

@@ -10,15 +10,21 @@ from torch import Tensor, nn
 
 from mmdet_contrast.utils.model import find_module
 
-# the head gives class maps, then box maps
-_OUTPUTS = {'bbox_head.cls': 'bbox_head[0]', 'bbox_head.reg': 'bbox_head[1]'}
+# what the head gives, and how that of student and teacher are compared; '': as the loss says
+_OUTPUTS = {
+    'bbox_head.cls': ('bbox_head[0]', ''),
+    'bbox_head.reg': ('bbox_head[1]', ''),
+    'bbox_head.boxes': ('bbox_head[1]', 'decoded'),
+    'bbox_head.centerness': ('bbox_head[2]', 'centerness'),
+}
 
 
 class Source(NamedTuple):
     """A module's output: ``'backbone.stage1'``, or one item of it: ``'neck[0]'``.
 
-    ``'bbox_head.cls'`` and ``'bbox_head.reg'`` are the first and the second item of what a dense
-    head returns: the raw maps of the classes, and of the boxes.
+    ``'bbox_head.cls'``, ``'bbox_head.reg'`` and ``'bbox_head.centerness'`` are the first, second
+    and third item of what a dense head returns: the raw maps of the classes, of the boxes, and of
+    the centerness. ``'bbox_head.boxes'`` are the boxes that the second item stands for.
     """
 
     text: str
@@ -38,7 +44,7 @@ class Source(NamedTuple):
         Returns:
             Source: Its path and item.
         """
-        path, _, item = _OUTPUTS.get(text, text).partition('[')
+        path, _, item = _OUTPUTS.get(text, (text, ''))[0].partition('[')
         return cls(text, path, int(item.rstrip(']')) if item else None)
 
     def maps(self, outputs: Dict[str, Any]) -> List[Tensor]:
@@ -140,7 +146,8 @@ class Distiller(NamedTuple):
     teacher_source: Source
     """In the teacher."""
     kind: str
-    """What the loss compares: ``'features'``, ``'classes'`` or ``'boxes'``."""
+    """What is compared: ``'features'``, ``'classes'``, ``'boxes'`` (raw), ``'decoded'`` (boxes) or
+    ``'centerness'``."""
     weight: float
     """Factor of the term."""
     resize: bool
@@ -186,43 +193,9 @@ def build_distiller(
         name=name or source.replace('.', '_').replace('[', '_').strip(']'),
         source=Source.parse(source),
         teacher_source=Source.parse(teacher_source or source),
-        kind=getattr(criterion, 'distills', 'features'),
+        kind=_OUTPUTS.get(source, ('', ''))[1] or getattr(criterion, 'distills', 'features'),
         weight=float(weight),
         resize=match_size == 'resize',
         channels=channels,
     )
     return distiller, criterion
-
-
-def select_classes(logits: Tensor, num_classes: int, index: Sequence[int]) -> Tensor:
-    """Return the logits of some classes, each anchor of a cell by itself.
-
-    Args:
-        logits (Tensor): (N, A * C, H, W) class map of a head with A anchors in a cell.
-        num_classes (int): C, the head's ``cls_out_channels``.
-        index (Sequence[int]): The T classes wanted.
-
-    Returns:
-        Tensor: (N * A, T, H, W); no copy where all classes are wanted in their order.
-    """
-    grouped = _by_anchor(logits, num_classes)
-    return grouped if list(index) == list(range(num_classes)) else grouped[:, index]
-
-
-def highest_scores(logits: Tensor, num_classes: int) -> Tensor:
-    """Return the highest score of each anchor.
-
-    Args:
-        logits (Tensor): (N, A * C, H, W) class map of a head with A anchors in a cell.
-        num_classes (int): C, the head's ``cls_out_channels``.
-
-    Returns:
-        Tensor: (N * A, H, W) in float32, from 0 to 1.
-    """
-    return _by_anchor(logits, num_classes).float().amax(dim=1).sigmoid()
-
-
-def _by_anchor(logits: Tensor, num_classes: int) -> Tensor:
-    """Return (N * A, C, H, W)."""
-    batch, channels, height, width = logits.shape
-    return logits.reshape(batch * (channels // num_classes), num_classes, height, width)

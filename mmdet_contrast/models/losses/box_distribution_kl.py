@@ -45,7 +45,13 @@ class BoxDistributionKLLoss(nn.Module):
         self.loss_weight = loss_weight
         self.reg_max = reg_max
 
-    def forward(self, student: Levels, teacher: Levels, weight: Optional[Levels] = None) -> Tensor:
+    def forward(
+        self,
+        student: Levels,
+        teacher: Levels,
+        weight: Optional[Levels] = None,
+        avg_factor: Optional[Tensor] = None,
+    ) -> Tensor:
         """Compute the weighted mean over locations of the mean over sides.
 
         Args:
@@ -55,6 +61,8 @@ class BoxDistributionKLLoss(nn.Module):
             teacher (Tensor | Sequence[Tensor]): Likewise; gets no gradient.
             weight (Tensor | Sequence[Tensor], optional): Weights >= 0 of the locations, (N, H, W),
                 (N, A) or (L,), in a list where the logits are; gets no gradient.
+            avg_factor (Tensor, optional): Scalar that the sum is divided by, in place of the sum of
+                the weights.
 
         Returns:
             Tensor: Scalar in float32 or float64; 0 and connected to the student where there is no
@@ -63,7 +71,7 @@ class BoxDistributionKLLoss(nn.Module):
         Raises:
             ValueError: If student and teacher have other levels or shapes.
         """
-        mean = mean_over_locations(self._divergence, student, teacher, weight)
+        mean = mean_over_locations(self._divergence, student, teacher, weight, avg_factor)
         return self.loss_weight * self.tau**2 * mean
 
     def _divergence(self, student: Tensor, teacher: Tensor) -> Tensor:

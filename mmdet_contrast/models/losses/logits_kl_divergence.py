@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 Levels = Union[Tensor, Sequence[Tensor]]
 MODES = ('bernoulli', 'softmax')
+AVERAGES = ('locations', 'objects')
 
 
 @MODELS.register_module()
@@ -24,11 +25,17 @@ class LogitsKLDivergence(nn.Module):
 
     The result is the mean over the locations of all levels and images, so it does not grow with
     the size of the images, as a mean over images (``'batchmean'``) does. With weights it is the
-    weighted sum over the sum of the weights, taken as 1 where that is smaller.
+    weighted sum over the sum of the weights, taken as 1 where that is smaller. ``avg_factor``
+    replaces either divisor.
 
     Args:
         tau (float): Temperature :math:`\tau`, > 0.
         mode (str): ``'bernoulli'`` or ``'softmax'``.
+        average (str): What ``DistillationDetector`` divides the sum over the locations by:
+            ``'locations'``, their number, or ``'objects'``, the sum of the teacher's confidence
+            over all of them. The losses of detectors are divided by the objects, and nearly all
+            locations are background: with ``'objects'`` one weight does for images of any size,
+            for any number of objects and any head.
         loss_weight (float): Factor of the result.
 
     Examples:
@@ -42,13 +49,23 @@ class LogitsKLDivergence(nn.Module):
     distills = 'classes'
     """What ``DistillationDetector`` hands over."""
 
-    def __init__(self, tau: float = 1.0, mode: str = 'bernoulli', loss_weight: float = 1.0) -> None:
+    def __init__(
+        self,
+        tau: float = 1.0,
+        mode: str = 'bernoulli',
+        average: str = 'locations',
+        loss_weight: float = 1.0,
+    ) -> None:
         super().__init__()
-        # anything else would silently be 'bernoulli'
-        if mode not in MODES:
-            raise ValueError(f'LogitsKLDivergence got mode={mode!r}, one of {MODES} expected.')
+        # anything else would silently be one of them
+        for key, given, known in (('mode', mode, MODES), ('average', average, AVERAGES)):
+            if given not in known:
+                raise ValueError(
+                    f'LogitsKLDivergence got {key}={given!r}, one of {known} expected.'
+                )
         self.tau = tau
         self.mode = mode
+        self.average = average
         self.loss_weight = loss_weight
 
     def forward(
@@ -56,6 +73,7 @@ class LogitsKLDivergence(nn.Module):
         student_logits: Levels,
         teacher_logits: Levels,
         weight: Optional[Levels] = None,
+        avg_factor: Optional[Tensor] = None,
         student_index: Optional[Tensor] = None,
     ) -> Tensor:
         """Compute the mean divergence of a location.
@@ -67,6 +85,7 @@ class LogitsKLDivergence(nn.Module):
             teacher_logits (Tensor | Sequence[Tensor]): Likewise, with K classes; gets no gradient.
             weight (Tensor | Sequence[Tensor], optional): Weights >= 0 of the locations, (N, H, W),
                 (N, A) or (L,), in a list where the logits are; gets no gradient.
+            avg_factor (Tensor, optional): Scalar that the sum is divided by.
             student_index (Tensor, optional): (K,) integers, the student's channel of each class of
                 the teacher. Without it both have the same classes in the same order.
 
@@ -82,7 +101,9 @@ class LogitsKLDivergence(nn.Module):
                 level.index_select(_class_axis(level), student_index.to(level.device))
                 for level in _levels(student_logits)
             ]
-        mean = mean_over_locations(self._divergence, student_logits, teacher_logits, weight)
+        mean = mean_over_locations(
+            self._divergence, student_logits, teacher_logits, weight, avg_factor
+        )
         return self.loss_weight * self.tau**2 * mean
 
     def _divergence(self, student: Tensor, teacher: Tensor) -> Tensor:
@@ -100,6 +121,7 @@ def mean_over_locations(
     student: Levels,
     teacher: Levels,
     weight: Optional[Levels],
+    avg_factor: Optional[Tensor] = None,
 ) -> Tensor:
     """Compute the weighted mean of a divergence over the locations of all levels.
 
@@ -110,10 +132,11 @@ def mean_over_locations(
             (L, C).
         teacher (Tensor | Sequence[Tensor]): Likewise.
         weight (Tensor | Sequence[Tensor], optional): Weights of the locations by level.
+        avg_factor (Tensor, optional): Scalar that the sum is divided by.
 
     Returns:
-        Tensor: Scalar: the mean; with weights the weighted sum over their sum, or over 1 where
-        that is smaller.
+        Tensor: Scalar: the sum over ``avg_factor``, or the mean; with weights the weighted sum over
+        their sum, or over 1 where that is smaller.
 
     Raises:
         ValueError: If student and teacher have other levels or shapes.
@@ -140,6 +163,8 @@ def mean_over_locations(
             weight_sums.append(w.sum())
         totals.append(values.sum())
     total = torch.stack(totals).sum()
+    if avg_factor is not None:
+        return total / avg_factor
     if weight is None:
         return total / max(count, 1)
     # weights that sum to next to nothing must not blow up the few locations that have any

@@ -92,6 +92,14 @@ def test_known_values(ann_file):
         assert result[f'coco/{name}'] == pytest.approx(value, abs=1e-4), name
 
 
+def test_a_detector_of_base_classes_only(ann_file):
+    known = ('cat', 'dog')
+    metric = BaseNovelCocoMetric(base_classes=known, novel_classes=[], ann_file=ann_file)
+    result = evaluate(metric, FOUND[:3], classes=known)
+    assert result['coco/base_mAP'] == pytest.approx((1 + DOG) / 2, abs=1e-4)
+    assert math.isnan(result['coco/novel_mAP']) and math.isnan(result['coco/harmonic_mAP'])
+
+
 def test_keeps_what_coco_metric_returns(ann_file):
     stock = evaluate(CocoMetric(ann_file=ann_file, classwise=True), FOUND)
     ours = evaluate(BaseNovelCocoMetric(base_classes=['bird'], ann_file=ann_file), FOUND)

@@ -7,65 +7,24 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from head_toys import CLASSES, HEADS, gfl, retina, save_teacher, yolo
 from mmcv.cnn import is_norm
 from mmdet.registry import MODELS
+from mmdet.structures.bbox import bbox_overlaps
 from mmdet.testing import demo_mm_inputs
 from mmengine.config import Config
-from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
 from mmdet_contrast import config_path
 from mmdet_contrast.engine.hooks import DistillationHook
+from mmdet_contrast.models.distill import decode_boxes, highest_scores
 
-CLASSES = ('striped_disc', 'checkered_square', 'dotted_triangle')
 CWD = dict(type='ChannelWiseDivergence', tau=2.0)
 KL = dict(type='LogitsKLDivergence', tau=2.0)
 MAPS = [dict(source='bbox_head.cls', loss=KL)]
 
 
-def yolo(num_classes=3, widen=0.125):
-    """YOLOv8 of half the width of n, whose weights are drawn in a quarter of the time."""
-    cfg = Config.fromfile(config_path('yolov8/yolov8_n_shapes.py')).model
-    cfg.bbox_head.num_classes = num_classes
-    cfg.pop('scale')
-    factors = dict(deepen_factor=0.33, widen_factor=widen)
-    cfg.backbone.update(factors, last_stage_out_channels=1024)
-    cfg.neck.update(factors, in_channels=[256, 512, 1024])
-    cfg.bbox_head.update(in_channels=[256, 512, 1024], widen_factor=widen)
-    return cfg
-
-
-def retina(num_classes=3, base_channels=16):
-    cfg = Config.fromfile(config_path('retina_shapes.py')).model
-    cfg.bbox_head.num_classes = num_classes
-    if base_channels != 16:
-        cfg.backbone.base_channels = base_channels
-        cfg.neck.in_channels = [base_channels * k for k in (1, 2, 4, 8)]
-    return cfg
-
-
-def gfl(num_classes=3):
-    cfg = Config.fromfile(config_path('gfl_contrast_shapes.py')).model
-    cfg.data_preprocessor.type = 'DetDataPreprocessor'
-    cfg.bbox_head.type = 'GFLHead'
-    cfg.bbox_head.pop('contrast')
-    cfg.bbox_head.num_classes = num_classes
-    return cfg
-
-
-def save_teacher(cfg, path, classes):
-    """Write a checkpoint of a detector with the given config, as a run would."""
-    # the fixtures of a module come before those of a test
-    init_default_scope('mmdet')
-    torch.manual_seed(1)
-    model = MODELS.build(cfg)
-    model.init_weights()
-    for module in model.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.running_mean.normal_(0, 0.1)
-    meta = dict(dataset_meta=dict(classes=classes))
-    torch.save(dict(state_dict=model.state_dict(), meta=meta), path)
-    return str(path)
+CLOSE = dict(rtol=1e-4, atol=1e-6)
 
 
 def build(student, teacher, checkpoint, distillers=(), prepare=CLASSES, **kwargs):
@@ -151,20 +110,20 @@ def test_terms_equal_the_losses_on_the_maps(checkpoint):
         pyramids = student.neck(first), teacher.neck(second)
         heads = student.bbox_head(pyramids[0]), teacher.bbox_head(pyramids[1])
     cwd, kl = MODELS.build(CWD), MODELS.build(KL)
-    close = dict(rtol=1e-4, atol=1e-6)
     # stage2 is the backbone's first output
     torch.testing.assert_close(
-        losses[f'loss_distill_{names[0]}'], 0.5 * cwd(first[0], second[0]), **close
+        losses[f'loss_distill_{names[0]}'], 0.5 * cwd(first[0], second[0]), **CLOSE
     )
     expected = torch.stack([cwd(a, b) for a, b in zip(*pyramids)]).mean()
-    torch.testing.assert_close(losses['loss_distill_pyramid'], expected, **close)
+    torch.testing.assert_close(losses['loss_distill_pyramid'], expected, **CLOSE)
     expected = kl([m[:, [2, 0]] for m in heads[0][0]], list(heads[1][0]))
-    torch.testing.assert_close(losses[f'loss_distill_{names[2]}'], 3 * expected, **close)
+    torch.testing.assert_close(losses[f'loss_distill_{names[2]}'], 3 * expected, **CLOSE)
     confidence = [m.amax(1).sigmoid() for m in heads[1][0]]
     expected = MODELS.build(dict(type='BoxDistributionKLLoss'))(
         *[list(h[1]) for h in heads], confidence
     )
-    torch.testing.assert_close(losses[f'loss_distill_{names[3]}'], expected, **close)
+    # YOLOv8's own losses are multiplied by the batch, too
+    torch.testing.assert_close(losses[f'loss_distill_{names[3]}'], 2 * expected, **CLOSE)
 
 
 def test_teacher_stays_and_the_student_learns_from_every_term(checkpoint):
@@ -261,19 +220,106 @@ def test_starting_from_the_teacher(checkpoint):
     assert torch.equal(state[key], teacher[key])
 
 
-def test_pseudo_labels(checkpoint):
-    model = build(yolo(), yolo(2), checkpoint, pseudo_labels=dict(score_thr=0.0, iou_thr=1.0))
-    model.teacher.model.bbox_head.test_cfg.score_thr = 0.0
+def gradients_of_classes(model, inputs, samples):
+    """Those of the losses with respect to the class maps of the student's head."""
+    maps = []
+    head = model.student.bbox_head
+    handle = head.register_forward_hook(lambda module, inputs, outputs: maps.extend(outputs[0]))
+    losses = model.loss(inputs, samples)
+    handle.remove()
+    return torch.autograd.grad(total(losses), maps)
+
+
+@pytest.mark.parametrize('head', ['yolo', 'retina', 'gfl', 'fcos', 'atss', 'rtmdet'])
+def test_what_is_not_annotated_is_not_learnt_as_background(head, tmp_path):
+    """The gradient into the class maps, where the head's own loss is all that there is."""
+    cfg = HEADS[head]()
+    path = save_teacher(cfg, tmp_path / 'teacher.pth', CLASSES)
+    gradients = []
+    for annotated in (None, CLASSES[1:]):
+        model = build(cfg, cfg, path, annotated_classes=annotated)
+        inputs, samples = make_batch(model, size=128)
+        for sample in samples:
+            sample.set_metainfo(dict(img_path='picture.jpg'))
+            sample.gt_instances.labels[:] = 1
+        # one object of a class that is not annotated: it is learnt all the same
+        samples[0].gt_instances.labels[0] = 0
+        gradients.append(gradients_of_classes(model, inputs, samples))
+    for plain, spared in zip(*gradients):
+        plain, spared = (g.reshape(2, -1, 3, *g.shape[2:]) for g in (plain, spared))
+        torch.testing.assert_close(spared[:, :, 1:], plain[:, :, 1:])
+        torch.testing.assert_close(spared[:, :, 0], plain[:, :, 0].clamp(max=0))
+    first = [g.reshape(2, -1, 3, g[0, 0].numel())[:, :, 0].flatten(1) for g in gradients[1]]
+    first = torch.cat(first, dim=1)
+    assert first[0].min() < 0 and (first[1] == 0).all()
+
+
+def test_pictures_that_annotate_other_classes(checkpoint):
+    model = build(yolo(), yolo(2), checkpoint, prepare=None, annotated_classes=CLASSES[2:])
+    model.prepare(CLASSES, {'old.jpg': [0, 1]})
     inputs, samples = make_batch(model)
-    seen = []
-    stock = model.student.loss
-    model.student.loss = lambda x, s: seen.append(s) or stock(x, s)
-    model.loss(inputs, samples)
-    for before, after in zip(samples, seen[0]):
-        number = len(before.gt_instances)
-        assert len(after.gt_instances) > number
-        assert torch.equal(after.gt_instances.labels[:number], before.gt_instances.labels)
-        assert set(after.gt_instances.labels[number:].tolist()) <= {0, 1}
+    for sample, path in zip(samples, ('new.jpg', 'old.jpg')):
+        sample.set_metainfo(dict(img_path=path))
+        sample.gt_instances = sample.gt_instances[:0]
+    gradients = gradients_of_classes(model, inputs, samples)
+    learnt = sum((g > 0).flatten(2).any(dim=2).long() for g in gradients)
+    assert learnt.bool().tolist() == [[False, False, True], [True, True, False]]
+    with pytest.raises(ValueError, match="annotated_classes has \\['disc'\\]"):
+        build(yolo(), yolo(2), checkpoint, annotated_classes=('disc',))
+
+
+@pytest.mark.parametrize('head', ['retina', 'fcos', 'atss', 'rtmdet'])
+def test_boxes_and_centerness_of_a_head(head, tmp_path):
+    """A slow loop over the locations, with the boxes that the head itself predicts."""
+    cfg = HEADS[head]()
+    path = save_teacher(cfg, tmp_path / 'teacher.pth', CLASSES)
+    terms = [dict(source='bbox_head.boxes', loss=dict(type='GIoULoss'))]
+    if head in ('fcos', 'atss'):
+        terms.append(dict(source='bbox_head.centerness', loss=dict(type='LogitsKLDivergence')))
+    model = build(cfg, cfg, path, terms)
+    inputs, samples = make_batch(model, size=64)
+    losses = model.loss(inputs, samples)
+
+    outputs = []
+    with torch.no_grad():
+        for network in (model.student, model.teacher.model):
+            outputs.append(network.bbox_head(network.extract_feat(inputs)))
+        ours, theirs = (
+            torch.cat([level.flatten(0, 2) for level in decode_boxes(network.bbox_head, maps[1])])
+            for network, maps in zip((model.student, model.teacher.model), outputs)
+        )
+    scores = [highest_scores(level, 3) for level in outputs[1][0]]
+    weight = torch.cat([level.flatten() for level in scores])
+    divisor = max(weight.sum().item(), 1)
+    giou = bbox_overlaps(ours, theirs, mode='giou', is_aligned=True)
+    expected = ((1 - giou) * weight).sum() / divisor
+    torch.testing.assert_close(losses['loss_distill_bbox_head_boxes'], expected, **CLOSE)
+    if len(terms) == 2:
+        s, t = (torch.cat([m.flatten() for m in each[2]]).sigmoid() for each in outputs)
+        kl = t * (t / s).log() + (1 - t) * ((1 - t) / (1 - s)).log()
+        expected = (kl * weight).sum() / divisor
+        torch.testing.assert_close(losses['loss_distill_bbox_head_centerness'], expected, **CLOSE)
+    total({k: v for k, v in losses.items() if 'distill' in k}).backward()
+
+
+@pytest.mark.parametrize('head', ['yolo', 'retina'])
+def test_the_divergence_of_classes_for_each_object(head, tmp_path):
+    cfg = HEADS[head]()
+    path = save_teacher(cfg, tmp_path / 'teacher.pth', CLASSES)
+    terms = [
+        dict(source='bbox_head.cls', name='mean', loss=KL),
+        dict(source='bbox_head.cls', name='objects', loss=dict(KL, average='objects')),
+    ]
+    model = build(cfg, cfg, path, terms)
+    inputs, samples = make_batch(model)
+    losses = model.loss(inputs, samples)
+    with torch.no_grad():
+        outputs = model.teacher.model.bbox_head(model.teacher.model.extract_feat(inputs))
+    scores = torch.cat([highest_scores(level, 3).flatten() for level in outputs[0]])
+    expected = losses['loss_distill_mean'] * len(scores) / max(scores.sum().item(), 1)
+    # YOLOv8's own losses are multiplied by the batch, too
+    expected = expected * (2 if head == 'yolo' else 1)
+    torch.testing.assert_close(losses['loss_distill_objects'], expected, **CLOSE)
 
 
 def run_config(root, work_dir, checkpoint, student, terms, classes=CLASSES, **kwargs):
@@ -413,7 +459,7 @@ def test_a_teacher_that_is_not_loaded_is_refused(checkpoint):
     for given, error, text in (
         (None, ValueError, 'set model.teacher_checkpoint'),
         ('gone.pth', FileNotFoundError, 'gone.pth'),
-        (checkpoint, RuntimeError, 'size mismatch'),
+        (checkpoint, ValueError, 'size mismatch'),
     ):
         with pytest.raises(error, match=text):
             build(yolo(), yolo(3), given, terms)
@@ -461,12 +507,24 @@ def test_many_classes_widen_the_branch_unless_it_is_told_not_to(tmp_path):
     assert torch.equal(model.state_dict()[row][:80], model.teacher.model.state_dict()[row])
 
 
-def test_pseudo_labels_would_move_the_rows_of_two_views(checkpoint):
+def test_a_contrastive_student_learns_from_the_teacher(tmp_path):
+    """Its head sees the originals alone; the teacher runs on their views, too."""
+    path = save_teacher(gfl(), tmp_path / 'teacher.pth', CLASSES)
     student = Config.fromfile(config_path('gfl_contrast_shapes.py')).model
-    with pytest.raises(ValueError, match='pairs the boxes of two views'):
-        build(student, yolo(2), checkpoint, pseudo_labels=dict())
-    student.bbox_head.contrast.sampler = dict(type='JitteredBoxes')
-    build(student, yolo(2), checkpoint, pseudo_labels=dict())
+    terms = [
+        dict(source='bbox_head.cls', loss=dict(KL, average='objects')),
+        dict(source='bbox_head.reg', loss=dict(type='BoxDistributionKLLoss', reg_max=17)),
+    ]
+    model = build(student, gfl(), path, terms, annotated_classes=CLASSES[1:])
+    inputs, samples = make_batch(model)
+    views = copy.deepcopy(samples)
+    for view, group in enumerate((samples, views)):
+        for sample in group:
+            sample.set_metainfo(dict(view=view, has_view=True, img_path='a.jpg'))
+            valid = torch.ones(len(sample.gt_instances), dtype=torch.bool)
+            sample.gt_instances.view_valid = valid
+    losses = model.loss(torch.cat((inputs, inputs)), [*samples, *views])
+    assert losses['loss_distill_bbox_head_cls'] > 0 and losses['loss_distill_bbox_head_reg'] > 0
 
 
 def test_a_start_that_a_loaded_checkpoint_replaces_is_named(checkpoint, caplog):

@@ -112,6 +112,16 @@ def test_small_weights_do_not_blow_up():
     torch.testing.assert_close(loss(student, teacher, weights), 0.06 * loss(student, teacher))
 
 
+def test_a_divisor_of_ones_own():
+    student, teacher = make(6, 3)
+    loss = LogitsKLDivergence()
+    expected = loss(student, teacher) * 6 / 4
+    torch.testing.assert_close(loss(student, teacher, avg_factor=torch.tensor(4.0)), expected)
+    weights = torch.full((6,), 0.5, dtype=torch.double)
+    found = loss(student, teacher, weights, avg_factor=torch.tensor(2.0))
+    torch.testing.assert_close(found, expected)
+
+
 def test_mixed_precision_is_computed_in_float32():
     student, teacher = (x.bfloat16() for x in make(4, 3))
     with torch.autocast('cpu', dtype=torch.bfloat16):

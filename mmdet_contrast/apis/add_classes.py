@@ -1,0 +1,144 @@
+"""Adding classes to a detector: what ``tools/add_classes.py`` does, as a function."""
+
+import os
+import os.path as osp
+from typing import Any, Dict, Optional, Sequence, Union
+
+import torch
+from mmengine.config import Config
+from mmengine.dist import barrier, is_main_process
+from mmengine.runner import CheckpointLoader
+
+from .addition_config import add_classes_config
+from .addition_result import AdditionResult
+from .runs import last_checkpoint
+from .test import test
+from .train import train
+
+
+def add_classes(
+    config: Union[str, 'os.PathLike[str]', Config],
+    checkpoint: str,
+    ann: str,
+    img_dir: str,
+    classes: Sequence[str],
+    val: Optional[str] = None,
+    val_img_dir: Optional[str] = None,
+    annotated_classes: Sequence[str] = (),
+    replay: Optional[str] = None,
+    replay_img_dir: Optional[str] = None,
+    work_dir: Optional[str] = None,
+    cfg_options: Optional[Dict[str, Any]] = None,
+    launcher: str = 'none',
+    trust_checkpoint: bool = False,
+) -> AdditionResult:
+    """Add classes to a detector, from pictures that annotate the new classes.
+
+    The work directory gets ``detector.py`` and ``detector.pth``, the config and the weights of the
+    detector with all classes, which the next addition takes; and ``result.md``, ``result.json`` and
+    ``result.png``, what was kept and what was learnt.
+
+    Args:
+        config (str | PathLike | Config): Config of the detector that is there.
+        checkpoint (str): Its weights, file or URL.
+        ann (str): COCO file of pictures that annotate the new classes.
+        img_dir (str): Folder of its pictures.
+        classes (Sequence[str]): Names of the new classes.
+        val (str, optional): COCO file to evaluate on, of pictures that annotate all classes.
+        val_img_dir (str, optional): Folder of its pictures. Defaults to ``img_dir``.
+        annotated_classes (Sequence[str]): Old classes all of whose objects ``ann`` annotates, too.
+            A picture of ``ann`` may say otherwise for itself, by an entry
+            ``annotated_category_ids`` with ids of the classes that it annotates.
+        replay (str, optional): COCO file of old pictures. They annotate the old classes among its
+            categories.
+        replay_img_dir (str, optional): Folder of its pictures. Defaults to ``img_dir``.
+        work_dir (str, optional): Folder for everything that is written. Defaults to
+            ``./work_dirs/<config name>_<new classes>``.
+        cfg_options (dict, optional): Dotted keys of the training's config and their new values.
+        launcher (str): 'none', 'pytorch', 'slurm' or 'mpi'.
+        trust_checkpoint (bool): Load checkpoints with objects of any class, which can run any code.
+
+    Returns:
+        AdditionResult: AP by class before and after, and where the detector is.
+
+    Raises:
+        LaunchError: If classes cannot be added to this detector, or not from these pictures.
+
+    Example:
+        >>> result = add_classes(
+        ...     'old.py', 'old.pth', 'new.json', 'images', ['screw', 'washer'], val='val.json')
+        >>> result.kept, result.new
+    """
+    cfg = add_classes_config(
+        config,
+        checkpoint,
+        ann,
+        img_dir,
+        classes,
+        val,
+        val_img_dir,
+        annotated_classes,
+        replay,
+        replay_img_dir,
+        work_dir,
+        cfg_options,
+        launcher,
+        trust_checkpoint,
+    )
+    before: Dict[str, float] = {}
+    if cfg.get('val_dataloader'):
+        # first: data that cannot be evaluated are found out before hours of training
+        before = test(
+            _teacher_test(cfg),
+            cfg.model.teacher_checkpoint,
+            work_dir=osp.join(cfg.work_dir, 'before'),
+            launcher=launcher,
+            trust_checkpoint=trust_checkpoint,
+        )
+    runner = train(cfg, launcher=launcher, trust_checkpoint=trust_checkpoint)
+    after = {
+        key[len('val/') :]: float(history.current())
+        for key, history in runner.message_hub.log_scalars.items()
+        if key.startswith('val/coco/')
+    }
+    old, everything = tuple(cfg.model.teacher_classes), tuple(cfg.model.student_classes)
+    result = AdditionResult(
+        checkpoint=osp.join(cfg.work_dir, 'detector.pth'),
+        config=osp.join(cfg.work_dir, 'detector.py'),
+        old_classes=old,
+        new_classes=everything[len(old) :],
+        metrics_before=_without_prefix(before),
+        metrics_after=_without_prefix(after),
+    )
+    if is_main_process():
+        saved = CheckpointLoader.load_checkpoint(str(last_checkpoint(cfg.work_dir)), 'cpu')
+        meta = dict(dataset_meta=saved['meta']['dataset_meta'])
+        torch.save(dict(state_dict=saved['state_dict'], meta=meta), result.checkpoint)
+        result.save(cfg.work_dir)
+    barrier()
+    return result
+
+
+def _teacher_test(cfg: Config) -> Config:
+    """Make the config that tests the teacher on the old classes of the validation data."""
+    content = cfg.to_dict()
+    old = content['model']['teacher_classes']
+    loader, evaluator = content['val_dataloader'], content['val_evaluator']
+    loader['dataset']['metainfo'] = dict(classes=tuple(old))
+    evaluator['novel_classes'] = []
+    kept = ('custom_imports', 'default_scope', 'env_cfg', 'log_level', 'runner_type', 'visualizer')
+    return Config(
+        dict(
+            {key: content[key] for key in kept if key in content},
+            model=content['model']['teacher'],
+            test_dataloader=loader,
+            test_evaluator=evaluator,
+            test_cfg=dict(type='TestLoop'),
+            experiment_name='before',
+        )
+    )
+
+
+def _without_prefix(metrics: Dict[str, float]) -> Dict[str, float]:
+    # only the prefix: the name of a class may hold a slash
+    return {key.split('/', 1)[-1]: value for key, value in metrics.items()}

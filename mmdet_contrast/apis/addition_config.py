@@ -1,0 +1,538 @@
+"""The config of a training that adds classes to a detector, and the files that it reads."""
+
+import os
+import os.path as osp
+import re
+from copy import deepcopy
+from math import ceil
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
+
+from mmdet.models.dense_heads import (
+    ATSSHead,
+    ATSSVLFusionHead,
+    AutoAssignHead,
+    CondInstBboxHead,
+    FCOSHead,
+    GFLHead,
+    LDHead,
+    RetinaHead,
+    RTMDetHead,
+    RTMDetInsHead,
+    TOODHead,
+    VFNetHead,
+)
+from mmdet.registry import DATASETS, MODELS
+from mmengine.config import Config, ConfigDict
+from mmengine.logging import MMLogger
+from mmengine.registry import init_default_scope
+from mmengine.runner import CheckpointLoader
+from torch import nn
+
+from mmdet_contrast.models.dense_heads import YOLOv8Head
+from mmdet_contrast.models.distill import model_section
+from mmdet_contrast.utils.checkpoint import dataset_meta_of, find_misfits, refuse_misfits
+from mmdet_contrast.utils.config import LaunchError, load_config, type_name
+from mmdet_contrast.utils.files import write_json
+from mmdet_contrast.utils.safe_loading import trust_checkpoints
+
+from .addition_data import AnnotatedPictures, merge_files, names_in
+
+# Weights of the terms of distillation.
+CLASS_WEIGHT = 3.0
+BOX_DISTRIBUTION_WEIGHT = 2.5
+BOX_WEIGHT = 2.0
+CENTERNESS_WEIGHT = 1.0
+# What becomes of the learning rate, and of the limit of the gradient, which the terms of
+# distillation add to.
+LR_FACTOR = 0.5
+CLIP_FACTOR = 3.0
+# As many epochs as the config has, of which at most so many, but at least so many iterations.
+MAX_EPOCHS = 24
+MIN_ITERATIONS = 1000
+WARM_UP = 100
+FINAL_LR = 0.05
+
+# Heads that give (N, A * C, H, W) class logits and then boxes, subclasses included.
+_HEADS = (YOLOv8Head, RetinaHead, FCOSHead, ATSSHead, GFLHead)
+# Subclasses that give something else, or need more than boxes.
+_OTHER_HEADS = (
+    ATSSVLFusionHead,
+    AutoAssignHead,
+    CondInstBboxHead,
+    LDHead,
+    RTMDetInsHead,
+    TOODHead,
+    VFNetHead,
+)
+_SUPPORTED = 'YOLOv8, RetinaNet, FCOS, ATSS, GFL, RTMDet and their relatives'
+# They belong to the training of the detector that is there.
+_DROPPED_HOOKS = (
+    'BiasWarmupHook',
+    'ConstantLRHook',
+    'FreezeBackboneHook',
+    'KNNMonitorHook',
+    'PipelineSwitchHook',
+    'YOLOXModeSwitchHook',
+)
+_MIXING = ('CachedMixUp', 'CachedMosaic', 'CopyPaste', 'MixUp', 'Mosaic', 'YOLOXMixUp')
+# What is kept of the config beside model and data; variables of its own lines are not.
+_SETTINGS = (
+    'auto_scale_lr',
+    'compile',
+    'custom_hooks',
+    'custom_imports',
+    'default_hooks',
+    'default_scope',
+    'env_cfg',
+    'find_unused_parameters',
+    'log_level',
+    'log_processor',
+    'model_wrapper_cfg',
+    'optim_wrapper',
+    'param_scheduler',
+    'randomness',
+    'runner_type',
+    'sync_bn',
+    'tta_model',
+    'tta_pipeline',
+    'visualizer',
+)
+_TEST_KEYS = ('test_dataloader', 'test_evaluator', 'test_cfg')
+_WORLD_SIZE = dict(pytorch='WORLD_SIZE', slurm='SLURM_NTASKS', mpi='OMPI_COMM_WORLD_SIZE')
+
+
+def add_classes_config(
+    config: Union[str, 'os.PathLike[str]', Config],
+    checkpoint: str,
+    ann: str,
+    img_dir: str,
+    classes: Sequence[str],
+    val: Optional[str] = None,
+    val_img_dir: Optional[str] = None,
+    annotated_classes: Sequence[str] = (),
+    replay: Optional[str] = None,
+    replay_img_dir: Optional[str] = None,
+    work_dir: Optional[str] = None,
+    cfg_options: Optional[Dict[str, Any]] = None,
+    launcher: str = 'none',
+    trust_checkpoint: bool = False,
+) -> Config:
+    """Make the config of a training that adds classes, and the annotation files that it reads.
+
+    The training has as many epochs as the config, at most 24 of them, but at least 1000 iterations.
+    Its learning rate is half of the config's, with a warm-up and a cosine.
+
+    The work directory gets ``add_classes.py``, the config, for any program that trains;
+    ``detector.py``, the plain config of the detector with all classes; and ``annotations/``.
+
+    Args:
+        config (str | PathLike | Config): As for :func:`add_classes`, with all that follows.
+        checkpoint (str): Its weights.
+        ann (str): COCO file of the new pictures.
+        img_dir (str): Their folder.
+        classes (Sequence[str]): Names of the new classes.
+        val (str, optional): COCO file to evaluate on.
+        val_img_dir (str, optional): Folder of its pictures.
+        annotated_classes (Sequence[str]): Old classes that ``ann`` annotates, too.
+        replay (str, optional): COCO file of old pictures.
+        replay_img_dir (str, optional): Folder of its pictures.
+        work_dir (str, optional): Folder for everything that is written.
+        cfg_options (dict, optional): Dotted keys of this config and their new values.
+        launcher (str): 'none', 'pytorch', 'slurm' or 'mpi'.
+        trust_checkpoint (bool): Load checkpoints with objects of any class.
+
+    Returns:
+        Config: The config of the training.
+
+    Raises:
+        LaunchError: If classes cannot be added to this detector, or not from these pictures.
+    """
+    source = load_config(config)
+    given = source.filename or 'config'
+    new, annotated = list(classes), list(annotated_classes)
+    with trust_checkpoints(trust_checkpoint):
+        section, head, old = _read_detector(source, given, checkpoint)
+    _check_new_classes(new, annotated, old, ann)
+    if work_dir is None:
+        stem = osp.splitext(osp.basename(given))[0]
+        work_dir = osp.join('work_dirs', re.sub(r'\W+', '_', '_'.join([stem, *new])))
+    work_dir = osp.abspath(work_dir)
+    if work_dir in (osp.dirname(osp.abspath(path)) for path in (given, checkpoint)):
+        raise LaunchError(
+            f'work_dir {work_dir!r} holds the detector that is there, which would be overwritten: '
+            'give another one (--work-dir).'
+        )
+
+    parts = [AnnotatedPictures(ann, img_dir, new, [*new, *annotated], [*new, *old])]
+    if replay is not None:
+        known = [name for name in old if name in names_in(replay)]
+        parts.append(AnnotatedPictures(replay, replay_img_dir or img_dir, known, known, known))
+    everything = [*old, *new]
+    merged = merge_files(parts, everything)
+    if merged.left_out:
+        MMLogger.get_current_instance().warning(
+            f'{_count(merged.left_out)} are left out, as not all objects of these old classes are '
+            'said to be annotated: name classes that all pictures annotate as annotated_classes.'
+        )
+    # every process writes the same files, before it reads them
+    train_file = osp.join(work_dir, 'annotations', 'train.json')
+    write_json(train_file, merged.content)
+    raw = source.to_dict()
+    evaluation = {}
+    if val is not None:
+        val_file = osp.join(work_dir, 'annotations', 'val.json')
+        part = AnnotatedPictures(val, val_img_dir or img_dir, everything)
+        write_json(val_file, merge_files([part], everything).content)
+        evaluation = _evaluation(raw, val_file, old, everything)
+
+    settings = _settings(raw)
+    student = _student_section(section, head, len(everything))
+    loader = _train_loader(raw, train_file, everything)
+    own_test = {key: raw[key] for key in _TEST_KEYS if key in raw}
+    detector = dict(
+        deepcopy(settings),
+        model=student,
+        train_dataloader=deepcopy(loader),
+        train_cfg=raw.get('train_cfg'),
+        # without new data those that are there, for the pipeline that detects
+        **(evaluation or own_test),
+        load_from=osp.join(work_dir, 'detector.pth'),
+    )
+    training = dict(
+        settings,
+        model=dict(
+            type='DistillationDetector',
+            student=student,
+            teacher=section,
+            teacher_checkpoint=checkpoint if '://' in checkpoint else osp.abspath(checkpoint),
+            teacher_classes=old,
+            student_classes=everything,
+            annotated_classes=[*new, *annotated],
+            start_from_teacher=True,
+            norm_eval=True,
+            distillers=_terms(head),
+        ),
+        train_dataloader=_short_loader(loader, raw, merged.uniform),
+        **evaluation,
+        load_from=None,
+        resume=False,
+        work_dir=work_dir,
+    )
+    cfg = _schedule(training, raw, cfg_options or {}, launcher)
+    Path(work_dir, 'detector.py').write_text(Config(detector).pretty_text, encoding='utf-8')
+    Path(work_dir, 'add_classes.py').write_text(cfg.pretty_text, encoding='utf-8')
+    cfg.launcher = launcher
+    return cfg
+
+
+# ------------------------------------------------------------------------------ what is there
+
+
+def _read_detector(
+    source: Config, given: str, checkpoint: str
+) -> Tuple[Dict[str, Any], nn.Module, List[str]]:
+    """Return the model section, the head and the classes of a detector that can get more."""
+    for key in ('model', 'train_dataloader', 'optim_wrapper'):
+        if not source.get(key):
+            raise LaunchError(
+                f'config {given!r} has no {key}: give the config that trained the detector.'
+            )
+    if type_name(source.model.type) == 'DistillationDetector':
+        raise LaunchError(
+            f'config {given!r} trains a student of a teacher: give the plain config of the '
+            'student, such as the detector.py that an addition writes.'
+        )
+    if '://' not in checkpoint and not osp.isfile(checkpoint):
+        raise LaunchError(f'checkpoint {checkpoint!r} does not exist (looked in {os.getcwd()}).')
+    section = _without_pretrained(model_section(source.to_dict()).to_dict())
+    init_default_scope(source.get('default_scope') or 'mmdet')
+    model = MODELS.build(ConfigDict(section))
+    kind, head = type(model).__name__, getattr(model, 'bbox_head', None)
+    if hasattr(model, 'roi_head') or hasattr(model, 'rpn_head'):
+        raise LaunchError(
+            f'{kind} of config {given!r} is a two-stage detector: classes can be added to '
+            f'single-stage detectors with sigmoid scores, {_SUPPORTED}.'
+        )
+    if not getattr(head, 'use_sigmoid_cls', True):
+        raise LaunchError(
+            f'{type(head).__name__} of config {given!r} has softmax scores, in which old and new '
+            'classes compete: classes can be added to detectors with sigmoid scores only.'
+        )
+    if not isinstance(head, _HEADS) or isinstance(head, _OTHER_HEADS):
+        raise LaunchError(
+            f'the head of {kind} in config {given!r}, {type(head).__name__}, gives no maps of '
+            f'class logits and boxes that could be compared: classes can be added to {_SUPPORTED}.'
+        )
+    state = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu')
+    refuse_misfits(
+        find_misfits(model, state), f'checkpoint {checkpoint!r}', f'the model of config {given!r}'
+    )
+    # MMDetection 2 wrote CLASSES, and its published weights are in use
+    names = dataset_meta_of(state).get('classes') or (state.get('meta') or {}).get('CLASSES')
+    if not names:
+        raise LaunchError(
+            f'checkpoint {checkpoint!r} does not name its classes: put '
+            "meta=dict(dataset_meta=dict(classes=(...))) into it, in the order of the detector's "
+            'head.'
+        )
+    names = [names] if isinstance(names, str) else list(names)
+    if len(names) != head.num_classes:
+        raise LaunchError(
+            f'checkpoint {checkpoint!r} names {len(names)} classes and the head of config '
+            f'{given!r} has {head.num_classes}: give config and checkpoint of one detector.'
+        )
+    return section, head, names
+
+
+def _check_new_classes(new: List[str], annotated: List[str], old: List[str], ann: str) -> None:
+    boxes = names_in(ann)
+    known = [name for name in new if name in old]
+    if known or not new or len(set(new)) < len(new):
+        raise LaunchError(
+            f'classes {new}: names of new classes expected, each once, but the detector knows '
+            f'{known or old} already.'
+        )
+    absent = [name for name in [*new, *annotated] if name not in boxes]
+    if absent:
+        raise LaunchError(
+            f'annotation file {ann!r} has no category {absent[0]!r}, but {", ".join(boxes)}: give '
+            'names of its categories.'
+        )
+    empty = [name for name in new if not boxes[name]]
+    if empty:
+        raise LaunchError(
+            f'annotation file {ann!r} has no box of the new classes {empty}: annotate some, or '
+            'leave them out.'
+        )
+    strangers = [name for name in annotated if name not in old]
+    if strangers:
+        raise LaunchError(
+            f'annotated_classes names {strangers}, but old classes are expected, of {old}.'
+        )
+
+
+def _without_pretrained(node: Any) -> Any:
+    """Leave out weights that initialise parts of a model: the teacher's replace them."""
+    if isinstance(node, (list, tuple)):
+        return type(node)([_without_pretrained(child) for child in node])
+    if not isinstance(node, dict):
+        return node
+    init = node.get('init_cfg')
+    loads = isinstance(init, dict) and type_name(init['type']) in ('Pretrained', 'PretrainedInit')
+    dropped = ('pretrained', 'init_cfg') if loads else ('pretrained',)
+    return {key: _without_pretrained(value) for key, value in node.items() if key not in dropped}
+
+
+# ------------------------------------------------------------------------------ the new config
+
+
+def _settings(raw: Dict[str, Any]) -> Dict[str, Any]:
+    """Take from a config what is neither model nor data."""
+    settings = {key: deepcopy(raw[key]) for key in _SETTINGS if key in raw}
+    imports = (raw.get('custom_imports') or {}).get('imports') or []
+    imports = [imports] if isinstance(imports, str) else list(imports)
+    settings['custom_imports'] = dict(
+        imports=list(dict.fromkeys([*imports, 'mmdet_contrast'])), allow_failed_imports=False
+    )
+    settings['default_scope'] = raw.get('default_scope') or 'mmdet'
+    settings.setdefault('runner_type', 'mmdet.CheckedRunner')
+    return settings
+
+
+def _student_section(section: Dict[str, Any], head: nn.Module, number: int) -> Dict[str, Any]:
+    student = deepcopy(section)
+    student['bbox_head']['num_classes'] = number
+    if isinstance(head, YOLOv8Head):
+        # else the branch of the classes would widen with their number
+        width = head.head_module.cls_convs[0][-1].in_channels
+        module = student['bbox_head'].get('head_module') or {}
+        student['bbox_head']['head_module'] = dict(module, cls_channels=width)
+    return student
+
+
+def _terms(head: nn.Module) -> List[Dict[str, Any]]:
+    """List the terms of distillation for a head."""
+    terms = [
+        dict(
+            source='bbox_head.cls',
+            loss=dict(type='LogitsKLDivergence', average='objects'),
+            weight=CLASS_WEIGHT,
+        )
+    ]
+    if isinstance(head, (YOLOv8Head, GFLHead)):
+        bins = head.reg_max + isinstance(head, GFLHead)
+        loss = dict(type='BoxDistributionKLLoss', reg_max=bins)
+        terms.append(dict(source='bbox_head.reg', loss=loss, weight=BOX_DISTRIBUTION_WEIGHT))
+    else:
+        loss = dict(type='GIoULoss')
+        terms.append(dict(source='bbox_head.boxes', loss=loss, weight=BOX_WEIGHT))
+    if isinstance(head, (FCOSHead, ATSSHead)) and not isinstance(head, RTMDetHead):
+        loss = dict(type='LogitsKLDivergence')
+        terms.append(dict(source='bbox_head.centerness', loss=loss, weight=CENTERNESS_WEIGHT))
+    return terms
+
+
+def _train_loader(raw: Dict[str, Any], ann_file: str, classes: Sequence[str]) -> Dict[str, Any]:
+    """Put new data into the place of all data sets of a loader."""
+    loader = deepcopy(raw['train_dataloader'])
+    dataset, mixed = loader['dataset'], None
+    while 'dataset' in dataset or 'datasets' in dataset:
+        if type_name(dataset['type']) == 'MultiImageMixDataset':
+            mixed = dataset
+        dataset = dataset.get('dataset') or dataset['datasets'][0]
+    loader['dataset'] = _coco_dataset(dataset, ann_file, classes)
+    if dataset.get('filter_cfg'):
+        loader['dataset']['filter_cfg'] = dataset['filter_cfg']
+    if mixed is not None:
+        loader['dataset'] = dict(mixed, dataset=loader['dataset'])
+    return loader
+
+
+def _coco_dataset(like: Dict[str, Any], ann_file: str, classes: Sequence[str]) -> Dict[str, Any]:
+    return dict(
+        type='CocoDataset',
+        ann_file=ann_file,
+        data_prefix=dict(img=''),
+        metainfo=dict(classes=tuple(classes)),
+        pipeline=like['pipeline'],
+    )
+
+
+def _short_loader(loader: Dict[str, Any], raw: Dict[str, Any], uniform: bool) -> Dict[str, Any]:
+    """Adapt a loader to a few pictures, which may annotate different classes."""
+    dataset = loader['dataset']
+    # the student goes on where the training of the teacher ended
+    for hook in raw.get('custom_hooks') or ():
+        if type_name(hook['type']) == 'PipelineSwitchHook':
+            dataset['pipeline'] = hook['switch_pipeline']
+    if not uniform:
+        inner = dataset.get('dataset')
+        pipeline = [*(inner['pipeline'] if inner else ()), *dataset['pipeline']]
+        single = _without_mixing(pipeline)
+        if single != pipeline:
+            MMLogger.get_current_instance().warning(
+                'Transforms that mix pictures are left out: the pictures annotate different '
+                'classes, and a mixture of them would annotate neither.'
+            )
+        loader['dataset'] = dict(inner or dataset, pipeline=single)
+    # some samplers never end an epoch, and an incomplete batch may be all that there is
+    loader['sampler'] = dict(type='DefaultSampler', shuffle=True)
+    batches = loader.pop('batch_sampler', None)
+    if batches and type_name(batches['type']) == 'AspectRatioBatchSampler':
+        loader['batch_sampler'] = dict(type='AspectRatioBatchSampler')
+    for key in ('drop_last', 'num_batch_per_epoch'):
+        loader.pop(key, None)
+    return loader
+
+
+def _without_mixing(pipeline: Sequence[Any]) -> List[Any]:
+    """Leave out the transforms that mix pictures, and what only makes sense after them."""
+    kept: List[Any] = []
+    for step in pipeline:
+        if isinstance(step, (list, tuple)):
+            step = _without_mixing(step)
+        else:
+            name = type_name(step.get('type'))
+            # the border cuts a picture out of a mosaic
+            if name in _MIXING or (name == 'RandomAffine' and any(step.get('border') or ())):
+                continue
+            if 'transforms' in step:
+                step = dict(step, transforms=_without_mixing(step['transforms']))
+        kept.append(step)
+    return kept
+
+
+def _evaluation(
+    raw: Dict[str, Any], ann_file: str, old: Sequence[str], classes: Sequence[str]
+) -> Dict[str, Any]:
+    """Make loaders and evaluators of validation and test."""
+    loader = deepcopy(raw.get('val_dataloader') or raw.get('test_dataloader'))
+    if not loader:
+        raise LaunchError(
+            'the config has no val_dataloader, whose pipeline the evaluation needs: give it one, '
+            'or leave out the validation data.'
+        )
+    dataset = loader['dataset']
+    while 'dataset' in dataset or 'datasets' in dataset:
+        dataset = dataset.get('dataset') or dataset['datasets'][0]
+    loader['dataset'] = dict(_coco_dataset(dataset, ann_file, classes), test_mode=True)
+    evaluator = dict(
+        type='BaseNovelCocoMetric', base_classes=list(old), ann_file=ann_file, metric='bbox'
+    )
+    return dict(
+        val_dataloader=loader,
+        val_evaluator=evaluator,
+        val_cfg=dict(type='ValLoop'),
+        test_dataloader=deepcopy(loader),
+        test_evaluator=dict(evaluator),
+        test_cfg=dict(type='TestLoop'),
+    )
+
+
+def _schedule(
+    training: Dict[str, Any], raw: Dict[str, Any], options: Dict[str, Any], launcher: str
+) -> Config:
+    """Set optimizer, epochs and hooks, around what options say of them."""
+    wrapper = training['optim_wrapper']
+    if 'lr' in (wrapper.get('optimizer') or {}):
+        wrapper['optimizer']['lr'] *= LR_FACTOR
+    if 'max_norm' in (wrapper.get('clip_grad') or {}):
+        wrapper['clip_grad']['max_norm'] *= CLIP_FACTOR
+    training['param_scheduler'] = None
+    training['train_cfg'] = dict(type='EpochBasedTrainLoop')
+    training['log_processor'] = dict(type='LogProcessor', by_epoch=True, window_size=50)
+    hooks = training.get('default_hooks') or {}
+    training['default_hooks'] = dict(
+        hooks,
+        checkpoint=dict(type='CheckpointHook', max_keep_ckpts=1),
+        run_check=dict(type='RunCheckHook'),
+    )
+    training['custom_hooks'] = [
+        *(
+            hook
+            for hook in training.get('custom_hooks') or ()
+            if type_name(hook.get('type')) not in _DROPPED_HOOKS
+        ),
+        dict(type='DistillationHook'),
+    ]
+    # named, it would be the one of the evaluation of the teacher, and log into its folder
+    (training.get('visualizer') or {}).pop('name', None)
+    cfg = load_config(Config(training), cfg_options=options)
+
+    loader = cfg.train_dataloader
+    dataset = loader.dataset
+    while 'dataset' in dataset:
+        dataset = dataset.dataset
+    size = len(DATASETS.build(dict(dataset, pipeline=[], serialize_data=False)))
+    processes = int(os.environ.get(_WORLD_SIZE.get(launcher, ''), 1))
+    steps = ceil(size / (loader.batch_size * processes))
+    if steps == 0:
+        raise LaunchError(
+            'filter_cfg of train_dataloader leaves no picture: change it, or give pictures that '
+            'are large enough.'
+        )
+    own = (raw.get('train_cfg') or {}).get('max_epochs') or MAX_EPOCHS
+    loop = cfg.train_cfg
+    loop.setdefault('max_epochs', max(min(own, MAX_EPOCHS), ceil(MIN_ITERATIONS / steps)))
+    if cfg.get('val_dataloader'):
+        loop.setdefault('val_interval', loop.max_epochs)
+    cfg.default_hooks.checkpoint.setdefault('interval', max(1, loop.max_epochs // 10))
+    if cfg.param_scheduler is None:
+        warm_up = max(1, min(WARM_UP, loop.max_epochs * steps // 10))
+        cosine = dict(
+            type='CosineAnnealingLR',
+            T_max=loop.max_epochs,
+            eta_min_ratio=FINAL_LR,
+            by_epoch=True,
+            convert_to_iter_based=True,
+        )
+        cfg.param_scheduler = [
+            dict(type='LinearLR', start_factor=0.01, by_epoch=False, end=warm_up),
+            cosine,
+        ]
+    return cfg
+
+
+def _count(boxes: Dict[str, int]) -> str:
+    return ', '.join(f'{number} boxes of {name!r}' for name, number in boxes.items())

@@ -1,0 +1,137 @@
+"""Annotation files of an addition of classes: several COCO files become one."""
+
+import os
+import os.path as osp
+from collections import Counter
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Set
+
+from mmengine.fileio import load
+
+from mmdet_contrast.datasets.coco_file import read_coco_file
+from mmdet_contrast.utils.config import LaunchError
+from mmdet_contrast.utils.files import PathLike
+
+
+class AnnotatedPictures(NamedTuple):
+    """A COCO file, and what is taken from it.
+
+    Attributes:
+        ann (str): The file.
+        img_dir (str): Folder of its pictures.
+        takes (Sequence[str]): Classes whose boxes are taken from all pictures.
+        covers (Sequence[str], optional): Classes all of whose objects are annotated in a picture,
+            unless its entry ``annotated_category_ids`` says otherwise. None leaves it unsaid.
+        may_cover (Sequence[str]): Classes that such an entry may name; others are left out.
+    """
+
+    ann: str
+    img_dir: str
+    takes: Sequence[str]
+    covers: Optional[Sequence[str]] = None
+    may_cover: Sequence[str] = ()
+
+
+class MergedFile(NamedTuple):
+    """What several files became.
+
+    Attributes:
+        content (dict): A COCO file with absolute ``file_name``. Each picture of a file with
+            ``covers`` has an entry ``annotated_category_ids``.
+        boxes (dict[str, int]): Number of boxes by class, crowd regions aside.
+        left_out (dict[str, int]): Number of boxes of known classes that were not taken.
+        uniform (bool): Whether all pictures annotate the same classes.
+    """
+
+    content: Dict[str, Any]
+    boxes: Dict[str, int]
+    left_out: Dict[str, int]
+    uniform: bool
+
+
+def merge_files(parts: Sequence[AnnotatedPictures], classes: Sequence[str]) -> MergedFile:
+    """Make one COCO file of several, whose categories are given classes in their order.
+
+    Where a picture is in two of the files, it annotates what it does in either, and the boxes of a
+    class that both annotate are those of the first file.
+
+    Args:
+        parts (Sequence[AnnotatedPictures]): The files.
+        classes (Sequence[str]): Names of the categories, with ids from 0.
+
+    Returns:
+        MergedFile: The content, and what is in it.
+
+    Raises:
+        LaunchError: If a file is damaged, or ``annotated_category_ids`` has an unknown id.
+    """
+    ids = {name: number for number, name in enumerate(classes)}
+    images: List[Dict[str, Any]] = []
+    annotations: List[Dict[str, Any]] = []
+    covered: List[Set[str]] = []
+    boxes: Counter = Counter()
+    left_out: Counter = Counter()
+    places: Dict[str, int] = {}
+    for part in parts:
+        names = read_coco_file(part.ann).categories
+        content = load(part.ann)
+        before = {path: set(covered[place]) for path, place in places.items()}
+        own: Dict[Any, int] = {}
+        for image in content['images']:
+            path = osp.join(osp.abspath(part.img_dir), image['file_name'])
+            if path not in before:
+                places[path] = len(images)
+                images.append(dict(image, id=len(images), file_name=path))
+                images[-1].pop('annotated_category_ids', None)
+                covered.append(set())
+            own[image['id']] = places[path]
+            covered[places[path]] |= _coverage(image, names, part)
+        for annotation in content['annotations']:
+            name, place = names[annotation['category_id']], own[annotation['image_id']]
+            path = images[place]['file_name']
+            if name not in ids or name in before.get(path, ()):
+                continue
+            if name not in part.takes and name not in covered[place]:
+                left_out[name] += 1
+                continue
+            _, _, width, height = annotation['bbox']
+            entry = dict(dict(area=max(width, 0) * max(height, 0), iscrowd=0), **annotation)
+            entry.update(id=len(annotations) + 1, image_id=place, category_id=ids[name])
+            annotations.append(entry)
+            boxes[name] += not entry['iscrowd']
+    if any(part.covers is not None for part in parts):
+        for image, names_of in zip(images, covered):
+            image['annotated_category_ids'] = sorted(ids[name] for name in names_of)
+    categories = [dict(id=number, name=name) for name, number in ids.items()]
+    merged = dict(images=images, annotations=annotations, categories=categories)
+    uniform = len(set(map(frozenset, covered))) == 1
+    return MergedFile(merged, dict(boxes), dict(left_out), uniform)
+
+
+def names_in(ann: PathLike) -> Dict[str, int]:
+    """Count the boxes in a COCO file that a detector can learn from.
+
+    Args:
+        ann (str | PathLike): The file.
+
+    Returns:
+        dict[str, int]: Number of them by name of the category.
+
+    Raises:
+        LaunchError: If the file is damaged.
+    """
+    file = read_coco_file(os.fspath(ann))
+    return {name: file.usable[key] for key, name in file.categories.items()}
+
+
+def _coverage(image: Dict[str, Any], names: Dict[int, str], part: AnnotatedPictures) -> Set[str]:
+    """Return the classes that a picture annotates."""
+    given = image.get('annotated_category_ids')
+    if given is None or part.covers is None:
+        return set(part.covers or ())
+    unknown = [key for key in given if key not in names]
+    if unknown:
+        raise LaunchError(
+            f'annotation file {part.ann!r}: image {image["id"]!r} has annotated_category_ids='
+            f'{given}, and no category has the id {unknown[0]!r}: give ids of its categories.'
+        )
+    return {names[key] for key in given} & set(part.may_cover)

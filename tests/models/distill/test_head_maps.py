@@ -1,0 +1,101 @@
+"""Maps of heads against loops, and against the boxes that the heads predict."""
+
+import pytest
+import torch
+from mmdet.registry import MODELS
+from mmengine.config import ConfigDict
+from mmengine.registry import init_default_scope
+
+from mmdet_contrast.models.distill import decode_boxes, highest_scores, select_classes
+
+
+@pytest.mark.parametrize('anchors', [1, 3])
+@pytest.mark.parametrize('index', [[0, 1, 2, 3], [2, 0], [3]])
+def test_select_classes(anchors, index):
+    logits = torch.randn(2, anchors * 4, 3, 5)
+    selected = select_classes(logits, 4, index)
+    assert selected.shape == (2 * anchors, len(index), 3, 5)
+    for image in range(2):
+        for anchor in range(anchors):
+            for place, wanted in enumerate(index):
+                expected = logits[image, anchor * 4 + wanted]
+                assert torch.equal(selected[image * anchors + anchor, place], expected)
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
+def test_highest_scores(dtype):
+    logits = torch.randn(2, 3 * 4, 2, 3).to(dtype)
+    scores = highest_scores(logits, 4)
+    assert scores.dtype == torch.float32 and scores.shape == (6, 2, 3)
+    for image in range(2):
+        for anchor in range(3):
+            each = logits[image, anchor * 4 : anchor * 4 + 4].float().sigmoid()
+            torch.testing.assert_close(scores[image * 3 + anchor], each.max(dim=0).values)
+
+
+HEADS = [
+    dict(
+        type='RetinaHead',
+        anchor_generator=dict(
+            type='AnchorGenerator', scales=[4, 5], ratios=[0.5, 1.0], strides=[8, 16]
+        ),
+        bbox_coder=dict(type='DeltaXYWHBBoxCoder', target_stds=[0.1, 0.1, 0.2, 0.2]),
+    ),
+    dict(
+        type='ATSSHead',
+        anchor_generator=dict(
+            type='AnchorGenerator',
+            ratios=[1.0],
+            octave_base_scale=8,
+            scales_per_octave=1,
+            strides=[8, 16],
+        ),
+    ),
+    dict(type='FCOSHead', strides=(8, 16), regress_ranges=((-1, 64), (64, 1e8)), norm_on_bbox=True),
+    dict(
+        type='RTMDetHead',
+        anchor_generator=dict(type='MlvlPointGenerator', offset=0, strides=[8, 16]),
+        bbox_coder=dict(type='DistancePointBBoxCoder'),
+    ),
+]
+
+
+@pytest.mark.parametrize('cfg', HEADS, ids=[cfg['type'] for cfg in HEADS])
+def test_decoded_boxes_are_those_that_the_head_predicts(cfg):
+    init_default_scope('mmdet')
+    torch.manual_seed(0)
+    head = MODELS.build(dict(cfg, num_classes=2, in_channels=8, feat_channels=32)).eval()
+    head.test_cfg = ConfigDict(score_thr=-1.0, nms_pre=10**6)
+    feats = [torch.randn(2, 8, 3, 4), torch.randn(2, 8, 2, 2)]
+    with torch.no_grad():
+        outputs = [list(maps) for maps in head(feats)]
+        boxes = decode_boxes(head, outputs[1])
+        # the score of a location tells which it is
+        anchors = outputs[0][0].shape[1] // 2
+        places = torch.arange(anchors * 2 * 16, dtype=torch.float).view(2, anchors, 16) / 100
+        outputs[0] = [
+            torch.stack(
+                (
+                    part.view(2, anchors, *m.shape[2:]),
+                    torch.full_like(part, -99.0).view(2, anchors, *m.shape[2:]),
+                ),
+                dim=2,
+            ).flatten(1, 2)
+            for m, part in zip(outputs[0], (places[..., :12], places[..., 12:]))
+        ]
+        if len(outputs) > 2:
+            outputs[2] = [torch.full_like(m, 99.0) for m in outputs[2]]
+        metas = [dict(img_shape=(10**6, 10**6), scale_factor=(1.0, 1.0))] * 2
+        found = head.predict_by_feat(*outputs, batch_img_metas=metas, with_nms=False)
+        joined = torch.cat([b.view(2, anchors, -1, 4) for b in boxes], dim=2)
+        for image in range(2):
+            first = found[image].bboxes[found[image].labels == 0]
+            order = found[image].scores[found[image].labels == 0].argsort()
+            # the head cuts boxes at the border
+            torch.testing.assert_close(first[order], joined[image].flatten(0, 1).clamp(min=0))
+        if cfg['type'] == 'FCOSHead':
+            # in training its maps are in strides
+            head.train()
+            again = decode_boxes(head, head(feats)[1])
+            for level, same in zip(boxes, again):
+                torch.testing.assert_close(level, same)
