@@ -1,6 +1,6 @@
 """Embeddings of earlier batches as further negatives."""
 
-from typing import Optional
+from typing import Optional, Tuple
 
 import torch
 from mmdet.registry import MODELS
@@ -37,6 +37,8 @@ class FeatureQueue(nn.Module):
 
     _entries: Tensor
     _count: Tensor
+    _classes: Tensor
+    _places: Tensor
 
     def __init__(self, num_levels: int, num_classes: int, channels: int, size: int = 64) -> None:
         super().__init__()
@@ -48,6 +50,9 @@ class FeatureQueue(nn.Module):
         # embeddings that came so far
         count = torch.zeros(num_levels, num_classes, dtype=torch.long)
         self.register_buffer('_count', count, persistent=False)
+        # kept: on a GPU making them takes as long as using them
+        self.register_buffer('_classes', torch.arange(num_classes), persistent=False)
+        self.register_buffer('_places', torch.arange(size), persistent=False)
 
     @property
     def entries(self) -> Tensor:
@@ -70,13 +75,12 @@ class FeatureQueue(nn.Module):
         known = rows.sum(dim=2) * 0 == 0
         if valid is not None:
             known = known & valid
-        classes = torch.arange(self.num_classes, device=rows.device)
-        members = (labels[..., None] == classes) & known[..., None]  # (L, M, classes)
+        members = (labels[..., None] == self._classes) & known[..., None]  # (L, M, classes)
         order = members.cumsum(dim=1)
         total = order[:, -1:]
         # what this very call would push out again is not kept: no place is written twice
         kept = members & (order > total - self.size)
-        place = (self._count[:, None] + order - 1) % self.size + classes * self.size
+        place = (self._count[:, None] + order - 1) % self.size + self._classes * self.size
         place = torch.where(kept, place, self.num_classes * self.size).amin(dim=2)
         self._entries.scatter_(1, place[..., None].expand_as(rows), rows)
         self._count.add_(total[:, 0])
@@ -91,9 +95,34 @@ class FeatureQueue(nn.Module):
             Tensor: (L, M, S) bool: entries of another class than the anchor's; of any class where
             the anchor's is unknown.
         """
-        places, classes = (
-            torch.arange(n, device=labels.device) for n in (self.size, self.num_classes)
-        )
-        used = places < self._count[..., None]
-        others = labels[..., None] != classes
-        return (used[:, None] & others[..., None]).flatten(2)
+        others = labels[..., None] != self._classes
+        return (self._used()[:, None] & others[..., None]).flatten(2)
+
+    def tell_classes(self, logits: Tensor, labels: Tensor) -> Tuple[Tensor, Tensor]:
+        r"""Tell the classes of embeddings by their similarity to the entries of each class.
+
+        .. math::
+            s_c = \frac{1}{|Q_c|} \sum_{k \in Q_c} \exp(\cos(z, k) / \tau), \qquad
+            \text{loss} = -\log \frac{s_y}{\sum_c s_c}, \qquad
+            \text{chance} = \log(\text{number of classes that have entries})
+
+        Args:
+            logits (Tensor): (L, A, S) similarities to all entries, :math:`\cos(z, k) / \tau`.
+            labels (Tensor): (1 | L, A) class of each embedding.
+
+        Returns:
+            tuple[Tensor, Tensor]: (L, A) losses and (L, A) what they would be if all embeddings
+            were alike; both 0 where a class is unknown or has no entry.
+        """
+        used = self._used()
+        number = used.sum(dim=2, dtype=logits.dtype)
+        similar = logits.exp().unflatten(2, used.shape[1:]) * used[:, None]
+        scores = similar.sum(dim=3) / number.clamp(min=1)[:, None]
+        own = scores.gather(2, labels.clamp(min=0).expand(len(scores), -1)[..., None])[..., 0]
+        known = (own > 0) & (labels >= 0)
+        chance = (number > 0).sum(dim=1, keepdim=True).clamp(min=1).log() * known
+        return torch.where(known, (scores.sum(dim=2) / own).log(), 0), chance
+
+    def _used(self) -> Tensor:
+        """Return (L, classes, size) bool: the places that hold an entry."""
+        return self._places < self._count[..., None]

@@ -36,16 +36,20 @@ class RegionContrast(BaseModule):
         t_\ell = \operatorname{EMA}_{0.95}
             \operatorname{clamp}(1 - \text{loss}_\ell / \text{chance}_\ell, 0, 1)
 
-    where chance, the mean over the anchors of :math:`\log(1 + \text{number of negatives})`, is the
-    loss of embeddings that tell nothing apart. One minus the quotient is the share of the
-    information about which key belongs to which query that the embeddings are shown to hold (the
-    bound of InfoNCE, arXiv 1807.03748). The gradient into the detector's features is that of a
-    mean over the levels which is weighted by their trust, times the mean trust under the same
-    weights:
+    the share of the information about the objects' classes that their embeddings are shown to hold.
+    ``loss`` is that of telling the class of each by its similarity to earlier objects of every
+    class, which are in other images and in the ``queue`` (:meth:`FeatureQueue.tell_classes`), and
+    ``chance`` that of embeddings that tell nothing apart. Without a queue, or with one class, it is
+    the share of the information about which key belongs to which query (the bound of InfoNCE, arXiv
+    1807.03748), which the look of an image may give away.
+
+    A pair pulls two embeddings towards each other, and is right where both are, so its say is
+    :math:`t_\ell^2`. The gradient into the detector's features is that of a mean over the levels
+    which is weighted by their say, times the mean say under the same weights:
 
     .. math::
-        w_\ell = t_\ell / \sum_k t_k, \qquad
-        \text{trust} = \sum_\ell w_\ell t_\ell, \qquad
+        w_\ell = t_\ell^2 / \sum_k t_k^2, \qquad
+        \text{trust} = \sum_\ell w_\ell t_\ell^2, \qquad
         \text{trust} \cdot \sum_\ell w_\ell \nabla \text{loss}_\ell
 
     Projector and criterion learn with their whole gradient: until it has learned something from the
@@ -174,8 +178,10 @@ class RegionContrast(BaseModule):
         if self.average == 'classes':
             weights = weights / self._class_counts(batch, terms)
         total, count = (terms.values * weights).sum(dim=1), weights.sum(dim=1)
-        chance = count if terms.chance is None else (terms.chance * weights).sum(dim=1)
-        sums = reduce_mean(torch.stack((count, total.detach(), chance)))
+        shown, chance = self._shown(batch, terms)
+        sums = reduce_mean(
+            torch.stack((count, (shown * weights).sum(dim=1), (chance * weights).sum(dim=1)))
+        )
         losses = (weight * total / sums[0].clamp(min=1e-6)).unbind()
         losses = dict(zip(self.names, losses))
         if self.trust is not None:
@@ -197,6 +203,15 @@ class RegionContrast(BaseModule):
             pooled.register_hook(lambda grad: grad * factors)
         return pooled
 
+    def _shown(self, batch: PairBatch, terms: Terms) -> Tuple[Tensor, Tensor]:
+        """Return the (L, A) losses by which trust is measured, and what they are by chance."""
+        if self.queue is not None and self.num_classes > 1 and terms.logits is not None:
+            repeats = terms.values.shape[1] // batch.num_pairs if batch.num_pairs else 1
+            logits = terms.logits.detach()[:, :, -self.queue.entries.shape[1] :]
+            return self.queue.tell_classes(logits, batch.labels.repeat(1, repeats))
+        values = terms.values.detach()
+        return values, values if terms.chance is None else terms.chance
+
     def _class_counts(self, batch: PairBatch, terms: Terms) -> Tensor:
         """Return (1 | L, A) how many terms of all ranks are of the class of each."""
         repeats = terms.values.shape[1] // batch.num_pairs if batch.num_pairs else 1
@@ -209,9 +224,10 @@ class RegionContrast(BaseModule):
         return counts.gather(1, labels).clamp(min=1)
 
     def _level_weights(self) -> Tuple[Tensor, Tensor]:
-        """Return the (L,) weights of the levels, and the mean trust under them."""
-        weights = self.trust / self.trust.sum().clamp(min=1e-6)
-        return weights, (weights * self.trust).sum()
+        """Return the (L,) weights of the levels, and their mean say under them."""
+        say = self.trust.square()
+        weights = say / say.sum().clamp(min=1e-6)
+        return weights, (weights * say).sum()
 
     @torch.no_grad()
     def _update_trust(self, total: Tensor, chance: Tensor) -> None:

@@ -55,4 +55,5 @@ class NTXentLoss(PairCriterion):
         logits, mask = compare_two_views(
             batch, self.temperature, same_class=self.negatives == 'all'
         )
-        return Terms(cross_entropy(logits), counted_pairs(batch).repeat(1, 2), chance_level(mask))
+        values, counted = cross_entropy(logits, mask), counted_pairs(batch).repeat(1, 2)
+        return Terms(values, counted, chance_level(mask), logits)

@@ -53,6 +53,10 @@ class Terms(NamedTuple):
     chance: Optional[Tensor] = None
     """(1 | L, A) what the terms would be if all embeddings were alike."""
 
+    logits: Optional[Tensor] = None
+    """(L, A, C) logits of the anchors with all candidates, the K further negatives last, before any
+    is left out."""
+
     def mean(self) -> Tensor:
         """Return the (L,) means of the terms that count; 0 where there is none."""
         counted = self.counted.to(self.values.dtype).expand_as(self.values)
@@ -183,9 +187,8 @@ def compare_two_views(batch: PairBatch, temperature: float, same_class: bool) ->
         same_class (bool): Whether other pairs of the same class are compared.
 
     Returns:
-        tuple[Tensor, Tensor]: (L, 2M, 2M + K) logits of the keys and then the queries, minus
-        infinity where two rows are not compared, the partners on the diagonal; and
-        (1 | L, 2M, 2M + K) bool, which are compared.
+        tuple[Tensor, Tensor]: (L, 2M, 2M + K) logits of the keys and then the queries, the partners
+        on the diagonal; and (1 | L, 2M, 2M + K) bool, which are compared.
     """
     count = batch.num_pairs
     rows = F.normalize(batch.rows, dim=2)
@@ -194,7 +197,7 @@ def compare_two_views(batch: PairBatch, temperature: float, same_class: bool) ->
     mask = compared_pairs(batch, same_class).repeat(1, 2, 2)
     mask.diagonal(dim1=1, dim2=2).fill_(True)
     mask = append_background(mask, batch, repeats=2)
-    return torch.where(mask, logits, float('-inf')), mask
+    return logits, mask
 
 
 def compare_one_view(batch: PairBatch, temperature: float, detach_key: bool) -> Tuple[Tensor, ...]:
@@ -206,8 +209,8 @@ def compare_one_view(batch: PairBatch, temperature: float, detach_key: bool) -> 
         detach_key (bool): Whether keys and background are targets without gradient.
 
     Returns:
-        tuple[Tensor, Tensor]: (L, M, M + K) logits, minus infinity where two rows are not compared,
-        the partners on the diagonal; and (1 | L, M, M + K) bool, which are compared.
+        tuple[Tensor, Tensor]: (L, M, M + K) logits, the partners on the diagonal; and
+        (1 | L, M, M + K) bool, which are compared.
     """
     count = batch.num_pairs
     rows = F.normalize(batch.rows, dim=2)
@@ -216,7 +219,7 @@ def compare_one_view(batch: PairBatch, temperature: float, detach_key: bool) -> 
     mask = compared_pairs(batch, same_class=True)
     mask.diagonal(dim1=1, dim2=2).fill_(True)
     mask = append_background(mask, batch, repeats=1)
-    return torch.where(mask, logits, float('-inf')), mask
+    return logits, mask
 
 
 def partners_of(rows: Tensor, count: int) -> Tensor:
@@ -224,9 +227,14 @@ def partners_of(rows: Tensor, count: int) -> Tensor:
     return rows[:, : 2 * count].roll(count, dims=1)
 
 
-def cross_entropy(logits: Tensor) -> Tensor:
+def log_probabilities(logits: Tensor, mask: Tensor) -> Tensor:
+    """Return the logarithm of a softmax of (L, A, C) logits over the candidates of each anchor."""
+    return torch.where(mask, logits, float('-inf')).log_softmax(dim=2)
+
+
+def cross_entropy(logits: Tensor, mask: Tensor) -> Tensor:
     """Return the (L, A) cross-entropies of (L, A, C) logits with the diagonal as target."""
-    return -logits.log_softmax(dim=2).diagonal(dim1=1, dim2=2)
+    return -log_probabilities(logits, mask).diagonal(dim1=1, dim2=2)
 
 
 def chance_level(mask: Tensor) -> Tensor:

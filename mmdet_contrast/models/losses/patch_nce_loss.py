@@ -50,4 +50,5 @@ class PatchNCELoss(PairCriterion):
     def terms(self, batch: PairBatch) -> Terms:
         """Compute one term for each pair; see the base class."""
         logits, mask = compare_one_view(batch, self.temperature, self.detach_key)
-        return Terms(cross_entropy(logits), counted_pairs(batch), chance_level(mask))
+        values = cross_entropy(logits, mask)
+        return Terms(values, counted_pairs(batch), chance_level(mask), logits)

@@ -11,6 +11,7 @@ from .pair_criterion import (
     compare_two_views,
     compared_pairs,
     counted_pairs,
+    log_probabilities,
     other_class,
 )
 
@@ -55,7 +56,7 @@ class SupConLoss(PairCriterion):
         logits, mask = compare_two_views(batch, self.temperature, same_class=True)
         positive = (compared_pairs(batch, same_class=True) & ~other_class(batch)).repeat(1, 2, 2)
         positive.diagonal(dim1=1, dim2=2).fill_(True)
-        scores = logits.log_softmax(dim=2)[:, :, : 2 * count]
+        scores = log_probabilities(logits, mask)[:, :, : 2 * count]
         scores = torch.where(positive, scores, 0.0)
         values = -scores.sum(dim=2) / positive.sum(dim=2)
-        return Terms(values, counted_pairs(batch).repeat(1, 2), chance_level(mask))
+        return Terms(values, counted_pairs(batch).repeat(1, 2), chance_level(mask), logits)

@@ -1,3 +1,4 @@
+import math
 from collections import defaultdict, deque
 
 import pytest
@@ -62,8 +63,56 @@ def test_takes_no_gradient_and_half_precision():
 
 def test_is_in_no_checkpoint_and_moves_with_the_model():
     queue = make(4)
-    assert not queue.state_dict() and len(list(queue.buffers())) == 2
+    assert not queue.state_dict() and all(
+        b.device.type == 'meta' for b in make(4).to('meta').buffers()
+    )
     # a model may be channels_last
     queue.to(memory_format=torch.channels_last)
     queue.enqueue(torch.randn(LEVELS, 3, CHANNELS), torch.zeros(1, 3, dtype=torch.long))
     assert len(negatives(queue, 1)[0]) == 3
+
+
+def similarities(queue, rows, temperature):
+    return torch.cosine_similarity(rows[:, :, None], queue.entries[:, None], dim=3) / temperature
+
+
+@pytest.mark.parametrize('by_level', [False, True])
+def test_telling_the_classes_equals_a_loop(by_level):
+    queue = make(3)
+    # class 2 has no entry, and levels hold different ones
+    for _ in range(3):
+        rows = torch.randn(LEVELS, 4, CHANNELS)
+        queue.enqueue(rows, torch.randint(0, 2, (LEVELS if by_level else 1, 4)))
+    rows, labels = torch.randn(LEVELS, 5, CHANNELS), torch.tensor([[0, 1, 2, -1, 0]])
+    losses, chance = queue.tell_classes(similarities(queue, rows, 0.5), labels)
+    used = [queue.mask(torch.tensor([[c]]))[:, 0] for c in range(CLASSES)]
+    for level in range(LEVELS):
+        held = []
+        for c in range(CLASSES):
+            others = [used[o][level] for o in range(CLASSES) if o != c]
+            held.append(queue.entries[level][others[0] & others[1]])
+        present = [c for c in range(CLASSES) if len(held[c])]
+        for i, label in enumerate(labels[0].tolist()):
+            if label not in present:
+                assert losses[level, i] == chance[level, i] == 0
+                continue
+            scores = {
+                c: sum(
+                    math.exp(torch.cosine_similarity(rows[level, i], x, dim=0).item() / 0.5)
+                    for x in held[c]
+                )
+                / len(held[c])
+                for c in present
+            }
+            expected = -math.log(scores[label] / sum(scores.values()))
+            assert losses[level, i].item() == pytest.approx(expected, abs=1e-5)
+            assert chance[level, i].item() == pytest.approx(math.log(len(present)))
+
+
+def test_an_empty_bank_and_embeddings_that_are_not_finite_tell_nothing():
+    queue, rows = make(2), torch.full((LEVELS, 2, CHANNELS), float('nan'))
+    for _ in range(2):
+        logits = similarities(queue, rows, 0.1)
+        losses, chance = queue.tell_classes(logits, torch.tensor([[0, 1]]))
+        assert (losses == 0).all() and (chance == 0).all()
+        queue.enqueue(torch.randn(LEVELS, 2, CHANNELS), torch.tensor([[0, 1]]))

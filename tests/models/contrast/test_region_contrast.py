@@ -233,7 +233,9 @@ def levels_of(losses):
 class TestTrust:
     """The share of the gradient that goes into the detector."""
 
-    @pytest.mark.parametrize('case', ['defaults', 'objects', 'two levels', 'supcon', 'patches'])
+    @pytest.mark.parametrize(
+        'case', ['defaults', 'no background', 'two levels', 'supcon', 'patches']
+    )
     def test_is_a_running_mean_of_what_is_learnt(self, case):
         module = build(**CASES[case])
         loop, trust = ReadableBranch(module), [0.0] * len(module.levels)
@@ -253,9 +255,48 @@ class TestTrust:
                 trust[i] = 0.95 * trust[i] + 0.05 * share
             assert module.trust.tolist() == pytest.approx(trust, abs=1e-5)
             # a mean whose weights are the values themselves
-            mean = sum(t * t for t in trust) / max(sum(trust), 1e-6)
+            mean = sum(t**4 for t in trust) / max(sum(t * t for t in trust), 1e-6)
             assert losses['contrast_trust'].item() == pytest.approx(mean, abs=1e-5)
         assert max(trust) > 1e-3
+
+    @pytest.mark.parametrize('average', ['classes', 'objects'])
+    def test_with_a_queue_is_the_information_about_classes(self, average):
+        module = build(queue=dict(size=4), average=average)
+        trust = [0.0] * len(module.levels)
+        for seed in range(4):
+            samples, feats = make_samples((4, 3), view_scale=1, seed=seed), make_feats(4, seed=seed)
+            with torch.no_grad():
+                batch = module.sampler(feats, module.strides, samples)
+                rows = module.projector(module._pool(feats, batch.rows))[:, : 2 * batch.num_pairs]
+            logits = torch.cosine_similarity(
+                rows[:, :, None], module.queue.entries[:, None].to(rows), dim=3
+            )
+            losses, chance = module.queue.tell_classes(logits / 0.5, batch.labels.repeat(1, 2))
+            of = [int(c) for c in batch.labels[0].repeat(2)]
+            counts = [bool(v) for v in batch.valid[0].repeat(2)]
+            number = {c: sum(k and o == c for k, o in zip(counts, of)) for c in set(of)}
+            run(module, feats, samples)
+            for level in range(len(trust)):
+                sums = [0.0, 0.0]
+                for i, (label, counted) in enumerate(zip(of, counts)):
+                    weight = counted / (number[label] if average == 'classes' and counted else 1)
+                    sums[0] += weight * losses[level, i].item()
+                    sums[1] += weight * chance[level, i].item()
+                if sums[1] > 0:
+                    share = min(max(1 - sums[0] / sums[1], 0), 1)
+                    trust[level] = 0.95 * trust[level] + 0.05 * share
+            assert module.trust.tolist() == pytest.approx(trust, abs=1e-5)
+        assert max(trust) > 1e-4
+
+    def test_of_one_class_is_the_information_about_partners(self):
+        samples, found = make_samples((4, 3), classes=1, view_scale=1), []
+        # an object looks the same in both views
+        feats = [feat.repeat(2, 1, 1, 1) for feat in make_feats(2)]
+        for queue in (None, dict(size=4)):
+            module = build(num_classes=1, queue=queue)
+            run(module, feats, samples)
+            found.append(module.trust)
+        assert torch.equal(*found) and found[0].max() > 0
 
     @pytest.mark.parametrize('criterion', ['NTXentLoss', 'SupConLoss', 'PatchNCELoss'])
     def test_stays_zero_at_the_chance_level(self, criterion):
@@ -291,11 +332,11 @@ class TestTrust:
     @pytest.mark.parametrize(
         'trust, factors',
         [
-            # weights of the levels (in place of 1/3), times their mean trust
-            ((0.3, 0.0, 0.1), (3 * 0.75 * 0.25, 0.0, 3 * 0.25 * 0.25)),
-            ((0.2, 0.2, 0.2), (0.2, 0.2, 0.2)),
+            # weights of the levels (in place of 1/3), times their mean say
+            ((0.3, 0.0, 0.1), (3 * 0.9 * 0.082, 0.0, 3 * 0.1 * 0.082)),
+            ((0.2, 0.2, 0.2), (0.04, 0.04, 0.04)),
             # the whole say of a mean over the one level that has learned
-            ((0.0, 0.5, 0.0), (0.0, 1.5, 0.0)),
+            ((0.0, 0.5, 0.0), (0.0, 0.75, 0.0)),
             ((0.0, 0.0, 0.0), (0.0, 0.0, 0.0)),
         ],
     )
@@ -328,7 +369,7 @@ class TestTrust:
         )
         losses = module(feats, samples)
         assert torch.equal(module.trust, before)
-        assert losses['contrast_trust'].item() == pytest.approx(0.14 / 0.6)
+        assert losses['contrast_trust'].item() == pytest.approx(0.0098 / 0.14)
         again = build()
         again.load_state_dict(module.state_dict())
         assert torch.equal(again.trust, before)
