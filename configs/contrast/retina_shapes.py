@@ -27,6 +27,7 @@ param_scheduler = [
     dict(_base_.param_scheduler[0], T_max=10),
 ]
 default_hooks = dict(logger=dict(interval=10), checkpoint=dict(interval=1, max_keep_ckpts=2))
+# dict(type='VisdomVisBackend') in this list shows the run on a Visdom server
 vis_backends = [dict(type='LocalVisBackend'), dict(type='TensorboardVisBackend')]
 visualizer = dict(type='DetLocalVisualizer', vis_backends=vis_backends, name='visualizer')
 auto_scale_lr = dict(base_batch_size=8)

@@ -1,6 +1,7 @@
 """Pictures of the data, of the training and of its results.
 
-A training worker needs the painter alone, so all others are imported when they are first asked for.
+A training worker needs what is registered alone, so all others are imported when they are first
+asked for.
 """
 
 from importlib import import_module
@@ -12,6 +13,7 @@ from .detection_painter import (
     draw_detections,
     match_detections,
 )
+from .visdom_backend import VisdomVisBackend
 
 _MODULES = {
     'cam': ('box_target', 'class_activation_map', 'class_target', 'head_outputs'),
@@ -30,7 +32,14 @@ _MODULES = {
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 
-__all__ = ['DetectionMatch', 'DetectionPainter', 'draw_detections', 'match_detections', *_HOMES]
+__all__ = [
+    'DetectionMatch',
+    'DetectionPainter',
+    'VisdomVisBackend',
+    'draw_detections',
+    'match_detections',
+    *_HOMES,
+]
 
 
 def __getattr__(name: str) -> Any:
