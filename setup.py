@@ -125,6 +125,7 @@ if __name__ == '__main__':
         extras_require={
             'mmdet': mmdet,
             'optional': [line for line in optional if line not in mmdet],
+            'shards': ['webdataset'],
             'tests': read_requirements('tests'),
         },
         cmdclass={'build_py': BuildWithMim, 'editable_wheel': EditableWithMim},

@@ -15,6 +15,7 @@ SCRIPTS = {
     'frozen_step.py': ['backbone frozen', 'RetinaNet-R50', 'YOLOv8-n'],
     'nt_xent_loss.py': ['| ours', 'pytorch-metric-learning', 'lightly'],
     'region_contrast.py': ['loop: crops, flattened', 'JitteredBoxes', 'whole step'],
+    'shard_memory.py': ['ShardDataset', 'held', 'peak'],
     'yolov8.py': ['assignment and loss', 'inference', 'memory of the assignment'],
     'training_step.py': [
         'plain',

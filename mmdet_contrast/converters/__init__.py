@@ -3,6 +3,7 @@
 from .backbone import export_backbone
 from .coco import ConversionError, ConversionReport
 from .keys import rename_keys
+from .shards import coco_to_shards
 from .subset import subset_coco
 from .txt import txt_to_coco
 from .ultralytics import convert_ultralytics_state_dict, map_ultralytics_state_dict
@@ -11,6 +12,7 @@ from .voc import voc_to_coco
 __all__ = [
     'ConversionError',
     'ConversionReport',
+    'coco_to_shards',
     'convert_ultralytics_state_dict',
     'export_backbone',
     'map_ultralytics_state_dict',

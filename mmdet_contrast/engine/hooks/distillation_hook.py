@@ -98,7 +98,8 @@ def _annotated_in(dataset: Any) -> Dict[str, List[int]]:
     found: Dict[str, List[int]] = {}
     for inner in (*getattr(dataset, 'datasets', ()), getattr(dataset, 'dataset', None)):
         found.update(_annotated_in(inner) if inner is not None else {})
-    if isinstance(dataset, CocoDataset):
+    # shards have no such file, and are not written from one that says so
+    if isinstance(dataset, CocoDataset) and dataset.ann_file:
         content = load(dataset.ann_file, backend_args=dataset.backend_args)
         for image in content['images']:
             ids = image.get('annotated_category_ids')

@@ -1,0 +1,27 @@
+"""Write a COCO annotation file and its images as tar shards, which ShardDataset reads."""
+
+import argparse
+
+from mmdet_contrast.converters.shards import coco_to_shards
+from mmdet_contrast.utils.config import LaunchError
+
+
+def main() -> None:
+    """Parse the command line, write, and print the counts."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('ann_file', help='COCO annotations')
+    parser.add_argument('img_dir', help='folder of the images')
+    parser.add_argument('out_dir', help='folder to write, without shards so far')
+    parser.add_argument(
+        '--shard-size', type=int, default=1000, help='images in a shard (default: 1000)'
+    )
+    args = parser.parse_args()
+    try:
+        counts = coco_to_shards(args.ann_file, args.img_dir, args.out_dir, args.shard_size)
+    except (LaunchError, FileNotFoundError) as error:
+        raise SystemExit(f'{parser.prog}: error: {error}') from error
+    print(f'{args.out_dir}: {counts["images"]} images in {counts["shards"]} shards')
+
+
+if __name__ == '__main__':
+    main()
