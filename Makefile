@@ -12,6 +12,7 @@ PYTEST = OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 "$$python" -m pytest -n auto --maxp
 NOVEL = barred_square slanted_disc scaled_heart argyle_triangle spiral_hexagon bubbled_star \
   crossed_diamond halved_flower mottled_cross quartered_shield
 SHAPES20 = data/shapes20/annotations/instances_new
+CODE = mmdet_contrast configs tools projects benchmarks setup.py
 
 .PHONY: help setup demo distill test test-slow lint format docs benchmarks clean
 
@@ -39,9 +40,12 @@ test: ## run the tests; ARGS goes to pytest
 test-slow: ## run the slow tests as well
 	@python="$$($(SETUP) --dev)" && $(PYTEST) -m "slow or not slow" $(ARGS)
 
-lint: ## check style, format and types
+lint: ## check style, format, types, and that Python 3.8 has what the code uses
 	@python="$$($(SETUP) --dev)" && "$$python" -m ruff check . && \
-	  "$$python" -m ruff format --check . && "$$python" -m mypy
+	  "$$python" -m ruff format --check . && "$$python" -m mypy && \
+	  "$$python" -c 'import vermin; vermin.main()' -q --no-tips -t=3.8- --violations \
+	    --eval-annotations --feature union-types --exclude str.decode $(CODE)
+	@! grep -rnE '\.remove(prefix|suffix)\(' --include='*.py' $(CODE)
 
 format: ## format the code
 	@python="$$($(SETUP) --dev)" && "$$python" -m ruff check --fix . && "$$python" -m ruff format .

@@ -39,8 +39,9 @@ class Stack:
         python (str): Version of Python.
         versions (dict[str, str]): Version by import name; a module that is not there is left out.
         errors (dict[str, str]): Why a module that is installed does not import, by import name;
-            ``'mmcv._ext'`` are mmcv's compiled ops, ``'numpy_bridge'`` is torch's way to numpy,
-            ``'pkg_resources'`` is the part of setuptools that mim and mmengine use.
+            ``'mmcv._ext'`` are mmcv's compiled ops, ``'mmcv.ops.nms'`` is one of them on the GPU,
+            ``'numpy_bridge'`` is torch's way to numpy, ``'pkg_resources'`` is the part of
+            setuptools that mim and mmengine use.
         distributions (tuple[str, ...]): Names of installed distributions that are known to collide.
         cuda (str | None): CUDA version torch was built for.
         gpus (int): Number of GPUs that torch sees.
@@ -108,6 +109,8 @@ def collect() -> Stack:
         stack.gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if 'numpy' in stack.versions:
             probes['numpy_bridge'] = lambda: torch.zeros(1).numpy()
+        if stack.gpus and 'mmcv._ext' in probes:
+            probes['mmcv.ops.nms'] = _run_op_on_gpu
     for name, probe in probes.items():
         try:
             probe()
@@ -115,6 +118,13 @@ def collect() -> Stack:
             stack.errors[name] = one_line(error)
     stack.distributions = tuple(name for name in ('mmcv-lite', 'mmcv-full') if _distributed(name))
     return stack
+
+
+def _run_op_on_gpu() -> None:
+    import torch
+    from mmcv.ops import nms
+
+    nms(torch.zeros(1, 4).cuda(), torch.zeros(1).cuda(), 0.5)
 
 
 MMCV_RANGE = ((2, 0), (2, 2))
@@ -272,6 +282,13 @@ def _diagnose_openmmlab(stack: Stack) -> Iterator[Finding]:
             f'or Python ({reason}).'
         )
         yield Finding('error', text, _build_mmcv(stack))
+    elif 'mmcv.ops.nms' in errors:
+        yield Finding(
+            'error',
+            f"mmcv {versions['mmcv']}'s ops were built without CUDA, or for another GPU than the "
+            f'one that torch sees ({errors["mmcv.ops.nms"]}); building them needs nvcc.',
+            _build_mmcv(stack),
+        )
     if 'mmdet' not in versions:
         yield Finding('error', 'mmdet is not installed.', MMDET_INSTALL)
     elif _outside(versions['mmdet'], MMDET_RANGE):
@@ -376,7 +393,8 @@ def report(stack: Stack, findings: Sequence[Finding]) -> str:
             text += f' (CUDA {stack.cuda}, {stack.gpus} GPU(s))' if stack.cuda else ' (CPU only)'
         if name == 'mmcv' and name in versions:
             broken = 'mmcv._ext' in stack.errors or 'mmcv' in stack.errors
-            text += ' (ops missing)' if broken else ' (with ops)'
+            ops = 'with ops, on the CPU only' if 'mmcv.ops.nms' in stack.errors else 'with ops'
+            text += ' (ops missing)' if broken else f' ({ops})'
         elif name in stack.errors:
             text += ' (broken)'
         lines.append(f'{package:<14} {text}')

@@ -20,6 +20,8 @@ import torch  # noqa: E402
 from mmengine.config import utils as config_utils  # noqa: E402
 
 torch.set_num_threads(THREADS)
+# With TF32 a GPU rounds products to 10 bits, which no comparison with a reference survives.
+torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
 # MMEngine reads all hundred metafiles of MMDetection for every config that inherits from one of
 # its configs: a third of a second each time.
 config_utils.load = functools.lru_cache(maxsize=None)(config_utils.load)

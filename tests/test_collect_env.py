@@ -59,6 +59,11 @@ CASES = {
         'another torch or Python',
         'mmcv==2.1.0',
     ),
+    'ops without CUDA': (
+        make_stack({'mmcv.ops.nms': 'RuntimeError: implementation for device cuda:0'}, gpus=1),
+        'ops were built without CUDA',
+        'MMCV_WITH_OPS=1 pip install --no-build-isolation',
+    ),
     'mmcv-lite': (
         make_stack({'mmcv._ext': NO_OPS}, ('mmcv-lite',)),
         'mmcv-lite writes into the same folder',
@@ -157,6 +162,20 @@ def test_report_has_versions_and_verdict():
     assert 'mmcv           2.1.0 (ops missing)' in text
     assert text.splitlines()[-1] == 'Training cannot run: 1 problem(s) above.'
     assert sum(line.startswith('ERROR: ') for line in text.splitlines()) == 1
+
+
+@pytest.mark.parametrize(('gpus', 'found'), [(1, [True]), (0, [])])
+def test_ops_run_on_the_gpu_that_torch_sees(monkeypatch, gpus, found):
+    def nms(*args):
+        raise RuntimeError('nms_impl: implementation for device cuda:0 not found.')
+
+    monkeypatch.setattr('torch.cuda.is_available', lambda: gpus > 0)
+    monkeypatch.setattr('torch.cuda.device_count', lambda: gpus)
+    monkeypatch.setattr('torch.Tensor.cuda', lambda tensor: tensor)
+    monkeypatch.setattr('mmcv.ops.nms', nms)
+    stack = collect_env.collect()
+    assert ['cuda:0 not found' in finding.text for finding in errors_of(stack)] == found
+    assert ('(with ops, on the CPU only)' in collect_env.report(stack, [])) == bool(gpus)
 
 
 def test_exit_status_follows_the_errors(monkeypatch, capsys):

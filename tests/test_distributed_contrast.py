@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.distributed as dist
 from contrast_batches import build as build_branch
 from contrast_batches import make_samples
 from torch import nn
@@ -43,6 +44,13 @@ AGREE = {
     'batch': dict(scope='batch', **QUEUE),
     'background, all ranks': dict(scope='all_ranks'),
 }
+# of which the bytes are counted, in float32: what docs/scale.md says
+COUNTED = {
+    'all ranks': dict(scope='all_ranks', **QUEUE),
+    'queue': dict(scope='batch', **QUEUE),
+    'neither': dict(scope='batch'),
+}
+LEVELS, CLASSES, LENGTH, BACKGROUND = 2, 3, 5, 4
 # boxes of the images of rank 0 and of rank 1, of four iterations: unequal, none on one rank or
 # the other, one box altogether, none at all
 STEPS = (((4, 1), (3, 6)), ((5, 2), (0, 0)), ((0,), (1,)), ((0,), (0,)))
@@ -94,6 +102,48 @@ def run(model, ranks, case):
     return losses, gradients, {name: b.clone() for name, b in model.named_buffers()}
 
 
+def sent(case, step):
+    """Bytes that a process gives to gathers, and to sums, in an iteration."""
+    pairs = max(1, *(sum(counts) for counts in STEPS[step]))
+    others = BACKGROUND * max(len(counts) for counts in STEPS[step])
+    row = 4 * LEVELS * LENGTH
+    gathered = {
+        'all ranks': row * (2 * pairs + others) + 8 * (2 * pairs + others + 4),
+        'queue': row * pairs + 8 * (pairs + 2),
+        'neither': 0,
+    }[case]
+    summed = 4 * (CLASSES + 1) + 4 * LEVELS * 3
+    if case == 'all ranks':
+        summed += 2 * row * (2 * pairs + others)
+    return gathered, summed
+
+
+def count_bytes(rank, case):
+    """What :func:`sent` says, counted."""
+    counts = []
+
+    def counting(collective, kind):
+        def call(*args, **kwargs):
+            tensor = args[1 - kind]  # of all_gather the second
+            counts[-1][kind] += tensor.numel() * tensor.element_size()
+            return collective(*args, **kwargs)
+
+        return call
+
+    stock = dist.all_gather, dist.all_reduce
+    dist.all_gather, dist.all_reduce = (counting(call, i) for i, call in enumerate(stock))
+    try:
+        model = TinyModel(**COUNTED[case]).float()
+        for step in range(len(STEPS)):
+            counts.append([0, 0])
+            images, samples = make_batch(step, (rank,), some=False)
+            values = model(images.float(), samples)
+            sum(value for name, value in values.items() if 'loss' in name).backward()
+    finally:
+        dist.all_gather, dist.all_reduce = stock
+    return [tuple(count) for count in counts]
+
+
 def in_order(buffer, case):
     """A buffer, with the entries of each class in an order that does not depend on the draws."""
     if 'patches' not in case or buffer.dim() < 3:
@@ -108,6 +158,7 @@ def work(rank, folder):
         model = nn.parallel.DistributedDataParallel(TinyModel(**kwargs), broadcast_buffers=False)
         losses, gradients, buffers = run(model, (rank,), case)
         results[case] = losses, gradients, {k[len('module.') :]: v for k, v in buffers.items()}
+    results['bytes'] = {case: count_bytes(rank, case) for case in COUNTED}
     return results
 
 
@@ -142,6 +193,12 @@ def test_the_ranks_agree(results, case):
     for name, buffer in buffers.items():
         assert torch.equal(buffer, others[name]), name
     assert (buffers['contrast.trust'] != 0.5).all()
+
+
+@pytest.mark.parametrize('case', COUNTED)
+def test_bytes_between_the_ranks(results, case):
+    expected = [sent(case, step) for step in range(len(STEPS))]
+    assert results[0]['bytes'][case] == results[1]['bytes'][case] == expected
 
 
 if __name__ == '__main__':

@@ -88,7 +88,13 @@ def test_ranks_agree_before_and_after_the_backbone_is_freed(tiny_shapes, tmp_pat
     done = subprocess.run(
         [str(repo_root / 'tools/dist_train.sh'), 'config.py', '2', '--work-dir', 'run'],
         cwd=tmp_path,
-        env=dict(os.environ, PORT=str(port), PYTHON=sys.executable, PYTHONPATH=str(tmp_path)),
+        env=dict(
+            os.environ,
+            CUDA_VISIBLE_DEVICES='',
+            PORT=str(port),
+            PYTHON=sys.executable,
+            PYTHONPATH=str(tmp_path),
+        ),
         capture_output=True,
         text=True,
     )

@@ -284,6 +284,93 @@ def test_setup_leaves_a_working_environment_alone(source, wheel, tmp_path, how):
     assert (again.returncode, again.stdout, again.stderr) == (0, f'{python}\n', '')
 
 
+FAKE_PYTHON = """#!/usr/bin/env bash
+# A Python that installs nothing and has a torch of the test's.
+home="$(dirname "$0")/.."
+case "$*" in
+  '-c import sys; print(sys.executable)') echo "$0" ;;
+  *sys.prefix*) echo "$home" ;;
+  *purelib*) echo "$home" ;;
+  '-m venv '*) mkdir -p "$3/bin" && cp "$0" "$3/bin/python" ;;
+  '-m mmdet_contrast.doctor'*) [ -e "$home/.mmdet_contrast_stamp" ] ;;
+  '-m compileall'*) ;;
+  '-m pip wheel'*)
+    echo "archs: ${TORCH_CUDA_ARCH_LIST:-those of torch}" >>"$FAKES/calls"
+    mkdir -p "$8" && cp "$FAKES/built.whl" "$8/mmcv-2.1.0-any.whl" ;;
+  '-m pip'*) echo "$*" >>"$FAKES/calls" ;;
+  *) PYTHONPATH="$FAKES" exec "$REAL_PYTHON" "$@" ;;
+esac
+"""
+FAKE_TORCH = """
+import os
+
+__version__ = '2.11.0'
+
+
+class version:
+    cuda = '13.0'
+
+
+class cuda:
+    is_available = staticmethod(lambda: 'GPU' in os.environ)
+    device_count = staticmethod(lambda: 1)
+    get_device_capability = staticmethod(lambda index: (9, 0))
+"""
+
+
+@pytest.fixture
+def fakes(tmp_path):
+    """Set up an environment from a made-up Python; its folder."""
+    (tmp_path / 'torch/utils').mkdir(parents=True)
+    (tmp_path / 'torch/__init__.py').write_text(FAKE_TORCH)
+    home = tmp_path / 'cuda'
+    (tmp_path / 'torch/utils/cpp_extension.py').write_text(f'CUDA_HOME = {str(home)!r}')
+    (tmp_path / 'bin').mkdir()
+    (tmp_path / 'bin/python').write_text(FAKE_PYTHON)
+    (tmp_path / 'bin/python').chmod(0o755)
+    with zipfile.ZipFile(tmp_path / 'built.whl', 'w') as file:
+        file.writestr('mmcv/_ext.so', '')
+    return tmp_path
+
+
+def set_up_fakes(source, fakes, **env):
+    args = ['--python', fakes / 'bin/python', '--venv', fakes / 'env']
+    env.update(FAKES=str(fakes), REAL_PYTHON=sys.executable, TORCH_CUDA_ARCH_LIST='7.0 8.0 9.0')
+    return set_up(source, *args, CXX='true', MMDET_CONTRAST_CACHE=str(fakes / 'cache'), **env)
+
+
+@pytest.mark.parametrize(
+    ('env', 'kind', 'archs', 'own_torch'),
+    [
+        ({}, 'nogpu', '7.0 8.0 9.0', True),
+        (dict(FORCE_CUDA='1'), 'cuda', '7.0 8.0 9.0', True),
+        (dict(GPU='1'), 'sm_90', 'those of torch', False),
+    ],
+)
+def test_setup_builds_for_the_gpu_that_the_torch_at_hand_sees(
+    source, fakes, env, kind, archs, own_torch
+):
+    (fakes / 'cuda/bin').mkdir(parents=True)
+    (fakes / 'cuda/bin/nvcc').write_text('')
+    out = set_up_fakes(source, fakes, **env)
+    assert (out.returncode, out.stdout) == (0, f'{fakes}/env/bin/python\n'), out.stderr
+    (kept,) = (fakes / 'cache/wheels').iterdir()
+    assert kept.name.endswith(f'-{kind}') and list(kept.glob('*.whl'))
+    calls = (fakes / 'calls').read_text()
+    assert f'archs: {archs}\n' in calls
+    assert ('stack.txt' in calls) == own_torch
+    base = fakes / 'env/zz_base_torch.pth'
+    assert base.exists() != own_torch
+    if not own_torch:
+        assert base.read_text() == f'{fakes}\n'
+
+
+def test_setup_needs_nvcc_for_a_gpu(source, fakes):
+    out = set_up_fakes(source, fakes, GPU='1')
+    assert out.returncode == 1 and out.stdout == ''
+    assert 'there is no nvcc' in out.stderr.splitlines()[-1]
+
+
 # --- training through mim, from each kind of installation
 
 

@@ -219,12 +219,27 @@ def test_scripts_say_their_usage(tmp_path, command):
 
 # --------------------------------------------------------------------------- two gloo processes
 
+# asks for gloo where there is a GPU, which there may be one of
+CPU = dict(CUDA_VISIBLE_DEVICES='')
+
+ONE_GPU = """
+import time
+
+import torch
+from mmengine.device import utils
+
+utils.DEVICE = 'cuda'
+torch.cuda.device_count = lambda: 1
+torch.cuda.set_device = lambda device: None
+torch.distributed.init_process_group = lambda **kwargs: time.sleep(600)
+"""
+
 
 @pytest.fixture(scope='module')
 def trained(project):
     """What training says, one epoch on two processes."""
     command = [TOOLS / 'dist_train.sh', 'tiny.py', '2', '--work-dir', 'my run']
-    done = run(command, project, PORT=free_port(), PYTHONWARNINGS='default')
+    done = run(command, project, PORT=free_port(), PYTHONWARNINGS='default', **CPU)
     assert done.returncode == 0, done.stdout[-3000:]
     return done.stdout
 
@@ -240,11 +255,24 @@ def test_launcher_says_that_sync_bn_became_bn(project, trained):
     assert 'SyncBN' not in config and "type='BN'" in config
 
 
+def test_all_processes_end_if_one_has_no_gpu(project, tmp_path):
+    """With one GPU the first process has one, and waits for the second, which ends."""
+    (tmp_path / 'one_gpu.py').write_text(ONE_GPU)
+    config = f"_base_ = {str(project / 'tiny.py')!r}\ncustom_imports = dict(imports=['one_gpu'])\n"
+    (tmp_path / 'config.py').write_text(config)
+    command = [TOOLS / 'dist_train.sh', 'config.py', '2', '--work-dir', 'run']
+    done = run(command, tmp_path, PORT=free_port(), **CPU)
+    assert done.returncode == 1
+    sentence = 'train.py: error: process 1 of this machine has no GPU, because torch sees 1: start'
+    assert done.stdout.count(sentence) == 1
+    assert 'closing signal SIGTERM' in done.stdout
+
+
 @pytest.mark.slow
 def test_dist_test_joins_the_processes(project, trained):
     command = [TOOLS / 'dist_test.sh', 'tiny.py', 'my run/epoch_1.pth', '2']
     options = ['--work-dir', 'dist test', '--out', 'dist test/found.pkl']
-    result = run([*command, *options], project, PORT=free_port())
+    result = run([*command, *options], project, PORT=free_port(), **CPU)
     assert result.returncode == 0, result.stdout[-3000:]
     with open(str(project / 'dist test' / 'found.pkl'), 'rb') as stream:
         assert sorted(item['img_id'] for item in pickle.load(stream)) == list(range(8))

@@ -33,6 +33,8 @@ def run_in_two_processes(
             with out.open('w') as stdout, err.open('w') as stderr:
                 command = [sys.executable, file, str(rank), str(folder), *map(str, arguments)]
                 env = dict(os.environ, LOCAL_RANK=str(rank), PYTHONPATH=os.pathsep.join(paths))
+                # gloo also where there is a GPU, which there may be one of
+                env['CUDA_VISIBLE_DEVICES'] = ''
                 processes.append(subprocess.Popen(command, stdout=stdout, stderr=stderr, env=env))
         for process in processes:
             process.wait(timeout)

@@ -15,6 +15,9 @@
 # mmdet import is used as it is. An environment that works gets the package itself (editable), with
 # --dev the test tools that are missing, and nothing else: torch, mmcv and the rest stay as they are.
 #
+# A new environment uses the torch of the Python that it is made from, if that torch sees a GPU. With
+# a GPU mmcv's ops are built for it, which needs nvcc.
+#
 # Progress goes to standard error. Standard output is one line: the Python to use.
 # mmcv's ops are built once; the wheel is kept in MMDET_CONTRAST_CACHE, by default
 # ${XDG_CACHE_HOME:-~/.cache}/mmdet_contrast.
@@ -26,6 +29,8 @@ REQUIREMENTS="$ROOT/requirements"
 # Left in an environment that this script made, and in one that was there and works.
 OWN_STAMP='.mmdet_contrast_stamp'
 USER_STAMP='.mmdet_contrast_user_stamp'
+# Names the folder that has the torch of the Python from which the environment was made.
+BASE_TORCH='zz_base_torch.pth'
 export PIP_DISABLE_PIP_VERSION_CHECK=1
 
 say() { printf '%s\n' "$*" >&2; }
@@ -70,7 +75,11 @@ fingerprint() { # PYTHON DEV
   } | cksum
 }
 
+sees_gpu() { "$1" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' 2>/dev/null; }
+
 prefix_of() { "$1" -c 'import sys; print(sys.prefix)'; }
+
+purelib_of() { "$1" -c 'import sysconfig; print(sysconfig.get_path("purelib"))'; }
 
 # True if the stamp was written for what is installed now. The test tools do no harm to a user, so an
 # environment that has them serves both.
@@ -170,12 +179,19 @@ if [ -x "$python" ]; then
 fi
 
 if [ ! -x "$python" ]; then
-  base=''
-  for name in ${PYTHON_ARG:+"$PYTHON_ARG"} python3.11 python3.12 python3.13 python3 python; do
-    base="$(resolve "$name")"
-    if [ -n "$base" ] && "$base" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then break; fi
-    base=''
-    if [ -n "$PYTHON_ARG" ]; then
+  base='' gpu=''
+  names=(python3.11 python3.12 python3.13 python3 python)
+  if [ -n "$PYTHON_ARG" ]; then names=("$PYTHON_ARG"); fi
+  # The first one, or the first whose torch sees a GPU.
+  for name in "${names[@]}"; do
+    found="$(resolve "$name")"
+    if [ -n "$found" ] && "$found" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
+      base="${base:-$found}"
+      if sees_gpu "$found"; then
+        base="$found" gpu=1
+        break
+      fi
+    elif [ -n "$PYTHON_ARG" ]; then
       die "'$PYTHON_ARG' is no Python 3.11 or newer, which the pinned stack needs; with an older" \
         'Python install torch, mmcv with ops and mmdet yourself and use --use-current'
     fi
@@ -186,6 +202,11 @@ if [ ! -x "$python" ]; then
   say "making the environment $VENV from $base"
   "$base" -m venv "$VENV"
   python="$(cd "$VENV/bin" && pwd -P)/python"
+  if [ -n "$gpu" ]; then
+    say "using the torch of $base, which sees a GPU"
+    "$base" -c 'import os, torch; print(os.path.dirname(os.path.dirname(torch.__file__)))' \
+      >"$(purelib_of "$python")/$BASE_TORCH"
+  fi
 fi
 
 # Until the end, so that an interrupted set-up is not taken for a finished one, or for a user's own.
@@ -195,14 +216,17 @@ say 'installing the pinned stack (torch and others): a minute or so, longer if i
 # While torch, by far the largest, is unpacked.
 compile "$VENV/lib" &
 compiling=$!
-files=(-r "$REQUIREMENTS/stack.txt")
+files=()
+if [ ! -f "$(purelib_of "$python")/$BASE_TORCH" ]; then files+=(-r "$REQUIREMENTS/stack.txt"); fi
 if [ "$DEV" -eq 1 ]; then files+=(-r "$REQUIREMENTS/tests.txt"); fi
-"$python" -m pip install -qq --no-compile "${files[@]}" >&2
+if [ "${#files[@]}" -gt 0 ]; then "$python" -m pip install -qq --no-compile "${files[@]}" >&2; fi
 wait "$compiling"
 
-# --- mmcv's ops: built once for each version of torch and Python, kept outside of the repository.
+# --- mmcv's ops: built once for each version of torch and Python and each kind of GPU, kept outside
+# of the repository.
 mmcv="$(sed -n 's/^mmcv==\([0-9.]*\).*/\1/p' "$REQUIREMENTS/no_deps.txt")"
 key="$("$python" - "$mmcv" <<'PY'
+import os
 import platform
 import sys
 
@@ -210,9 +234,12 @@ import torch
 
 tag = f'cp{sys.version_info[0]}{sys.version_info[1]}'
 key = f'mmcv-{sys.argv[1]}-{tag}-torch-{torch.__version__}-{platform.machine()}'
-# A torch for CUDA on a machine without a GPU makes mmcv build its CPU ops alone.
-if torch.version.cuda:
-    key += '-gpu' if torch.cuda.is_available() else '-nogpu'
+if torch.cuda.is_available():
+    gpus = {torch.cuda.get_device_capability(i) for i in range(torch.cuda.device_count())}
+    key += ''.join(f'-sm_{major}{minor}' for major, minor in sorted(gpus))
+# A torch for CUDA on a machine without a GPU makes mmcv build its CPU ops alone, unless told to.
+elif torch.version.cuda:
+    key += '-cuda' if os.environ.get('FORCE_CUDA') == '1' else '-nogpu'
 print(key)
 PY
 )"
@@ -238,10 +265,14 @@ build_wheel() {
   local work log source="mmcv==$mmcv"
   command -v "${CXX:-c++}" >/dev/null || command -v g++ >/dev/null ||
     die "no C++ compiler found, and mmcv's ops have to be built: install one (Debian: apt-get install g++)"
-  if "$python" -c 'import sys, torch; sys.exit(not torch.cuda.is_available())' &&
-    ! { command -v nvcc >/dev/null || [ -n "${CUDA_HOME:-}" ]; }; then
-    die "torch sees a GPU but there is no nvcc to build mmcv's ops for it: install the CUDA toolkit" \
-      'and set CUDA_HOME, or use an environment that has mmcv (--use-current)'
+  if sees_gpu "$python"; then
+    "$python" -c 'import os, sys
+from torch.utils.cpp_extension import CUDA_HOME
+sys.exit(not os.path.exists(f"{CUDA_HOME}/bin/nvcc"))' ||
+      die "torch sees a GPU but there is no nvcc to build mmcv's ops for it: install the CUDA toolkit" \
+        'and set CUDA_HOME, or use an environment that has mmcv (--use-current)'
+    # Images of CUDA name every GPU there is; without the list torch builds for those it sees.
+    unset TORCH_CUDA_ARCH_LIST
   fi
   mkdir -p "$CACHE/wheels"
   # On the same file system as its final place, so that the move at the end is atomic.
@@ -281,14 +312,10 @@ fi
 say 'installing mmcv, mmdet, openmim and the package'
 files=(-r "$REQUIREMENTS/no_deps.txt")
 if [ "$DEV" -eq 1 ]; then files+=(-r "$REQUIREMENTS/tests_no_deps.txt"); fi
-# pip would keep an mmcv of the same version that was built without ops.
-if "$python" -c 'import importlib.util as u, sys
-sys.exit(not (u.find_spec("mmcv") and not u.find_spec("mmcv._ext")))' 2>/dev/null; then
-  "$python" -m pip uninstall -qq -y mmcv >&2
-fi
-# mmcv by its path, as an index or a cache may hold another build of the same version.
+# pip would keep another build of the same version, and an index or a cache may hold one.
+"$python" -m pip install -qq --no-compile --no-deps --force-reinstall "$wheel" >&2
 "$python" -m pip install -qq --no-compile --no-deps --no-build-isolation \
-  "$wheel" "${files[@]}" -e "$ROOT" >&2
+  "${files[@]}" -e "$ROOT" >&2
 compile "$VENV/lib"
 
 works "$python" || {
