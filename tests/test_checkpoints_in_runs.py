@@ -1,5 +1,6 @@
 """Checkpoints of training, resuming and testing: refused, judged, trusted, and those of a copy."""
 
+import itertools
 import os
 import shutil
 
@@ -12,10 +13,29 @@ from mmengine.evaluator import BaseMetric
 from mmengine.model import BaseModel
 from mmengine.registry import DATASETS, METRICS, MODELS, RUNNERS
 
-from mmdet_contrast import config_path
-from mmdet_contrast.apis import infer, test, train
+from mmdet_contrast import apis, config_path
+from mmdet_contrast.apis import infer
 from mmdet_contrast.utils.config import LaunchError
 from mmdet_contrast.utils.safe_loading import load_checkpoint
+
+_NUMBERS = itertools.count()
+
+
+def named(cfg):
+    """Two runs of one name and second would share a visualizer, whose folder may be gone."""
+    cfg.experiment_name = f'checkpoints{next(_NUMBERS)}'
+    return cfg
+
+
+def train(cfg, **kwargs):
+    return apis.train(named(cfg), **kwargs)
+
+
+def test(cfg, path, **kwargs):
+    return apis.test(named(cfg), path, **kwargs)
+
+
+test.__test__ = False
 
 
 @MODELS.register_module()
@@ -132,7 +152,7 @@ def test_code_runs_only_where_it_is_trusted(run, cfg, attack):
 def test_a_config_can_trust_as_well(cfg, attack):
     cfg.load_from = attack
     cfg.default_hooks.run_check.trust_checkpoint = True
-    RUNNERS.build(cfg).train()
+    RUNNERS.build(named(cfg)).train()
     os.remove('ran')
     with pytest.raises(LaunchError, match='needs posix.system'):
         load_checkpoint(attack)
