@@ -41,7 +41,7 @@ from .addition_data import AnnotatedPictures, merge_files, names_in
 # Weights of the terms of distillation.
 CLASS_WEIGHT = 3.0
 BOX_DISTRIBUTION_WEIGHT = 2.5
-BOX_WEIGHT = 2.0
+BOX_WEIGHT = 2.5
 CENTERNESS_WEIGHT = 1.0
 # What becomes of the learning rate, and of the limit of the gradient, which the terms of
 # distillation add to.
