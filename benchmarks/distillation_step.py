@@ -49,7 +49,8 @@ def build(case: str, checkpoint: str = '') -> Tuple:
     if checkpoint:
         model.teacher.load()
     names = list(model.teacher.classes or ())
-    names += [f'new {i}' for i in range(number - len(names))]
+    new = cfg.model.get('annotated_classes') or [f'new {i}' for i in range(number - len(names))]
+    names += new
     model.prepare(names)
     return model.train(), cfg
 

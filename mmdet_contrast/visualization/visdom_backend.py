@@ -28,6 +28,8 @@ def _connect(**kwargs: Any) -> Any:
         raise ImportError('VisdomVisBackend needs Visdom: pip install visdom') from error
 
     class Client(visdom.Visdom):
+        """Visdom's client, which asks the server nothing and gives up after one failure."""
+
         def __init__(self, **kwargs: Any) -> None:
             self.windows: Set[str] = set()
             super().__init__(**kwargs)
