@@ -2,16 +2,19 @@
 # PYTHON: the Python to set it up from; if MMDetection works in that Python, it is used as it is.
 VENV ?=
 PYTHON ?=
+# STACK: modern or classic (torch 2.1, numpy 1.26), set up in .venv or .venv-classic.
+STACK ?=
 ARGS ?=
 
-SETUP = bash tools/setup_env.sh $(if $(VENV),--venv "$(VENV)") $(if $(PYTHON),--python "$(PYTHON)")
+SETUP = bash tools/setup_env.sh $(if $(VENV),--venv "$(VENV)") $(if $(PYTHON),--python "$(PYTHON)") \
+  $(if $(STACK),--stack "$(STACK)")
 # One thread for each process: threads of several processes spin against each other on few cores.
 PYTEST = OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 "$$python" -m pytest -n auto --maxprocesses 8 --dist loadfile
 
 .DEFAULT_GOAL := help
 NOVEL = barred_square slanted_disc scaled_heart argyle_triangle spiral_hexagon bubbled_star \
   crossed_diamond halved_flower mottled_cross quartered_shield
-SHAPES20 = data/shapes20/annotations/instances_new
+SHAPES20 = data/shapes20/annotations/instances
 CODE = mmdet_contrast configs tools projects benchmarks setup.py
 
 .PHONY: help setup demo distill test test-slow lint format docs benchmarks clean
@@ -25,13 +28,14 @@ setup: ## set up the environment in which the package trains
 demo: ## generate data, train the contrastive RetinaNet on it, evaluate and draw
 	@python="$$($(SETUP))" && PYTHON="$$python" bash tools/demo.sh $(ARGS)
 
-distill: ## add ten classes to a detector in every way that is configured; prints the table
+distill: ## add ten classes to a detector in every way that there is; prints the table
 	@python="$$($(SETUP))" && \
 	"$$python" projects/shapes/make_shapes.py data/shapes20 --num-classes 20 \
 	  --train 2500 --new 500 --test 300 --shots && \
-	"$$python" tools/dataset_converters/subset_coco.py $(SHAPES20).json $(SHAPES20)_novel.json \
-	  --classes $(NOVEL) && \
-	"$$python" projects/add_classes/run.py configs/distill/shapes20 \
+	"$$python" projects/add_classes/run.py configs/distill/shapes20_teacher.py \
+	  --ann $(SHAPES20)_new.json --img-dir data/shapes20/new --classes $(NOVEL) \
+	  --val $(SHAPES20)_test.json --val-img-dir data/shapes20/test \
+	  --old-ann $(SHAPES20)_train.json --old-img-dir data/shapes20/train \
 	  --work-dir work_dirs/distill/shapes20 $(ARGS)
 
 test: ## run the tests; ARGS goes to pytest

@@ -3,11 +3,11 @@
 Ours is ``DistillationDetector``: the teacher's forward pass, the student's losses, the terms of
 distillation, backward, clipping and the optimizer's update. Theirs is the same student and teacher
 without any distillation: the teacher's forward pass under ``no_grad``, then the student's losses,
-backward, clipping and update. YOLOv8-n teaches YOLOv8-n, with the terms of two shipped configs:
-channel-wise divergence on four maps of the backbone and four of the neck with softmax-KL, and the
-class and box maps. The student's own losses must be equal on both sides, the teacher must stand
-still to the last bit, and the student must move. Peak memory is the growth during one step, in
-fresh processes.
+backward, clipping and update. YOLOv8-n teaches YOLOv8-n, with the terms of ``projects/mar20``,
+channel-wise divergence on four maps of the backbone and four of the neck with softmax-KL, and with
+those of ``tools/add_classes.py``, the class and box maps. The student's own losses must be equal on
+both sides, the teacher must stand still to the last bit, and the student must move. Peak memory is
+the growth during one step, in fresh processes.
 """
 
 import json
@@ -18,7 +18,7 @@ import _common as common
 
 CASES = {
     'CWD on 8 maps + KL': 'projects/mar20/mar20_log.py',
-    'class and box maps': 'configs/distill/shapes20_best.py',
+    'class and box maps': 'configs/distill/shapes20_teacher.py',
 }
 OURS, THEIRS = 'with distillation', 'student step + teacher forward'
 
@@ -31,10 +31,21 @@ def build(case: str, checkpoint: str = '') -> Tuple:
     from mmengine.logging import MMLogger
     from mmengine.registry import init_default_scope
 
+    from mmdet_contrast.apis.addition_config import distillation_terms
+
     init_default_scope('mmdet')
     if not MMLogger.check_instance_created('distillation_step'):
         MMLogger.get_instance('distillation_step', log_level='ERROR')
     cfg = Config.fromfile(str(common.ROOT / CASES[case]))
+    if cfg.model.type != 'DistillationDetector':
+        cfg.model = dict(
+            type='DistillationDetector',
+            student=dict(cfg.model, bbox_head=dict(cfg.model.bbox_head, num_classes=20)),
+            teacher=cfg.model,
+            annotated_classes=[f'new {i}' for i in range(10)],
+            norm_eval=True,
+            distillers=distillation_terms(MODELS.build(cfg.model).bbox_head),
+        )
     if checkpoint:
         cfg.model.teacher_checkpoint = checkpoint
     torch.manual_seed(0)
@@ -48,10 +59,8 @@ def build(case: str, checkpoint: str = '') -> Tuple:
     number = model.student.bbox_head.num_classes
     if checkpoint:
         model.teacher.load()
-    names = list(model.teacher.classes or ())
-    new = cfg.model.get('annotated_classes') or [f'new {i}' for i in range(number - len(names))]
-    names += new
-    model.prepare(names)
+    names = list(model.teacher.classes)
+    model.prepare([*names, *(f'new {i}' for i in range(number - len(names)))])
     return model.train(), cfg
 
 

@@ -117,14 +117,17 @@ class ReadableBranch:
         key = [self._embed(i, feat, rows[m + count]) for m in pairs]
         extra, use = [], [[] for _ in pairs]
         by_image = module.scope == 'image'
+        by_class = 'PatchNCE' not in str(module.criterion) and (
+            getattr(module.criterion, 'negatives', None) != 'all'
+        )
         for k, roi in enumerate(rows[2 * count :]):
-            if not batch.background_mask[0, 0, k]:
+            if not batch.fallback_mask[0, 0, k]:
                 continue
             extra.append(self._embed(i, feat, roi))
             for m, image in enumerate(images):
                 meets = any(
                     n != m
-                    and (labels[n] != labels[m] or labels[m] < 0)
+                    and (not by_class or labels[n] != labels[m] or labels[m] < 0)
                     and (not by_image or images[n] == image)
                     for n in range(len(pairs))
                 )

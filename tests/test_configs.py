@@ -79,11 +79,10 @@ def classes_of(dataset):
 def check_detector(cfg):
     """Build everything but the data, and compare the numbers of classes."""
     model = MODELS.build(without_weights(deepcopy(cfg.model)))
-    data = cfg.train_dataloader.dataset
-    parts = data.datasets if data.type == 'ConcatDataset' else [data]
-    for part in (*parts, cfg.val_dataloader.dataset, cfg.test_dataloader.dataset):
-        assert getattr(model, 'student', model).bbox_head.num_classes == len(classes_of(part))
-        Compose([TRANSFORMS.build(t) for t in part.pipeline])
+    for split in ('train', 'val', 'test'):
+        data = cfg[f'{split}_dataloader'].dataset
+        assert getattr(model, 'student', model).bbox_head.num_classes == len(classes_of(data))
+        Compose([TRANSFORMS.build(t) for t in data.pipeline])
     for evaluator in (cfg.val_evaluator, cfg.test_evaluator):
         assert METRICS.get(evaluator.type) is not None
     for hook in cfg.get('custom_hooks', []):
@@ -123,9 +122,7 @@ def test_linear_evaluation_builds(name):
 @pytest.mark.parametrize('name', DETECTORS)
 def test_views_head_and_preprocessor_belong_together(name):
     cfg = load(name)
-    data = cfg.train_dataloader.dataset
-    data = data.datasets[0] if data.type == 'ConcatDataset' else data
-    pipeline = [t['type'] for t in data.pipeline]
+    pipeline = [t['type'] for t in cfg.train_dataloader.dataset.pipeline]
     model = student_of(cfg.model)
     contrastive = model.bbox_head.type.startswith('Contrastive')
     assert (pipeline[-2:] == ['ContrastiveView', 'PackContrastiveInputs']) is contrastive

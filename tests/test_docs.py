@@ -194,7 +194,7 @@ def write_stand_in(folder, name):
     base = STAND_INS[name]
     (folder / name).write_text(
         f"_base_ = __import__('mmdet_contrast').config_path({base!r})\n"
-        "data = __import__('mmdet_contrast').own_data(_base_, 'data', ('car', 'person'))\n"
+        "data = __import__('mmdet_contrast').own_data('data', ('car', 'person'))\n"
         'locals().update(data)\n'
     )
 

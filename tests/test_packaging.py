@@ -241,7 +241,9 @@ def set_up(source, *args, **env):
     [
         (['--wrong'], "unknown argument '--wrong'"),
         (['--venv'], '--venv needs a value'),
-        (['--use-current', '--venv', 'x'], 'exclude each other'),
+        (['--use-current', '--venv', 'x'], '--use-current excludes --venv and --stack'),
+        (['--use-current', '--stack', 'classic'], '--use-current excludes --venv and --stack'),
+        (['--stack', 'old'], "unknown stack 'old': give modern or classic"),
         (['--use-current', '--python', '/no/such/python'], "'/no/such/python' does not run"),
     ],
 )
@@ -333,8 +335,8 @@ def fakes(tmp_path):
     return tmp_path
 
 
-def set_up_fakes(source, fakes, **env):
-    args = ['--python', fakes / 'bin/python', '--venv', fakes / 'env']
+def set_up_fakes(source, fakes, *args, **env):
+    args = ['--python', fakes / 'bin/python', '--venv', fakes / 'env', *args]
     env.update(FAKES=str(fakes), REAL_PYTHON=sys.executable, TORCH_CUDA_ARCH_LIST='7.0 8.0 9.0')
     return set_up(source, *args, CXX='true', MMDET_CONTRAST_CACHE=str(fakes / 'cache'), **env)
 
@@ -363,6 +365,24 @@ def test_setup_builds_for_the_gpu_that_the_torch_at_hand_sees(
     assert base.exists() != own_torch
     if not own_torch:
         assert base.read_text() == f'{fakes}\n'
+
+
+def test_setup_of_a_stack_takes_its_pins_and_not_the_torch_at_hand(source, fakes):
+    (fakes / 'cuda/bin').mkdir(parents=True)
+    (fakes / 'cuda/bin/nvcc').write_text('')
+    # One folder for both: the stamp of one stack is none of the other.
+    for stack, pins, other in (
+        ('classic', 'classic.txt', '/stack.txt'),
+        ('modern', '/stack.txt', 'classic.txt'),
+    ):
+        out = set_up_fakes(source, fakes, '--stack', stack, GPU='1')
+        assert (out.returncode, out.stdout) == (0, f'{fakes}/env/bin/python\n'), out.stderr
+        calls = (fakes / 'calls').read_text()
+        assert pins in calls and other not in calls
+        assert not (fakes / 'env/zz_base_torch.pth').exists()
+        (fakes / 'calls').unlink()
+        again = set_up_fakes(source, fakes, '--stack', stack, GPU='1')
+        assert (again.returncode, again.stderr) == (0, '') and not (fakes / 'calls').exists()
 
 
 def test_setup_needs_nvcc_for_a_gpu(source, fakes):

@@ -1,22 +1,25 @@
 #!/usr/bin/env bash
 # Sets up an environment in which mmdet_contrast trains.
 #
-#   bash tools/setup_env.sh [--python PYTHON] [--venv DIR] [--use-current] [--dev]
+#   bash tools/setup_env.sh [--python PYTHON] [--venv DIR] [--stack STACK] [--use-current] [--dev]
 #
 #   --python PYTHON  the Python to make the environment from. If MMDetection already works in it, the
 #                    environment of that Python is used as it is, unless --venv is given.
 #   --venv DIR       the environment's folder; made if it is not there. Default: .venv beside this
 #                    repository's setup.py.
+#   --stack STACK    the pinned versions of a new environment, whichever one is active: modern
+#                    (requirements/stack.txt, in .venv) or classic (requirements/classic.txt with
+#                    torch 2.1 and numpy 1.26, in .venv-classic; Python 3.11 only).
 #   --use-current    never make an environment: use that of --python (default: `python`), and stop
 #                    if MMDetection does not work in it.
 #   --dev            also install what the tests need (requirements/tests*.txt).
 #
-# Without --venv and --python, an active virtual or conda environment in which torch, mmcv's ops and
+# Without --venv, --python and --stack, an active virtual or conda environment in which torch, mmcv's ops and
 # mmdet import is used as it is. An environment that works gets the package itself (editable), with
 # --dev the test tools that are missing, and nothing else: torch, mmcv and the rest stay as they are.
 #
-# A new environment uses the torch of the Python that it is made from, if that torch sees a GPU. With
-# a GPU mmcv's ops are built for it, which needs nvcc.
+# Without --stack, a new environment uses the torch of the Python that it is made from, if that torch
+# sees a GPU. With a GPU mmcv's ops are built for it, which needs nvcc.
 #
 # Progress goes to standard error. Standard output is one line: the Python to use.
 # mmcv's ops are built once; the wheel is kept in MMDET_CONTRAST_CACHE, by default
@@ -40,12 +43,16 @@ die() {
 }
 usage() { sed -n '2,/^set -euo/p' "${BASH_SOURCE[0]}" | sed -e '/^set -euo/d' -e 's/^# \{0,1\}//' >&2; }
 
-PYTHON_ARG='' VENV='' USE_CURRENT=0 DEV=0
+PYTHON_ARG='' VENV='' STACK='' USE_CURRENT=0 DEV=0
 while [ "$#" -gt 0 ]; do
   case "$1" in
-    --python | --venv)
+    --python | --venv | --stack)
       [ "$#" -ge 2 ] || die "$1 needs a value"
-      if [ "$1" = --python ]; then PYTHON_ARG="$2"; else VENV="$2"; fi
+      case "$1" in
+        --python) PYTHON_ARG="$2" ;;
+        --venv) VENV="$2" ;;
+        --stack) STACK="$2" ;;
+      esac
       shift 2
       ;;
     --use-current) USE_CURRENT=1 && shift ;;
@@ -54,8 +61,18 @@ while [ "$#" -gt 0 ]; do
     *) die "unknown argument '$1'; see --help" ;;
   esac
 done
+PINS="$REQUIREMENTS/stack.txt"
+case "$STACK" in
+  '') ;;
+  modern) VENV="${VENV:-$ROOT/.venv}" ;;
+  classic)
+    VENV="${VENV:-$ROOT/.venv-classic}"
+    PINS="$REQUIREMENTS/classic.txt"
+    ;;
+  *) die "unknown stack '$STACK': give modern or classic" ;;
+esac
 if [ "$USE_CURRENT" -eq 1 ] && [ -n "$VENV" ]; then
-  die '--use-current and --venv exclude each other: give one of them'
+  die '--use-current excludes --venv and --stack: give one of them'
 fi
 [ -f "$ROOT/setup.py" ] || die "$ROOT has no setup.py: run the script from a source tree"
 
@@ -71,7 +88,7 @@ fingerprint() { # PYTHON DEV
   [ -e "$ROOT/mmdet_contrast/.mim/tools" ] || printf 'no links\n'
   {
     cat "$REQUIREMENTS"/*.txt "$ROOT/setup.py" "$ROOT/pyproject.toml" "$ROOT/mmdet_contrast/version.py"
-    printf '%s %s dev=%s\n' "$ROOT" "$("$1" -V 2>&1)" "$2"
+    printf '%s %s %s dev=%s\n' "$ROOT" "$PINS" "$("$1" -V 2>&1)" "$2"
   } | cksum
 }
 
@@ -182,12 +199,12 @@ if [ ! -x "$python" ]; then
   base='' gpu=''
   names=(python3.11 python3.12 python3.13 python3 python)
   if [ -n "$PYTHON_ARG" ]; then names=("$PYTHON_ARG"); fi
-  # The first one, or the first whose torch sees a GPU.
+  # The first one, or, where no stack is asked for, the first whose torch sees a GPU.
   for name in "${names[@]}"; do
     found="$(resolve "$name")"
     if [ -n "$found" ] && "$found" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
       base="${base:-$found}"
-      if sees_gpu "$found"; then
+      if [ -z "$STACK" ] && sees_gpu "$found"; then
         base="$found" gpu=1
         break
       fi
@@ -212,12 +229,12 @@ fi
 # Until the end, so that an interrupted set-up is not taken for a finished one, or for a user's own.
 printf 'incomplete\n' >"$stamp"
 say 'installing the pinned stack (torch and others): a minute or so, longer if it has to be downloaded'
-"$python" -m pip install -qq --no-compile -r <(grep -v '^torch==' "$REQUIREMENTS/stack.txt") >&2
+"$python" -m pip install -qq --no-compile -r <(grep -v '^torch==' "$PINS") >&2
 # While torch, by far the largest, is unpacked.
 compile "$VENV/lib" &
 compiling=$!
 files=()
-if [ ! -f "$(purelib_of "$python")/$BASE_TORCH" ]; then files+=(-r "$REQUIREMENTS/stack.txt"); fi
+if [ ! -f "$(purelib_of "$python")/$BASE_TORCH" ]; then files+=(-r "$PINS"); fi
 if [ "$DEV" -eq 1 ]; then files+=(-r "$REQUIREMENTS/tests.txt"); fi
 if [ "${#files[@]}" -gt 0 ]; then "$python" -m pip install -qq --no-compile "${files[@]}" >&2; fi
 wait "$compiling"

@@ -2,14 +2,14 @@
 
 import os
 import os.path as osp
-from typing import Any, Dict, Optional, Sequence, Union
+from typing import Any, Dict, Sequence, Union
 
 import torch
 from mmengine.config import Config
 from mmengine.dist import barrier, is_main_process
 from mmengine.runner import CheckpointLoader
 
-from .addition_config import add_classes_config
+from .addition_config import add_classes_config, teacher_test_config
 from .addition_result import AdditionResult
 from .runs import last_checkpoint
 from .test import test
@@ -22,15 +22,10 @@ def add_classes(
     ann: str,
     img_dir: str,
     classes: Sequence[str],
-    val: Optional[str] = None,
-    val_img_dir: Optional[str] = None,
-    annotated_classes: Sequence[str] = (),
-    replay: Optional[str] = None,
-    replay_img_dir: Optional[str] = None,
-    work_dir: Optional[str] = None,
-    cfg_options: Optional[Dict[str, Any]] = None,
+    *,
     launcher: str = 'none',
     trust_checkpoint: bool = False,
+    **options: Any,
 ) -> AdditionResult:
     """Add classes to a detector, from pictures that annotate the new classes.
 
@@ -44,19 +39,10 @@ def add_classes(
         ann (str): COCO file of pictures that annotate the new classes.
         img_dir (str): Folder of its pictures.
         classes (Sequence[str]): Names of the new classes.
-        val (str, optional): COCO file to evaluate on, of pictures that annotate all classes.
-        val_img_dir (str, optional): Folder of its pictures. Defaults to ``img_dir``.
-        annotated_classes (Sequence[str]): Old classes all of whose objects ``ann`` annotates, too.
-            A picture of ``ann`` may say otherwise for itself, by an entry
-            ``annotated_category_ids`` with ids of the classes that it annotates.
-        replay (str, optional): COCO file of old pictures. They annotate the old classes among its
-            categories.
-        replay_img_dir (str, optional): Folder of its pictures. Defaults to ``img_dir``.
-        work_dir (str, optional): Folder for everything that is written. Defaults to
-            ``./work_dirs/<config name>_<new classes>``.
-        cfg_options (dict, optional): Dotted keys of the training's config and their new values.
         launcher (str): 'none', 'pytorch', 'slurm' or 'mpi'.
         trust_checkpoint (bool): Load checkpoints with objects of any class, which can run any code.
+        **options (Any): Further arguments of :func:`add_classes_config`: ``val`` to evaluate on,
+            ``annotated_classes``, ``replay`` of old pictures, ``work_dir``, ``cfg_options`` …
 
     Returns:
         AdditionResult: AP by class before and after, and where the detector is.
@@ -75,21 +61,15 @@ def add_classes(
         ann,
         img_dir,
         classes,
-        val,
-        val_img_dir,
-        annotated_classes,
-        replay,
-        replay_img_dir,
-        work_dir,
-        cfg_options,
-        launcher,
-        trust_checkpoint,
+        launcher=launcher,
+        trust_checkpoint=trust_checkpoint,
+        **options,
     )
     before: Dict[str, float] = {}
     if cfg.get('val_dataloader'):
         # first: data that cannot be evaluated are found out before hours of training
         before = test(
-            _teacher_test(cfg),
+            teacher_test_config(cfg),
             cfg.model.teacher_checkpoint,
             work_dir=osp.join(cfg.work_dir, 'before'),
             launcher=launcher,
@@ -117,26 +97,6 @@ def add_classes(
         result.save(cfg.work_dir)
     barrier()
     return result
-
-
-def _teacher_test(cfg: Config) -> Config:
-    """Make the config that tests the teacher on the old classes of the validation data."""
-    content = cfg.to_dict()
-    old = content['model']['teacher_classes']
-    loader, evaluator = content['val_dataloader'], content['val_evaluator']
-    loader['dataset']['metainfo'] = dict(classes=tuple(old))
-    evaluator['novel_classes'] = []
-    kept = ('custom_imports', 'default_scope', 'env_cfg', 'log_level', 'runner_type', 'visualizer')
-    return Config(
-        dict(
-            {key: content[key] for key in kept if key in content},
-            model=content['model']['teacher'],
-            test_dataloader=loader,
-            test_evaluator=evaluator,
-            test_cfg=dict(type='TestLoop'),
-            experiment_name='before',
-        )
-    )
 
 
 def _without_prefix(metrics: Dict[str, float]) -> Dict[str, float]:

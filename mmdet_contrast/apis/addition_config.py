@@ -6,42 +6,26 @@ import re
 from copy import deepcopy
 from math import ceil
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, List, Optional, Sequence, Union
 
-from mmdet.models.dense_heads import (
-    ATSSHead,
-    ATSSVLFusionHead,
-    AutoAssignHead,
-    CondInstBboxHead,
-    FCOSHead,
-    GFLHead,
-    LDHead,
-    RetinaHead,
-    RTMDetHead,
-    RTMDetInsHead,
-    TOODHead,
-    VFNetHead,
-)
-from mmdet.registry import DATASETS, MODELS
-from mmengine.config import Config, ConfigDict
+from mmdet.models.dense_heads import ATSSHead, FCOSHead, GFLHead, RTMDetHead
+from mmdet.registry import DATASETS
+from mmengine.config import Config
 from mmengine.logging import MMLogger
-from mmengine.registry import init_default_scope
-from mmengine.runner import CheckpointLoader
 from torch import nn
 
 from mmdet_contrast.models.dense_heads import YOLOv8Head
-from mmdet_contrast.models.distill import model_section
-from mmdet_contrast.utils.checkpoint import dataset_meta_of, find_misfits, refuse_misfits
 from mmdet_contrast.utils.config import LaunchError, load_config, type_name
 from mmdet_contrast.utils.files import write_json
 from mmdet_contrast.utils.safe_loading import trust_checkpoints
 
 from .addition_data import AnnotatedPictures, merge_files, names_in
+from .addition_teacher import read_teacher
 
 # Weights of the terms of distillation.
-CLASS_WEIGHT = 3.0
-BOX_DISTRIBUTION_WEIGHT = 2.5
-BOX_WEIGHT = 2.5
+CLASS_WEIGHT = 2.0
+BOX_DISTRIBUTION_WEIGHT = 1.5
+BOX_WEIGHT = 1.5
 CENTERNESS_WEIGHT = 1.0
 # What becomes of the learning rate, and of the limit of the gradient, which the terms of
 # distillation add to.
@@ -53,19 +37,6 @@ MIN_ITERATIONS = 1000
 WARM_UP = 100
 FINAL_LR = 0.05
 
-# Heads that give (N, A * C, H, W) class logits and then boxes, subclasses included.
-_HEADS = (YOLOv8Head, RetinaHead, FCOSHead, ATSSHead, GFLHead)
-# Subclasses that give something else, or need more than boxes.
-_OTHER_HEADS = (
-    ATSSVLFusionHead,
-    AutoAssignHead,
-    CondInstBboxHead,
-    LDHead,
-    RTMDetInsHead,
-    TOODHead,
-    VFNetHead,
-)
-_SUPPORTED = 'YOLOv8, RetinaNet, FCOS, ATSS, GFL, RTMDet and their relatives'
 # They belong to the training of the detector that is there.
 _DROPPED_HOOKS = (
     'BiasWarmupHook',
@@ -127,20 +98,24 @@ def add_classes_config(
     ``detector.py``, the plain config of the detector with all classes; and ``annotations/``.
 
     Args:
-        config (str | PathLike | Config): As for :func:`add_classes`, with all that follows.
-        checkpoint (str): Its weights.
-        ann (str): COCO file of the new pictures.
-        img_dir (str): Their folder.
+        config (str | PathLike | Config): Config of the detector that is there.
+        checkpoint (str): Its weights, file or URL.
+        ann (str): COCO file of pictures that annotate the new classes.
+        img_dir (str): Folder of its pictures.
         classes (Sequence[str]): Names of the new classes.
-        val (str, optional): COCO file to evaluate on.
-        val_img_dir (str, optional): Folder of its pictures.
-        annotated_classes (Sequence[str]): Old classes that ``ann`` annotates, too.
-        replay (str, optional): COCO file of old pictures.
-        replay_img_dir (str, optional): Folder of its pictures.
-        work_dir (str, optional): Folder for everything that is written.
+        val (str, optional): COCO file to evaluate on, of pictures that annotate all classes.
+        val_img_dir (str, optional): Folder of its pictures. Defaults to ``img_dir``.
+        annotated_classes (Sequence[str]): Old classes all of whose objects ``ann`` annotates, too.
+            A picture of ``ann`` may say otherwise for itself, by an entry
+            ``annotated_category_ids`` with ids of the classes that it annotates.
+        replay (str, optional): COCO file of old pictures. They annotate the old classes among its
+            categories.
+        replay_img_dir (str, optional): Folder of its pictures. Defaults to ``img_dir``.
+        work_dir (str, optional): Folder for everything that is written. Defaults to
+            ``./work_dirs/<config name>_<new classes>``.
         cfg_options (dict, optional): Dotted keys of this config and their new values.
         launcher (str): 'none', 'pytorch', 'slurm' or 'mpi'.
-        trust_checkpoint (bool): Load checkpoints with objects of any class.
+        trust_checkpoint (bool): Load checkpoints with objects of any class, which can run any code.
 
     Returns:
         Config: The config of the training.
@@ -152,7 +127,7 @@ def add_classes_config(
     given = source.filename or 'config'
     new, annotated = list(classes), list(annotated_classes)
     with trust_checkpoints(trust_checkpoint):
-        section, head, old = _read_detector(source, given, checkpoint)
+        section, head, old = read_teacher(source, checkpoint)
     _check_new_classes(new, annotated, old, ann)
     if work_dir is None:
         stem = osp.splitext(osp.basename(given))[0]
@@ -211,7 +186,7 @@ def add_classes_config(
             annotated_classes=[*new, *annotated],
             start_from_teacher=True,
             norm_eval=True,
-            distillers=_terms(head),
+            distillers=distillation_terms(head),
         ),
         train_dataloader=_short_loader(loader, raw, merged.uniform),
         **evaluation,
@@ -226,63 +201,60 @@ def add_classes_config(
     return cfg
 
 
-# ------------------------------------------------------------------------------ what is there
+def distillation_terms(head: nn.Module) -> List[Dict[str, Any]]:
+    """List the terms of distillation that keep the old classes in a detector.
+
+    Args:
+        head (nn.Module): Its head.
+
+    Returns:
+        list[dict]: ``distillers`` of a ``DistillationDetector``.
+    """
+    terms = [
+        dict(
+            source='bbox_head.cls',
+            loss=dict(type='LogitsKLDivergence', average='objects'),
+            weight=CLASS_WEIGHT,
+        )
+    ]
+    if isinstance(head, (YOLOv8Head, GFLHead)):
+        bins = head.reg_max + isinstance(head, GFLHead)
+        loss = dict(type='BoxDistributionKLLoss', reg_max=bins)
+        terms.append(dict(source='bbox_head.reg', loss=loss, weight=BOX_DISTRIBUTION_WEIGHT))
+    else:
+        loss = dict(type='GIoULoss')
+        terms.append(dict(source='bbox_head.boxes', loss=loss, weight=BOX_WEIGHT))
+    if isinstance(head, (FCOSHead, ATSSHead)) and not isinstance(head, RTMDetHead):
+        loss = dict(type='LogitsKLDivergence')
+        terms.append(dict(source='bbox_head.centerness', loss=loss, weight=CENTERNESS_WEIGHT))
+    return terms
 
 
-def _read_detector(
-    source: Config, given: str, checkpoint: str
-) -> Tuple[Dict[str, Any], nn.Module, List[str]]:
-    """Return the model section, the head and the classes of a detector that can get more."""
-    for key in ('model', 'train_dataloader', 'optim_wrapper'):
-        if not source.get(key):
-            raise LaunchError(
-                f'config {given!r} has no {key}: give the config that trained the detector.'
-            )
-    if type_name(source.model.type) == 'DistillationDetector':
-        raise LaunchError(
-            f'config {given!r} trains a student of a teacher: give the plain config of the '
-            'student, such as the detector.py that an addition writes.'
+def teacher_test_config(cfg: Config) -> Config:
+    """Make the config that tests the old detector on the old classes of the validation data.
+
+    Args:
+        cfg (Config): What :func:`add_classes_config` made, with ``val``.
+
+    Returns:
+        Config: For :func:`mmdet_contrast.apis.test`, with ``model.teacher_checkpoint`` of ``cfg``.
+    """
+    content = cfg.to_dict()
+    old = content['model']['teacher_classes']
+    loader, evaluator = content['val_dataloader'], content['val_evaluator']
+    loader['dataset']['metainfo'] = dict(classes=tuple(old))
+    evaluator['novel_classes'] = []
+    kept = ('custom_imports', 'default_scope', 'env_cfg', 'log_level', 'runner_type', 'visualizer')
+    return Config(
+        dict(
+            {key: content[key] for key in kept if key in content},
+            model=content['model']['teacher'],
+            test_dataloader=loader,
+            test_evaluator=evaluator,
+            test_cfg=dict(type='TestLoop'),
+            experiment_name='before',
         )
-    if '://' not in checkpoint and not osp.isfile(checkpoint):
-        raise LaunchError(f'checkpoint {checkpoint!r} does not exist (looked in {os.getcwd()}).')
-    section = _without_pretrained(model_section(source.to_dict()).to_dict())
-    init_default_scope(source.get('default_scope') or 'mmdet')
-    model = MODELS.build(ConfigDict(section))
-    kind, head = type(model).__name__, getattr(model, 'bbox_head', None)
-    if hasattr(model, 'roi_head') or hasattr(model, 'rpn_head'):
-        raise LaunchError(
-            f'{kind} of config {given!r} is a two-stage detector: classes can be added to '
-            f'single-stage detectors with sigmoid scores, {_SUPPORTED}.'
-        )
-    if not getattr(head, 'use_sigmoid_cls', True):
-        raise LaunchError(
-            f'{type(head).__name__} of config {given!r} has softmax scores, in which old and new '
-            'classes compete: classes can be added to detectors with sigmoid scores only.'
-        )
-    if not isinstance(head, _HEADS) or isinstance(head, _OTHER_HEADS):
-        raise LaunchError(
-            f'the head of {kind} in config {given!r}, {type(head).__name__}, gives no maps of '
-            f'class logits and boxes that could be compared: classes can be added to {_SUPPORTED}.'
-        )
-    state = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu')
-    refuse_misfits(
-        find_misfits(model, state), f'checkpoint {checkpoint!r}', f'the model of config {given!r}'
     )
-    # MMDetection 2 wrote CLASSES, and its published weights are in use
-    names = dataset_meta_of(state).get('classes') or (state.get('meta') or {}).get('CLASSES')
-    if not names:
-        raise LaunchError(
-            f'checkpoint {checkpoint!r} does not name its classes: put '
-            "meta=dict(dataset_meta=dict(classes=(...))) into it, in the order of the detector's "
-            'head.'
-        )
-    names = [names] if isinstance(names, str) else list(names)
-    if len(names) != head.num_classes:
-        raise LaunchError(
-            f'checkpoint {checkpoint!r} names {len(names)} classes and the head of config '
-            f'{given!r} has {head.num_classes}: give config and checkpoint of one detector.'
-        )
-    return section, head, names
 
 
 def _check_new_classes(new: List[str], annotated: List[str], old: List[str], ann: str) -> None:
@@ -312,21 +284,6 @@ def _check_new_classes(new: List[str], annotated: List[str], old: List[str], ann
         )
 
 
-def _without_pretrained(node: Any) -> Any:
-    """Leave out weights that initialise parts of a model: the teacher's replace them."""
-    if isinstance(node, (list, tuple)):
-        return type(node)([_without_pretrained(child) for child in node])
-    if not isinstance(node, dict):
-        return node
-    init = node.get('init_cfg')
-    loads = isinstance(init, dict) and type_name(init['type']) in ('Pretrained', 'PretrainedInit')
-    dropped = ('pretrained', 'init_cfg') if loads else ('pretrained',)
-    return {key: _without_pretrained(value) for key, value in node.items() if key not in dropped}
-
-
-# ------------------------------------------------------------------------------ the new config
-
-
 def _settings(raw: Dict[str, Any]) -> Dict[str, Any]:
     """Take from a config what is neither model nor data."""
     settings = {key: deepcopy(raw[key]) for key in _SETTINGS if key in raw}
@@ -349,28 +306,6 @@ def _student_section(section: Dict[str, Any], head: nn.Module, number: int) -> D
         module = student['bbox_head'].get('head_module') or {}
         student['bbox_head']['head_module'] = dict(module, cls_channels=width)
     return student
-
-
-def _terms(head: nn.Module) -> List[Dict[str, Any]]:
-    """List the terms of distillation for a head."""
-    terms = [
-        dict(
-            source='bbox_head.cls',
-            loss=dict(type='LogitsKLDivergence', average='objects'),
-            weight=CLASS_WEIGHT,
-        )
-    ]
-    if isinstance(head, (YOLOv8Head, GFLHead)):
-        bins = head.reg_max + isinstance(head, GFLHead)
-        loss = dict(type='BoxDistributionKLLoss', reg_max=bins)
-        terms.append(dict(source='bbox_head.reg', loss=loss, weight=BOX_DISTRIBUTION_WEIGHT))
-    else:
-        loss = dict(type='GIoULoss')
-        terms.append(dict(source='bbox_head.boxes', loss=loss, weight=BOX_WEIGHT))
-    if isinstance(head, (FCOSHead, ATSSHead)) and not isinstance(head, RTMDetHead):
-        loss = dict(type='LogitsKLDivergence')
-        terms.append(dict(source='bbox_head.centerness', loss=loss, weight=CENTERNESS_WEIGHT))
-    return terms
 
 
 def _train_loader(raw: Dict[str, Any], ann_file: str, classes: Sequence[str]) -> Dict[str, Any]:

@@ -120,13 +120,19 @@ def draw_embedding_map(
     axis.set_xlabel(note, fontsize=9)
     axis.set_xticks([])
     axis.set_yticks([])
-    # named in the order of the classes, the grey rest last; given as lists, for matplotlib leaves
-    # names with a leading underscore out of a legend that it collects itself
+    # named in the order of the classes, the grey rest last; the names are set afterwards, for
+    # matplotlib before 3.10 leaves those with a leading underscore out of a legend
     names, handles = zip(*(entries[i] for i in sorted(entries)))
     legend = axis.legend(
-        handles, names, loc='center left', bbox_to_anchor=(1.01, 0.5), fontsize=10, frameon=False
+        handles,
+        [' '] * len(names),
+        loc='center left',
+        bbox_to_anchor=(1.01, 0.5),
+        fontsize=10,
+        frameon=False,
     )
-    for handle in legend.legend_handles:
+    for handle, text, name in zip(legend.legend_handles, legend.get_texts(), names):
+        text.set_text(name)
         handle.set_sizes([45])
         handle.set_alpha(1)
     mkdir_or_exist(osp.dirname(osp.abspath(out_file)))

@@ -5,14 +5,32 @@ import argparse
 from mmengine.config import DictAction
 from protocol import format_table, run_protocol
 
+from mmdet_contrast.utils.config import LaunchError
+
 
 def parse_args() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('prefix', help='of <prefix>_teacher.py and <prefix>_<variant>.py')
+    parser.add_argument('config', help="the teacher's")
+    parser.add_argument(
+        '--ann', required=True, help='COCO file of pictures that annotate the new classes'
+    )
+    parser.add_argument('--img-dir', required=True, help='folder of its pictures')
+    parser.add_argument('--classes', nargs='+', required=True, help='names of the new classes')
+    parser.add_argument(
+        '--val', required=True, help='COCO file to evaluate on, which annotates all classes'
+    )
+    parser.add_argument('--val-img-dir', help='folder of its pictures, if not --img-dir')
+    parser.add_argument('--old-ann', help='COCO file of the old pictures, for joint')
+    parser.add_argument('--old-img-dir', help='folder of its pictures, if not --img-dir')
+    parser.add_argument('--replay', help='COCO file of a few old pictures, for replay')
+    parser.add_argument('--replay-img-dir', help='folder of its pictures, if not --img-dir')
+    parser.add_argument('--checkpoint', help='weights of a teacher that is trained already')
     parser.add_argument('--work-dir', required=True, help='what is there is not run again')
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
-    parser.add_argument('--variants', nargs='+', help='names of configs, by default all')
+    parser.add_argument(
+        '--variants', nargs='+', help='best finetune cwd_kl joint replay; by default all'
+    )
     parser.add_argument('--jobs', type=int, default=1, help='processes at a time')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='for every run')
     return parser.parse_args()
@@ -20,15 +38,11 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     """Run and print."""
-    args = parse_args()
-    results = run_protocol(
-        args.prefix, args.work_dir, args.seeds, args.variants, args.jobs, args.cfg_options
-    )
-    print(format_table(*results))
+    print(format_table(*run_protocol(**vars(parse_args()))))
 
 
 if __name__ == '__main__':
     try:
         main()
-    except (ValueError, OSError, RuntimeError) as error:
+    except (LaunchError, RuntimeError) as error:
         raise SystemExit(f'run.py: error: {error}') from None

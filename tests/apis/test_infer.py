@@ -27,7 +27,7 @@ SIZE = 64
 FPS = 12.5
 CONFIGS = {
     'contrastive': 'retina_contrast_shapes.py',
-    'distillation': 'shapes20_cwd_kl.py',
+    'distillation': '../projects/mar20/mar20_log.py',
     'yolov8': 'yolov8_n_shapes.py',
 }
 

@@ -90,10 +90,10 @@ def test_compares_with_the_backbone_that_the_detector_builds(tmp_path):
     assert not target.exists()
 
 
-def test_compares_with_the_student_of_a_distillation(tmp_path):
-    cfg = Config.fromfile(config_path('distill/shapes20_cwd.py'))
+def test_compares_with_the_student_of_a_distillation(repo_root, tmp_path):
+    cfg = Config.fromfile(repo_root / 'projects/mar20/mar20_log.py')
     student = cfg.model.student
-    cfg.model.student = config_path('_base_/yolov8_n_shapes20.py')
+    cfg.model.student = config_path('yolov8_n_coco.py')
     # neither the teacher's config nor its checkpoint is looked for
     cfg.model.teacher = cfg.model.teacher_checkpoint = str(tmp_path / 'absent')
     report, target = exported(student, cfg, tmp_path)

@@ -29,9 +29,10 @@ def _size(folder, name, verify=True):
 )
 def test_what_only_pillow_can_read_is_left_out(tmp_path, name, values):
     cv2.imwrite(str(tmp_path / name), values)
-    assert mmcv.imread(tmp_path / name) is None
+    unread = [name] if mmcv.imread(tmp_path / name) is None else []
+    assert unread or (name == 'float3.tif' and cv2.__version__ < '5')
     size, report = _size(tmp_path, name)
-    assert size is None and report.files('unreadable_image') == [name]
+    assert size == (None if unread else (64, 64)) and report.files('unreadable_image') == unread
 
 
 @pytest.mark.parametrize(
@@ -101,6 +102,10 @@ def test_other_pictures_in_a_file_are_reported(tmp_path):
     for name, others in (('a.webp', frames[1:]), ('b.tif', frames[1:]), ('c.tif', [small])):
         frames[0].save(tmp_path / name, save_all=True, append_images=others)
         size, report = _size(tmp_path, name)
+        if mmcv.imread(tmp_path / name) is None:
+            # An OpenCV that reads no animated WebP.
+            assert name == 'a.webp' and report.files('unreadable_image') == [name]
+            continue
         assert size == (64, 64)
         assert report.files('several_pictures') == ([] if name == 'c.tif' else [name])
 

@@ -5,16 +5,15 @@ import json
 import mmcv
 import numpy as np
 import pytest
-from mmdet.registry import MODELS
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-from mmdet_contrast.utils.config import LaunchError, config_path
+from mmdet_contrast.utils.config import config_path
 
 CLASSES = ('bolt', 'nut', 'washer')
 CONFIG = """
 _base_ = __import__('mmdet_contrast').config_path('{base}')
-locals().update(__import__('mmdet_contrast').own_data(_base_, {arguments}))
+locals().update(__import__('mmdet_contrast').own_data({arguments}))
 """
 
 
@@ -95,30 +94,6 @@ def test_everything_can_be_set(tmp_path):
     # as MMEngine keeps it in the work_dir
     cfg.dump(tmp_path / 'dumped.py')
     assert Config.fromfile(tmp_path / 'dumped.py').to_dict() == cfg.to_dict()
-
-
-@pytest.mark.parametrize(
-    'base, annotated',
-    [('bccd_finetune.py', None), ('bccd_best.py', ('bolt',)), ('bccd_joint.py', None)],
-)
-def test_settings_of_adding_classes(base, annotated, tmp_path):
-    # old classes are found by name: here they are the last ones
-    arguments = "'data/parts', ('bolt', 'nut', 'washer'), old_classes=('nut', 'washer')"
-    cfg = Config.fromfile(write_config(tmp_path, base, arguments))
-    assert cfg.val_evaluator.base_classes == cfg.test_evaluator.base_classes == ('nut', 'washer')
-    if base == 'bccd_joint.py':
-        assert cfg.model.bbox_head.num_classes == 3
-        return
-    student, teacher = cfg.model.student.bbox_head, cfg.model.teacher.bbox_head
-    assert (student.num_classes, teacher.num_classes) == (3, 2)
-    assert cfg.model.get('annotated_classes') == annotated
-    cfg.model.teacher_checkpoint = None
-    assert MODELS.build(cfg.model).student.bbox_head.num_classes == 3
-
-
-def test_adding_classes_asks_for_the_old_ones(tmp_path):
-    with pytest.raises(LaunchError, match='give old_classes'):
-        Config.fromfile(write_config(tmp_path, 'bccd_best.py', "'data/parts', ('a', 'b', 'c')"))
 
 
 @pytest.mark.parametrize(

@@ -61,17 +61,19 @@ def test_each_class_has_its_colour(tmp_path):
 
 
 def test_any_name_stands_in_the_legend(tmp_path, monkeypatch):
-    entries = []
+    legends = []
     stock = Axes.legend
     monkeypatch.setattr(
-        Axes, 'legend', lambda axis, handles, names, **options: (
-            entries.append(list(names)) or stock(axis, handles, names, **options)
+        Axes, 'legend', lambda *args, **options: (
+            legends.append(stock(*args, **options)) or legends[-1]
         )
     )  # fmt: skip
     # '_' hides an entry in matplotlib, '$' begins a formula
     classes = ['_background', '$%$', 'x' * 200]
     out = draw_embedding_map(np.eye(3)[:, :2], [0, 1, 2], classes, str(tmp_path / 'a.png'))
-    assert entries == [['_background (1)', r'\$%\$ (1)', f'{"x" * 31}… (1)']]
+    (legend,) = legends
+    names = [text.get_text() for text in legend.get_texts()]
+    assert names == ['_background (1)', r'\$%\$ (1)', f'{"x" * 31}… (1)']
     assert {(31, 119, 180), (255, 127, 14), (44, 160, 44)} <= colours_in(out)
 
 

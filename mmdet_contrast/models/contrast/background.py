@@ -49,15 +49,16 @@ def sample_background(
         y2)``; and (N * num_boxes,) bool, False for those that touch an object all the same, because
         objects fill their image.
     """
-    boxes = [(i, x) for i, sample in enumerate(samples) for x in occupied_boxes(sample)]
+    boxes = [(i, x) for i, sample in zip(positions, samples) for x in occupied_boxes(sample)]
     occupied = batch_rois([x for _, x in boxes], [i for i, _ in boxes], device)
-    shapes = torch.tensor([s.img_shape[:2] for s in samples], dtype=torch.float32)
-    extent = shapes.flip(1).to(device, non_blocking=True)[:, None]  # (N, 1, 2): width, height
-    shortest, longest = extent / 16, extent / 4
+    frames = torch.tensor([[float(i), *s.img_shape[1::-1]] for i, s in zip(positions, samples)])
+    frames = frames.to(device, non_blocking=True)[:, None]
+    position, extent = frames.split((1, 2), dim=2)  # (N, 1, 1), and (N, 1, 2): width, height
     if len(occupied):
-        sides = occupied[:, 3:] - occupied[:, 1:3]
-        shortest, longest = torch.aminmax(sides, dim=0)
-        shortest, longest = (shortest / 4).expand_as(extent), longest.expand_as(extent)
+        shortest, longest = torch.aminmax(occupied[:, 3:] - occupied[:, 1:3], dim=0)
+        shortest = shortest / 4
+    else:
+        shortest, longest = extent / 16, extent / 4
     # 'fmin' and 'fmax' leave out what is no number
     shortest = torch.fmin(shortest.clamp(min=_MIN_SIZE), extent)
     longest = torch.fmin(torch.fmax(longest, shortest), extent)
@@ -66,16 +67,12 @@ def sample_background(
     draws = torch.rand(2, len(samples), count, 2, device=device)
     sides = shortest * (longest / shortest) ** draws[0]
     top_left = draws[1] * (extent - sides)
-    candidates = torch.cat((top_left, top_left + sides), dim=2)  # (N, C, 4)
+    rois = torch.cat((position.expand(-1, count, -1), top_left, top_left + sides), dim=2)
 
-    flat = candidates.flatten(0, 1)
-    image = torch.arange(len(samples), device=device)[:, None].expand(-1, count)
-    touches = (flat[:, None, :2] <= occupied[:, 3:]) & (flat[:, None, 2:] >= occupied[:, 1:3])
-    touches = touches.all(dim=2) & (image.reshape(-1, 1) == occupied[:, 0])
-    taken = touches.any(dim=1).view(len(samples), count)
+    low, high = rois[:, :, None, 1:3], rois[:, :, None, 3:]
+    touches = ((low <= occupied[:, 3:]) & (high >= occupied[:, 1:3])).all(dim=3)
+    touches = touches & (rois[..., :1] == occupied[:, 0])  # (N, C, G)
     # the free ones first, in the order in which they were drawn
-    order = taken.to(torch.uint8).argsort(dim=1, stable=True)[:, :num_boxes]
-    chosen = candidates.gather(1, order[..., None].expand(-1, -1, 4)).flatten(0, 1)
-    position = torch.tensor([[float(i)] for i in positions for _ in range(num_boxes)])
-    rois = torch.cat((position.to(device, non_blocking=True), chosen), dim=1)
-    return rois, ~taken.gather(1, order).flatten()
+    number, order = touches.sum(dim=2).sort(dim=1, stable=True)
+    chosen = order[:, :num_boxes, None].expand(-1, -1, 5)
+    return rois.gather(1, chosen).flatten(0, 1), (number[:, :num_boxes] == 0).flatten()

@@ -41,9 +41,7 @@ class _BoxSampler(nn.Module):
             )
             rows.append(rois)
             mask = free[None, None]
-        return PairBatch(
-            torch.cat(rows)[None], labels=labels[None], valid=valid[None], background_mask=mask
-        )
+        return PairBatch(torch.cat(rows)[None], labels[None], valid[None], fallback_mask=mask)
 
 
 @MODELS.register_module()
@@ -56,7 +54,8 @@ class ViewBoxes(_BoxSampler):
     Args:
         pool_size (int): Height and width P of the pooled regions.
         background (int): Regions of the background drawn in each image; they are negatives of
-            objects that meet no object of another class. 0 for none.
+            objects that meet no object of another class; in losses that do not look at classes, of
+            objects that meet no other. 0 for none.
         jitter (float, optional): Images without a view (``ContrastiveView(prob=...)``) are handled
             by :class:`JitteredBoxes` with this share. Defaults to None: they take no part.
     """

@@ -1,6 +1,6 @@
 """Embeddings of earlier batches as further negatives."""
 
-from typing import Optional, Tuple
+from typing import Tuple
 
 import torch
 from mmdet.registry import MODELS
@@ -38,11 +38,12 @@ class FeatureQueue(nn.Module):
     _entries: Tensor
     _count: Tensor
     _classes: Tensor
-    _places: Tensor
+    _starts: Tensor
+    _filled: Tensor
 
     def __init__(self, num_levels: int, num_classes: int, channels: int, size: int = 64) -> None:
         super().__init__()
-        self.num_classes, self.size = num_classes, size
+        self.size = size
         # the last place of a level takes what is not kept, and is never read
         places = num_classes * size + 1
         entries = torch.zeros(num_levels, places, channels)
@@ -51,8 +52,11 @@ class FeatureQueue(nn.Module):
         count = torch.zeros(num_levels, num_classes, dtype=torch.long)
         self.register_buffer('_count', count, persistent=False)
         # kept: on a GPU making them takes as long as using them
-        self.register_buffer('_classes', torch.arange(num_classes), persistent=False)
-        self.register_buffer('_places', torch.arange(size), persistent=False)
+        classes = torch.arange(num_classes)
+        self.register_buffer('_classes', classes, persistent=False)
+        self.register_buffer('_starts', classes * size, persistent=False)
+        # the n-th embedding of a class goes to place n modulo size: of each place the first n
+        self.register_buffer('_filled', torch.arange(1, size + 1).roll(1), persistent=False)
 
     @property
     def entries(self) -> Tensor:
@@ -60,30 +64,27 @@ class FeatureQueue(nn.Module):
         return self._entries[:, :-1]
 
     @torch.no_grad()
-    def enqueue(self, rows: Tensor, labels: Tensor, valid: Optional[Tensor] = None) -> None:
+    def enqueue(self, rows: Tensor, labels: Tensor) -> None:
         """Add embeddings; each takes the place of the oldest of its level and class.
 
         Args:
-            rows (Tensor): (L, M, D) embeddings, oldest first; M may be 0.
+            rows (Tensor): (L, M, D) embeddings, oldest first; M may be 0. Those that are not finite
+                are left out: one overflow would spoil the losses of many iterations.
             labels (Tensor): (1 | L, M) class of each; those without a class (-1) are left out.
-            valid (Tensor, optional): (1 | L, M) bool, which to add. Defaults to all. Those that are
-                not finite are left out: one overflow would spoil the losses of many iterations.
         """
         if rows.shape[1] == 0:
             return
         rows = rows.to(self._entries.dtype)
-        known = rows.sum(dim=2) * 0 == 0
-        if valid is not None:
-            known = known & valid
-        members = (labels[..., None] == self._classes) & known[..., None]  # (L, M, classes)
-        order = members.cumsum(dim=1)
-        total = order[:, -1:]
+        # NaN, which is no class, where a row is not finite
+        labels = labels + 0 * rows.sum(dim=2)
+        members = labels[..., None] == self._classes  # (L, M, classes)
+        number = self._count[:, None] + members.cumsum(dim=1)
         # what this very call would push out again is not kept: no place is written twice
-        kept = members & (order > total - self.size)
-        place = (self._count[:, None] + order - 1) % self.size + self._classes * self.size
-        place = torch.where(kept, place, self.num_classes * self.size).amin(dim=2)
+        kept = members & (number > number[:, -1:] - self.size)
+        place = number % self.size + self._starts
+        place = torch.where(kept, place, self._entries.shape[1] - 1).amin(dim=2)
         self._entries.scatter_(1, place[..., None].expand_as(rows), rows)
-        self._count.add_(total[:, 0])
+        self._count.copy_(number[:, -1])
 
     def mask(self, labels: Tensor) -> Tensor:
         """Find the entries that each anchor is compared with.
@@ -115,14 +116,13 @@ class FeatureQueue(nn.Module):
             were alike; both 0 where a class is unknown or has no entry.
         """
         used = self._used()
-        number = used.sum(dim=2, dtype=logits.dtype)
         similar = logits.exp().unflatten(2, used.shape[1:]) * used[:, None]
-        scores = similar.sum(dim=3) / number.clamp(min=1)[:, None]
-        own = scores.gather(2, labels.clamp(min=0).expand(len(scores), -1)[..., None])[..., 0]
-        known = (own > 0) & (labels >= 0)
-        chance = (number > 0).sum(dim=1, keepdim=True).clamp(min=1).log() * known
+        scores = similar.sum(dim=3) / self._count.clamp(1, self.size)[:, None]
+        own = (scores * (labels[..., None] == self._classes)).sum(dim=2)
+        known = own > 0
+        chance = torch.xlogy(known, (self._count > 0).sum(dim=1, keepdim=True))
         return torch.where(known, (scores.sum(dim=2) / own).log(), 0), chance
 
     def _used(self) -> Tensor:
         """Return (L, classes, size) bool: the places that hold an entry."""
-        return self._places < self._count[..., None]
+        return self._filled <= self._count[..., None]

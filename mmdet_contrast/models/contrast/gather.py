@@ -59,19 +59,18 @@ def gather_batch(batch: PairBatch) -> PairBatch:
     """Join the pairs of all ranks, differentiably; every rank must call it.
 
     Args:
-        batch (PairBatch): The pairs of this rank, with labels and ``valid``.
+        batch (PairBatch): The pairs of this rank.
 
     Returns:
         PairBatch: Those of all ranks, the same on every rank but for ``own``, which marks the pairs
         of this rank.
     """
-    assert batch.labels is not None and batch.valid is not None
     count = batch.num_pairs
     query, key = batch.rows[:, :count], batch.rows[:, count : 2 * count]
     pairs, ranks = gather_rows(torch.cat((query, key), dim=2).transpose(0, 1))
     codes, _ = gather_rows(torch.cat((batch.labels, batch.valid.to(batch.labels))).T)
     labels, valid = codes.T.chunk(2)
-    rows, mask = list(pairs.transpose(0, 1).chunk(2, dim=2)), batch.background_mask
+    rows, mask = list(pairs.transpose(0, 1).chunk(2, dim=2)), batch.fallback_mask
     if mask is not None:
         background, _ = gather_rows(batch.rows[:, 2 * count :].transpose(0, 1))
         rows.append(background.transpose(0, 1))
@@ -79,8 +78,8 @@ def gather_batch(batch: PairBatch) -> PairBatch:
         mask = free.bool()[None, None]
     return PairBatch(
         torch.cat(rows, dim=1),
-        labels=labels,
-        valid=valid.bool(),
+        labels,
+        valid.bool(),
         own=(ranks == get_rank())[None],
-        background_mask=mask,
+        fallback_mask=mask,
     )

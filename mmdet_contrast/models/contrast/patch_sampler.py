@@ -92,7 +92,7 @@ class PatchSampler(nn.Module):
         if not originals:
             rows = torch.zeros(len(feats), 0, 5, device=device)
             labels = torch.zeros(len(feats), 0, dtype=torch.long, device=device)
-            return PairBatch(rows, labels, valid=labels.bool())
+            return PairBatch(rows, labels, labels.bool())
         boxes = _pad([get_box_tensor(s.gt_instances.bboxes).float() for s in originals], -1)
         classes = _pad([s.gt_instances.labels for s in originals], -1)
         sizes = tuple(tuple(feat.shape[2:]) for feat in feats)
@@ -112,7 +112,7 @@ class PatchSampler(nn.Module):
         )
         labels, drawn = (x.view(drawn.shape).transpose(0, 1).flatten(1) for x in (labels, drawn))
         rows = torch.cat([x.transpose(0, 1).flatten(1, 2) for x in pairs], dim=1)
-        return PairBatch(rows, labels=labels, valid=drawn)
+        return PairBatch(rows, labels, drawn)
 
     def _allowed(
         self, originals: Sequence[DetDataSample], boxes: Tensor, rows: Tensor, columns: Tensor

@@ -11,7 +11,7 @@ from mmengine.dist import all_reduce, get_world_size
 from mmengine.model import BaseModule
 from torch import Tensor
 
-from ..losses import PairBatch, PairCriterion, Terms, compared_pairs
+from ..losses import PairBatch, PairCriterion, Terms
 from .gather import gather_batch, gather_rows
 from .region_pool import pool_regions
 
@@ -160,7 +160,7 @@ class RegionContrast(BaseModule):
             dict[str, Tensor]: ``loss_contrast_p3`` … by level (``loss_contrast_level0`` … where
             the strides are no powers of two of their own), each a finite scalar that is connected
             to the branch's parameters, 0 where there is nothing to contrast; and
-            ``contrast_trust``, a monitor.
+            ``contrast_trust``, a monitor: the trust by which this step's gradient is weighted.
         """
         weight = self.criterion.loss_weight / len(self.levels)
         if weight == 0:
@@ -168,66 +168,60 @@ class RegionContrast(BaseModule):
             return {name: zero for name in self.names}
 
         feats = [feats[i] for i in self.levels]
-        batch = self.sampler(feats, self.strides, batch_data_samples)
-        batch = self._separate_images(batch)
-        batch = batch._replace(rows=self.projector(self._pool(feats, batch.rows)))
+        sampler = self.sampler
+        batch = self._separate_images(sampler(feats, self.strides, batch_data_samples))
+        pooled = pool_regions(
+            feats, batch.rows, self.strides, sampler.pool_size, sampler.sampling_ratio
+        )
+        if self.trust is not None:
+            factors, trust = self._level_factors()
+            if pooled.requires_grad:
+                pooled.register_hook(lambda grad: grad * factors[:, None, None])
+        batch = batch._replace(rows=self.projector(pooled))
         if self.scope == 'all_ranks' and get_world_size() > 1:
             batch = gather_batch(batch)
-        terms = self.criterion.compare(self._add_queue(self._limit_background(batch)))
-        weights = terms.counted.to(terms.values.dtype).expand_as(terms.values)
-        if self.average == 'classes':
-            weights = weights / self._class_counts(batch, terms)
-        total, count = (terms.values * weights).sum(dim=1), weights.sum(dim=1)
-        shown, chance = self._shown(batch, terms)
-        sums = reduce_mean(
-            torch.stack((count, (shown * weights).sum(dim=1), (chance * weights).sum(dim=1)))
-        )
-        losses = (weight * total / sums[0].clamp(min=1e-6)).unbind()
-        losses = dict(zip(self.names, losses))
+        terms = self.criterion.compare(self._add_queue(batch))
+        labels = batch.labels.repeat(1, terms.values.shape[1] // max(batch.num_pairs, 1))
+        weights = self._weights(labels, terms)
+        total = (terms.values * weights).sum(dim=1)
+        shown, chance = self._shown(labels, terms)
+        sums = reduce_mean(torch.stack((weights, shown * weights, chance * weights)).sum(dim=2))
+        divisors = sums[0].clamp(min=1e-6) / weight
+        losses = dict(zip(self.names, (total / divisors).unbind()))
         if self.trust is not None:
+            losses['contrast_trust'] = trust
             if self.training:
                 self._update_trust(*sums[1:])
-            losses['contrast_trust'] = self._level_weights()[1]
         if self.queue is not None and self.training:
             self._enqueue(batch)
         return losses
 
-    def _pool(self, feats: Sequence[Tensor], rois: Tensor) -> Tensor:
-        """Return the features of the regions, whose gradient goes as far as the trust does."""
-        sampler = self.sampler
-        pooled = pool_regions(feats, rois, self.strides, sampler.pool_size, sampler.sampling_ratio)
-        if self.trust is not None and pooled.requires_grad:
-            weights, trust = self._level_weights()
-            # the losses are divided by the number of levels already
-            factors = (weights * trust * len(weights))[:, None, None]
-            pooled.register_hook(lambda grad: grad * factors)
-        return pooled
+    def _level_factors(self) -> Tuple[Tensor, Tensor]:
+        """Return the (L,) factors of the gradients, and the mean say of the levels."""
+        say = self.trust.square()
+        # over the mean, not the sum: the losses are divided by the number of levels already
+        weights = say / say.mean().clamp(min=1e-8)
+        trust = (weights * say).mean()
+        return weights * trust, trust
 
-    def _shown(self, batch: PairBatch, terms: Terms) -> Tuple[Tensor, Tensor]:
+    def _weights(self, labels: Tensor, terms: Terms) -> Tensor:
+        """Return the (L, A) weights of the terms; if by classes, 1 for each class of all ranks."""
+        weights = terms.counted.to(terms.values.dtype)
+        if self.average == 'classes':
+            index, weights = torch.broadcast_tensors(labels + 1, weights)
+            # not 0: terms that do not count are divided, too
+            counts = weights.new_full((len(index), self.num_classes + 1), 1e-12)
+            all_reduce(counts.scatter_add_(1, index, weights))
+            weights = weights / counts.gather(1, index)
+        return weights.expand_as(terms.values)
+
+    def _shown(self, labels: Tensor, terms: Terms) -> Tuple[Tensor, Tensor]:
         """Return the (L, A) losses by which trust is measured, and what they are by chance."""
         if self.queue is not None and self.num_classes > 1 and terms.logits is not None:
-            repeats = terms.values.shape[1] // batch.num_pairs if batch.num_pairs else 1
             logits = terms.logits.detach()[:, :, -self.queue.entries.shape[1] :]
-            return self.queue.tell_classes(logits, batch.labels.repeat(1, repeats))
+            return self.queue.tell_classes(logits, labels)
         values = terms.values.detach()
-        return values, values if terms.chance is None else terms.chance
-
-    def _class_counts(self, batch: PairBatch, terms: Terms) -> Tensor:
-        """Return (1 | L, A) how many terms of all ranks are of the class of each."""
-        repeats = terms.values.shape[1] // batch.num_pairs if batch.num_pairs else 1
-        labels = batch.labels.repeat(1, repeats) + 1
-        counted = terms.counted.to(terms.values.dtype)
-        levels = max(len(labels), len(counted))
-        labels, counted = labels.expand(levels, -1), counted.expand(levels, -1)
-        counts = counted.new_zeros((levels, self.num_classes + 1)).scatter_add(1, labels, counted)
-        all_reduce(counts)
-        return counts.gather(1, labels).clamp(min=1)
-
-    def _level_weights(self) -> Tuple[Tensor, Tensor]:
-        """Return the (L,) weights of the levels, and their mean say under them."""
-        say = self.trust.square()
-        weights = say / say.sum().clamp(min=1e-6)
-        return weights, (weights * say).sum()
+        return values, values if terms.candidates is None else terms.chance
 
     @torch.no_grad()
     def _update_trust(self, total: Tensor, chance: Tensor) -> None:
@@ -240,38 +234,26 @@ class RegionContrast(BaseModule):
         """Compare within each image alone if the scope says so."""
         if self.scope != 'image':
             return batch
-        image, mask = batch.rows[:1, :, 0], batch.background_mask
+        image, mask = batch.rows[:1, :, 0], batch.fallback_mask
         groups, count = image[:, : batch.num_pairs], 2 * batch.num_pairs
         if mask is not None:
             mask = mask & (groups[..., None] == image[:, None, count:])
-        return batch._replace(groups=groups, background_mask=mask)
-
-    def _limit_background(self, batch: PairBatch) -> PairBatch:
-        """Compare with background only the objects that meet none of another class."""
-        if batch.background_mask is None:
-            return batch
-        needed = ~compared_pairs(batch, same_class=False).any(dim=2, keepdim=True)
-        return batch._replace(background_mask=batch.background_mask & needed)
+        return batch._replace(groups=groups, fallback_mask=mask)
 
     def _add_queue(self, batch: PairBatch) -> PairBatch:
         """Append the queue's entries to the rows that are negatives only."""
         if self.queue is None:
             return batch
-        entries, mask = self.queue.entries, self.queue.mask(batch.labels)
-        if batch.background_mask is not None:
-            mask = torch.cat((batch.background_mask.expand(len(mask), -1, -1), mask), dim=2)
-        rows = torch.cat((batch.rows, entries.to(batch.rows.dtype)), dim=1)
-        return batch._replace(rows=rows, background_mask=mask)
+        rows = torch.cat((batch.rows, self.queue.entries.to(batch.rows.dtype)), dim=1)
+        return batch._replace(rows=rows, background_mask=self.queue.mask(batch.labels))
 
     @torch.no_grad()
     def _enqueue(self, batch: PairBatch) -> None:
         """Put the keys of all ranks into the queue, on every rank in the same order."""
         keys = batch.rows[:, batch.num_pairs : 2 * batch.num_pairs]
-        labels, valid = batch.labels, batch.valid
+        labels = torch.where(batch.valid, batch.labels, -1)
         if self.scope != 'all_ranks' and get_world_size() > 1:
-            labels, valid = labels.masked_fill(~valid, -1), None
-            levels = len(labels)
             keys, _ = gather_rows(keys.transpose(0, 1))
             labels, _ = gather_rows(labels.T)
-            keys, labels = keys.transpose(0, 1), labels.T.reshape(levels, -1)
-        self.queue.enqueue(keys, labels, valid)
+            keys, labels = keys.transpose(0, 1), labels.T
+        self.queue.enqueue(keys, labels)

@@ -21,8 +21,8 @@ from ..distill import (
     Teacher,
     TransferReport,
     build_distiller,
+    confidence,
     decode_boxes,
-    highest_scores,
     map_classes,
     model_section,
     record,
@@ -46,9 +46,9 @@ class DistillationDetector(BaseDetector):
     head are ``'bbox_head.cls'`` (raw class maps, compared on the classes both know, by name),
     ``'bbox_head.reg'`` (raw distributions of the sides), ``'bbox_head.boxes'`` (decoded boxes, for
     heads without distributions, with one of MMDetection's losses of boxes) and
-    ``'bbox_head.centerness'``. All but the classes are weighted by the teacher's highest score at
-    the location, and divided by the sum of these scores. Other sources are features; those with
-    several maps (a neck) are averaged over the maps.
+    ``'bbox_head.centerness'``. All but the classes are weighted by the teacher's confidence at the
+    location, the square of its highest score, and divided by the sum of these weights. Other
+    sources are features; those with several maps (a neck) are averaged over the maps.
 
     ``DistillationHook`` has to be among the ``custom_hooks``: it prepares the teacher before
     training and keeps adapters for resuming.
@@ -349,8 +349,8 @@ class DistillationDetector(BaseDetector):
         # the head of a contrastive student sees the originals, which come before their views
         number = len(ours[0])
         theirs = [level[:number] for level in theirs]
-        scores = [highest_scores(each[:number], other.cls_out_channels) for each in outputs[0]]
-        objects = reduce_mean(torch.stack([level.sum() for level in scores]).sum()).clamp(min=1)
+        weights = [confidence(each[:number], other.cls_out_channels) for each in outputs[0]]
+        objects = reduce_mean(torch.stack([level.sum() for level in weights]).sum()).clamp(min=1)
         # as the head's own losses, which YOLOv8's multiplies by the batch
         factor = head.batch_factor(number) if hasattr(head, 'batch_factor') else 1.0
         if distiller.kind == 'classes':
@@ -368,13 +368,13 @@ class DistillationDetector(BaseDetector):
         if distiller.kind == 'decoded':
             pairs = zip(decode_boxes(head, ours), decode_boxes(other, theirs))
             boxes = [torch.cat([level.flatten(0, 2) for level in side]) for side in zip(*pairs)]
-            weight = torch.cat([level.flatten() for level in scores])
+            weight = torch.cat([level.flatten() for level in weights])
             return criterion(*boxes, weight, avg_factor=objects) * factor
         if distiller.kind == 'centerness':
             ours, theirs = (
                 [level.flatten(0, 1)[:, None] for level in maps] for maps in (ours, theirs)
             )
-        return criterion(ours, theirs, scores, avg_factor=objects) * factor
+        return criterion(ours, theirs, weights, avg_factor=objects) * factor
 
     def _compare_features(
         self, distiller: Distiller, ours: List[Tensor], theirs: List[Tensor]

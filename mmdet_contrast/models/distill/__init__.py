@@ -7,7 +7,7 @@ from .distiller import (
     build_distiller,
     record,
 )
-from .head_maps import decode_boxes, highest_scores, select_classes, spare_unannotated
+from .head_maps import confidence, decode_boxes, select_classes, spare_unannotated
 from .teacher import Teacher, model_section
 from .weight_transfer import TransferReport, map_classes, transfer_weights
 
@@ -18,8 +18,8 @@ __all__ = [
     'Teacher',
     'TransferReport',
     'build_distiller',
+    'confidence',
     'decode_boxes',
-    'highest_scores',
     'map_classes',
     'model_section',
     'record',

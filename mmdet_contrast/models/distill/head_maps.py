@@ -23,8 +23,11 @@ def select_classes(logits: Tensor, num_classes: int, index: Sequence[int]) -> Te
     return grouped if list(index) == list(range(num_classes)) else grouped[:, index]
 
 
-def highest_scores(logits: Tensor, num_classes: int) -> Tensor:
-    """Return the highest score of each anchor.
+def confidence(logits: Tensor, num_classes: int) -> Tensor:
+    """Return how surely each anchor sees an object: the square of its highest score.
+
+    Squared, because the faint scores of thousands of anchors on the background would outweigh
+    those of the few on objects. The sum over an image comes near the number of its objects.
 
     Args:
         logits (Tensor): (N, A * C, H, W) class map of a head with A anchors in a cell.
@@ -33,7 +36,7 @@ def highest_scores(logits: Tensor, num_classes: int) -> Tensor:
     Returns:
         Tensor: (N * A, H, W) in float32, from 0 to 1.
     """
-    return _by_anchor(logits, num_classes).float().amax(dim=1).sigmoid()
+    return _by_anchor(logits, num_classes).float().amax(dim=1).sigmoid().square()
 
 
 def decode_boxes(head: BaseDenseHead, maps: Sequence[Tensor]) -> List[Tensor]:

@@ -5,7 +5,7 @@ from .channel_wise_divergence import ChannelWiseDivergence
 from .complete_iou import YOLOCIoULoss, complete_iou
 from .logits_kl_divergence import LogitsKLDivergence
 from .nt_xent_loss import NTXentLoss
-from .pair_criterion import PairBatch, PairCriterion, Terms, compared_pairs
+from .pair_criterion import PairBatch, PairCriterion, Terms
 from .patch_nce_loss import PatchNCELoss
 from .simsiam_loss import SimSiamLoss, negative_cosine
 from .soft_target_bce_loss import SoftTargetBCELoss
@@ -26,7 +26,6 @@ __all__ = [
     'Terms',
     'TripletLoss',
     'YOLOCIoULoss',
-    'compared_pairs',
     'complete_iou',
     'negative_cosine',
 ]

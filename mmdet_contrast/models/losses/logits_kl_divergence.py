@@ -31,11 +31,13 @@ class LogitsKLDivergence(nn.Module):
     Args:
         tau (float): Temperature :math:`\tau`, > 0.
         mode (str): ``'bernoulli'`` or ``'softmax'``.
-        average (str): What ``DistillationDetector`` divides the sum over the locations by:
-            ``'locations'``, their number, or ``'objects'``, the sum of the teacher's confidence
-            over all of them. The losses of detectors are divided by the objects, and nearly all
-            locations are background: with ``'objects'`` one weight does for images of any size,
-            for any number of objects and any head.
+        average (str): ``'locations'``: the mean over locations. ``'objects'``, for sigmoid scores:
+            the divergence of a class at a location counts as much as the higher of its two scores, and
+            ``DistillationDetector`` divides the sum by the number of objects that the teacher sees,
+            the sum of its confidence. Nearly all locations are background to both, and their small
+            differences, taken together, would outweigh the objects and keep a student from learning
+            anything new. With such a divisor, which the losses of detectors have, one weight does
+            for images of any size and for any head.
         loss_weight (float): Factor of the result.
 
     Examples:
@@ -113,7 +115,10 @@ class LogitsKLDivergence(nn.Module):
             log_s, log_t = F.log_softmax(s, axis), F.log_softmax(t, axis)
             return (log_t.exp() * (log_t - log_s)).sum(axis)
         # log sigmoid(x) = x - softplus(x) and log(1 - sigmoid(x)) = -softplus(x)
-        return (t.sigmoid() * (t - s) + F.softplus(s) - F.softplus(t)).sum(axis)
+        divergence = t.sigmoid() * (t - s) + F.softplus(s) - F.softplus(t)
+        if self.average == 'objects':
+            divergence = divergence * torch.maximum(student.detach(), teacher).sigmoid()
+        return divergence.sum(axis)
 
 
 def mean_over_locations(

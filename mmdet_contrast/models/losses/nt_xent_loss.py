@@ -6,8 +6,8 @@ from .pair_criterion import (
     PairBatch,
     PairCriterion,
     Terms,
-    chance_level,
     compare_two_views,
+    compared_pairs,
     counted_pairs,
     cross_entropy,
 )
@@ -52,8 +52,7 @@ class NTXentLoss(PairCriterion):
 
     def terms(self, batch: PairBatch) -> Terms:
         """Compute two terms for each pair; see the base class."""
-        logits, mask = compare_two_views(
-            batch, self.temperature, same_class=self.negatives == 'all'
-        )
-        values, counted = cross_entropy(logits, mask), counted_pairs(batch).repeat(1, 2)
-        return Terms(values, counted, chance_level(mask), logits)
+        pairs = compared_pairs(batch, same_class=self.negatives == 'all')
+        logits, candidates = compare_two_views(batch, self.temperature, pairs)
+        counted = counted_pairs(batch).repeat(1, 2)
+        return Terms(cross_entropy(logits, candidates), counted, candidates, logits)

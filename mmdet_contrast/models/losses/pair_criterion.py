@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 class PairBatch(NamedTuple):
-    """M pairs on each of L levels, and K rows more that are negatives only.
+    """M pairs on each of L levels, and F + K rows more that are negatives only.
 
     It travels from the sampler to the loss: its rows are first regions of the batch, then their
     pooled features, then embeddings. Where the first dimension of a mask or label is 1, all levels
@@ -16,29 +16,32 @@ class PairBatch(NamedTuple):
     """
 
     rows: Tensor
-    """(L, 2M + K, D): the M queries, their M keys in the same order, the K further negatives."""
+    """(L, 2M + F + K, D): the M queries, their M keys in the same order, the further negatives."""
 
-    labels: Optional[Tensor] = None
-    """(1 | L, M) class indices, -1 where unknown: another class than any. None: all unknown."""
+    labels: Tensor
+    """(1 | L, M) class indices, -1 where unknown: another class than any."""
+
+    valid: Tensor
+    """(1 | L, M) bool: pairs that take part."""
 
     groups: Optional[Tensor] = None
     """(1 | L, M) integers; only pairs of one group are compared."""
 
-    valid: Optional[Tensor] = None
-    """(1 | L, M) bool: pairs that take part. None: all."""
-
     own: Optional[Tensor] = None
     """(1 | L, M) bool: pairs whose terms count here; others are only compared with. None: all."""
 
+    fallback_mask: Optional[Tensor] = None
+    """(1 | L, 1 | M, F) bool: which pair is compared with which of the F rows, if it is compared
+    with no other pair. None: there are no such rows."""
+
     background_mask: Optional[Tensor] = None
-    """(1 | L, M, K) bool: which pair is compared with which of the K rows. None: all with all."""
+    """(1 | L, 1 | M, K) bool: which pair is compared with which of the K rows. None: there are no
+    such rows."""
 
     @property
     def num_pairs(self) -> int:
         """int: The number M."""
-        if self.labels is not None:
-            return self.labels.shape[1]
-        return self.rows.shape[1] // 2 if self.valid is None else self.valid.shape[1]
+        return self.valid.shape[1]
 
 
 class Terms(NamedTuple):
@@ -50,12 +53,17 @@ class Terms(NamedTuple):
     counted: Tensor
     """(1 | L, A) bool: the terms that enter the mean."""
 
-    chance: Optional[Tensor] = None
-    """(1 | L, A) what the terms would be if all embeddings were alike."""
+    candidates: Optional[Tensor] = None
+    """(1 | L, A, C) bool: the rows among which each anchor is to find its partner."""
 
     logits: Optional[Tensor] = None
-    """(L, A, C) logits of the anchors with all candidates, the K further negatives last, before any
-    is left out."""
+    """(L, A, C) logits of the anchors with all rows, candidates or not, the K negatives last."""
+
+    @property
+    def chance(self) -> Tensor:
+        """Tensor: (1 | L, A) what the terms would be if all embeddings were alike."""
+        assert self.candidates is not None
+        return self.candidates.sum(dim=2, dtype=torch.float32).log()
 
     def mean(self) -> Tensor:
         """Return the (L,) means of the terms that count; 0 where there is none."""
@@ -74,7 +82,7 @@ class PairCriterion(nn.Module):
     """Whether other rows than the pair itself change a term."""
 
     has_chance_level = False
-    """Whether the terms come with their chance level."""
+    """Whether the terms have candidates, whose number gives their chance level."""
 
     def __init__(self, loss_weight: float = 1.0) -> None:
         super().__init__()
@@ -111,11 +119,13 @@ class PairCriterion(nn.Module):
         if query.dim() == 2:
             rows = rows[None]
         valid = torch.ones(1, query.shape[-2], dtype=torch.bool, device=query.device)
+        if background is not None and background_mask is None:
+            background_mask = valid.new_ones(1, background.shape[-2])
         batch = PairBatch(
             rows,
-            labels=None if labels is None else labels[None],
-            groups=None if groups is None else groups[None],
+            labels=torch.full_like(valid, -1, dtype=torch.long) if labels is None else labels[None],
             valid=valid,
+            groups=None if groups is None else groups[None],
             background_mask=None if background_mask is None else background_mask[None],
         )
         loss = self.loss_weight * self.compare(batch).mean()
@@ -149,77 +159,61 @@ def compared_pairs(batch: PairBatch, same_class: bool) -> Tensor:
     Returns:
         Tensor: (1 | L, M, M) bool, False on the diagonal.
     """
-    count = batch.num_pairs
-    if batch.valid is None:
-        others = batch.rows.new_ones((1, count, count), dtype=torch.bool)
+    valid, labels = batch.valid[:, None], batch.labels
+    if same_class:
+        others = valid.repeat(1, batch.num_pairs, 1)
     else:
-        others = batch.valid[:, None].repeat(1, count, 1)
-    if not same_class:
-        others = others & other_class(batch)
+        others = valid & ((labels[:, :, None] != labels[:, None]) | (labels < 0)[:, None])
     if batch.groups is not None:
         others = others & (batch.groups[:, :, None] == batch.groups[:, None])
     others.diagonal(dim1=1, dim2=2).fill_(False)
     return others
 
 
-def other_class(batch: PairBatch) -> Tensor:
-    """Return (1 | L, M, M) bool: all pairs but those of one known class."""
-    labels = batch.labels
-    if labels is None:
-        return batch.rows.new_ones((1, batch.num_pairs, batch.num_pairs), dtype=torch.bool)
-    return (labels[:, :, None] != labels[:, None]) | (labels < 0)[:, None]
+def compared_rows(pairs: Tensor, batch: PairBatch, views: int) -> Tensor:
+    """Find the rows that each anchor is compared with, its partner left out.
+
+    Args:
+        pairs (Tensor): (1 | L, M, M) bool, the other pairs that each pair is compared with.
+        batch (PairBatch): The pairs.
+        views (int): 1: the queries are compared with the keys; 2: either with both.
+
+    Returns:
+        Tensor: (1 | L, A, A + F + K) bool, A = ``views`` times M.
+    """
+    masks = [pairs] * views
+    if batch.fallback_mask is not None:
+        masks.append(batch.fallback_mask & ~pairs.any(dim=2, keepdim=True))
+    if batch.background_mask is not None:
+        masks.append(batch.background_mask)
+    levels = max(len(mask) for mask in masks)
+    masks = [mask.expand(levels, batch.num_pairs, -1) for mask in masks]
+    return torch.cat(masks, dim=2).repeat(1, views, 1)
 
 
 def counted_pairs(batch: PairBatch) -> Tensor:
     """Return (1 | L, M) bool: the pairs whose terms count."""
-    masks = [mask for mask in (batch.valid, batch.own) if mask is not None]
-    if not masks:
-        return batch.rows.new_ones((1, batch.num_pairs), dtype=torch.bool)
-    return masks[0] if len(masks) == 1 else masks[0] & masks[1]
+    return batch.valid if batch.own is None else batch.valid & batch.own
 
 
-def compare_two_views(batch: PairBatch, temperature: float, same_class: bool) -> Tuple[Tensor, ...]:
-    """Compare the queries and keys with one another and with the background.
+def compare_two_views(batch: PairBatch, temperature: float, pairs: Tensor) -> Tuple[Tensor, ...]:
+    """Compare the queries and keys with one another and with the further negatives.
 
     Args:
         batch (PairBatch): Pairs of embeddings, normalised here.
         temperature (float): Divisor of the cosine similarities.
-        same_class (bool): Whether other pairs of the same class are compared.
+        pairs (Tensor): (1 | L, M, M) bool, the other pairs that each pair is compared with.
 
     Returns:
-        tuple[Tensor, Tensor]: (L, 2M, 2M + K) logits of the keys and then the queries, the partners
-        on the diagonal; and (1 | L, 2M, 2M + K) bool, which are compared.
+        tuple[Tensor, Tensor]: (L, 2M, 2M + F + K) logits of the keys and then the queries, the
+        partners on the diagonal; and (1 | L, 2M, 2M + F + K) bool, which are candidates.
     """
-    count = batch.num_pairs
     rows = F.normalize(batch.rows, dim=2)
-    anchors = partners_of(rows, count)
+    anchors = partners_of(rows, batch.num_pairs)
     logits = (anchors / temperature) @ rows.transpose(1, 2)
-    mask = compared_pairs(batch, same_class).repeat(1, 2, 2)
-    mask.diagonal(dim1=1, dim2=2).fill_(True)
-    mask = append_background(mask, batch, repeats=2)
-    return logits, mask
-
-
-def compare_one_view(batch: PairBatch, temperature: float, detach_key: bool) -> Tuple[Tensor, ...]:
-    """Compare the queries with the keys, and with the background.
-
-    Args:
-        batch (PairBatch): Pairs of embeddings, normalised here.
-        temperature (float): Divisor of the cosine similarities.
-        detach_key (bool): Whether keys and background are targets without gradient.
-
-    Returns:
-        tuple[Tensor, Tensor]: (L, M, M + K) logits, the partners on the diagonal; and
-        (1 | L, M, M + K) bool, which are compared.
-    """
-    count = batch.num_pairs
-    rows = F.normalize(batch.rows, dim=2)
-    keys = rows[:, count:].detach() if detach_key else rows[:, count:]
-    logits = (rows[:, :count] / temperature) @ keys.transpose(1, 2)
-    mask = compared_pairs(batch, same_class=True)
-    mask.diagonal(dim1=1, dim2=2).fill_(True)
-    mask = append_background(mask, batch, repeats=1)
-    return logits, mask
+    candidates = compared_rows(pairs, batch, views=2)
+    candidates.diagonal(dim1=1, dim2=2).fill_(True)
+    return logits, candidates
 
 
 def partners_of(rows: Tensor, count: int) -> Tensor:
@@ -227,38 +221,11 @@ def partners_of(rows: Tensor, count: int) -> Tensor:
     return rows[:, : 2 * count].roll(count, dims=1)
 
 
-def log_probabilities(logits: Tensor, mask: Tensor) -> Tensor:
+def log_probabilities(logits: Tensor, candidates: Tensor) -> Tensor:
     """Return the logarithm of a softmax of (L, A, C) logits over the candidates of each anchor."""
-    return torch.where(mask, logits, float('-inf')).log_softmax(dim=2)
+    return torch.where(candidates, logits, float('-inf')).log_softmax(dim=2)
 
 
-def cross_entropy(logits: Tensor, mask: Tensor) -> Tensor:
+def cross_entropy(logits: Tensor, candidates: Tensor) -> Tensor:
     """Return the (L, A) cross-entropies of (L, A, C) logits with the diagonal as target."""
-    return -log_probabilities(logits, mask).diagonal(dim1=1, dim2=2)
-
-
-def chance_level(mask: Tensor) -> Tensor:
-    """Return the logarithm of the number of candidates: the term of rows that are all alike."""
-    return mask.sum(dim=2, dtype=torch.float32).log()
-
-
-def append_background(mask: Tensor, batch: PairBatch, repeats: int) -> Tensor:
-    """Append the columns of the K background rows to a mask of pairs.
-
-    Args:
-        mask (Tensor): (1 | L, A, C) bool, A = ``repeats`` times M.
-        batch (PairBatch): The pairs.
-        repeats (int): 2 where keys are anchors, too.
-
-    Returns:
-        Tensor: (1 | L, A, C + K) bool.
-    """
-    background = batch.rows.shape[1] - 2 * batch.num_pairs
-    if not background:
-        return mask
-    columns = batch.background_mask
-    if columns is None:
-        columns = mask.new_ones((1, batch.num_pairs, background))
-    levels = max(len(mask), len(columns))
-    columns = columns.repeat(1, repeats, 1).expand(levels, -1, -1)
-    return torch.cat((mask.expand(levels, -1, -1), columns), dim=2)
+    return -log_probabilities(logits, candidates).diagonal(dim1=1, dim2=2)

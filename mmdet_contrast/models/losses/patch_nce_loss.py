@@ -1,13 +1,14 @@
 """PatchNCE loss of corresponding locations."""
 
+import torch.nn.functional as F
 from mmdet.registry import MODELS
 
 from .pair_criterion import (
     PairBatch,
     PairCriterion,
     Terms,
-    chance_level,
-    compare_one_view,
+    compared_pairs,
+    compared_rows,
     counted_pairs,
     cross_entropy,
 )
@@ -49,6 +50,11 @@ class PatchNCELoss(PairCriterion):
 
     def terms(self, batch: PairBatch) -> Terms:
         """Compute one term for each pair; see the base class."""
-        logits, mask = compare_one_view(batch, self.temperature, self.detach_key)
-        values = cross_entropy(logits, mask)
-        return Terms(values, counted_pairs(batch), chance_level(mask), logits)
+        count = batch.num_pairs
+        rows = F.normalize(batch.rows, dim=2)
+        keys = rows[:, count:].detach() if self.detach_key else rows[:, count:]
+        logits = (rows[:, :count] / self.temperature) @ keys.transpose(1, 2)
+        candidates = compared_rows(compared_pairs(batch, same_class=True), batch, views=1)
+        candidates.diagonal(dim1=1, dim2=2).fill_(True)
+        values = cross_entropy(logits, candidates)
+        return Terms(values, counted_pairs(batch), candidates, logits)

@@ -7,12 +7,10 @@ from .pair_criterion import (
     PairBatch,
     PairCriterion,
     Terms,
-    chance_level,
     compare_two_views,
     compared_pairs,
     counted_pairs,
     log_probabilities,
-    other_class,
 )
 
 
@@ -52,11 +50,13 @@ class SupConLoss(PairCriterion):
 
     def terms(self, batch: PairBatch) -> Terms:
         """Compute two terms for each pair; see the base class."""
-        count = batch.num_pairs
-        logits, mask = compare_two_views(batch, self.temperature, same_class=True)
-        positive = (compared_pairs(batch, same_class=True) & ~other_class(batch)).repeat(1, 2, 2)
+        count = 2 * batch.num_pairs
+        negative = compared_pairs(batch, same_class=False)
+        positive = (compared_pairs(batch, same_class=True) ^ negative).repeat(1, 2, 2)
         positive.diagonal(dim1=1, dim2=2).fill_(True)
-        scores = log_probabilities(logits, mask)[:, :, : 2 * count]
+        logits, candidates = compare_two_views(batch, self.temperature, negative)
+        candidates[:, :, :count] |= positive
+        scores = log_probabilities(logits, candidates)[:, :, :count]
         scores = torch.where(positive, scores, 0.0)
         values = -scores.sum(dim=2) / positive.sum(dim=2)
-        return Terms(values, counted_pairs(batch).repeat(1, 2), chance_level(mask), logits)
+        return Terms(values, counted_pairs(batch).repeat(1, 2), candidates, logits)

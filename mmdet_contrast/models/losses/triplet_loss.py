@@ -9,8 +9,8 @@ from .pair_criterion import (
     PairBatch,
     PairCriterion,
     Terms,
-    append_background,
     compared_pairs,
+    compared_rows,
     counted_pairs,
     partners_of,
 )
@@ -70,8 +70,7 @@ class TripletLoss(PairCriterion):
         """Compute two terms for each pair; see the base class."""
         count = batch.num_pairs
         distances = self._distances(batch.rows, count)
-        negatives = compared_pairs(batch, same_class=False).repeat(1, 2, 2)
-        negatives = append_background(negatives, batch, repeats=2)
+        negatives = compared_rows(compared_pairs(batch, same_class=False), batch, views=2)
         positive = distances.diagonal(dim1=1, dim2=2)[..., None]
         counted = counted_pairs(batch).repeat(1, 2)
         if self.mining == 'hard':

@@ -114,4 +114,4 @@ def test_boxes_without_an_area_in_the_image_take_no_part():
 def test_background_is_drawn_in_every_original(sampler, counts):
     batch, _, _, extra = sample(sampler(background=3), make_samples(counts))
     assert extra[:, 0].tolist() == [0] * 3 + [1] * 3
-    assert batch.background_mask.shape == (1, 1, 6) and batch.background_mask.all()
+    assert batch.fallback_mask.shape == (1, 1, 6) and batch.fallback_mask.all()

@@ -27,16 +27,12 @@ def test_equals_a_deque_for_each_class_and_level(size, counts, by_level):
     for count in counts:
         rows = torch.randn(LEVELS, count, CHANNELS)
         rows[torch.rand(LEVELS, count) < 0.1] = float('nan')
+        rows[:, :1, 0] = float('inf')
         labels = torch.randint(-1, CLASSES, (LEVELS if by_level else 1, count))
-        valid = torch.rand(labels.shape) > 0.2
-        queue.enqueue(rows, labels, valid)
+        queue.enqueue(rows, labels)
         for level, row in ((i, m) for i in range(LEVELS) for m in range(count)):
             of = int(labels.expand(LEVELS, -1)[level, row])
-            if (
-                of >= 0
-                and valid.expand(LEVELS, -1)[level, row]
-                and rows[level, row].isfinite().all()
-            ):
+            if of >= 0 and rows[level, row].isfinite().all():
                 reference[level, of].append(tuple(rows[level, row].tolist()))
         for label in (0, 1, 2, -1):
             for level, ours in enumerate(negatives(queue, label)):
@@ -44,7 +40,7 @@ def test_equals_a_deque_for_each_class_and_level(size, counts, by_level):
                 assert ours == {entry for entries in others for entry in entries}
 
 
-def test_labels_of_every_level_and_no_validity():
+def test_mask_of_labels_of_every_level():
     queue = make(4)
     rows = torch.randn(LEVELS, 2, CHANNELS)
     queue.enqueue(rows, torch.tensor([[0, 2]]))

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from mmdet_contrast.models.contrast import RegionContrast
+from mmdet_contrast.models.contrast import RegionContrast, pool_regions
 
 PATCHES = dict(type='PatchSampler', num_patches=9)
 CASES = {
@@ -247,6 +247,9 @@ class TestTrust:
                 for feat, other in zip(make_feats(4, seed=seed), make_feats(2, seed=9 + seed))
             ]
             losses = run(module, feats, samples)
+            # that of the gradient, from the batches before: a mean whose weights are its values
+            mean = sum(t**4 for t in trust) / max(sum(t * t for t in trust), 1e-6)
+            assert losses['contrast_trust'].item() == pytest.approx(mean, abs=1e-5)
             torch.manual_seed(1)
             used = [feats[i] for i in module.levels]
             _, means = loop(feats, module.sampler(used, module.strides, samples))
@@ -254,9 +257,6 @@ class TestTrust:
                 share = min(max(1 - loss / chance, 0), 1) if chance > 0 else trust[i]
                 trust[i] = 0.95 * trust[i] + 0.05 * share
             assert module.trust.tolist() == pytest.approx(trust, abs=1e-5)
-            # a mean whose weights are the values themselves
-            mean = sum(t**4 for t in trust) / max(sum(t * t for t in trust), 1e-6)
-            assert losses['contrast_trust'].item() == pytest.approx(mean, abs=1e-5)
         assert max(trust) > 1e-3
 
     @pytest.mark.parametrize('average', ['classes', 'objects'])
@@ -267,7 +267,8 @@ class TestTrust:
             samples, feats = make_samples((4, 3), view_scale=1, seed=seed), make_feats(4, seed=seed)
             with torch.no_grad():
                 batch = module.sampler(feats, module.strides, samples)
-                rows = module.projector(module._pool(feats, batch.rows))[:, : 2 * batch.num_pairs]
+                pooled = pool_regions(feats, batch.rows, module.strides, module.sampler.pool_size)
+                rows = module.projector(pooled)[:, : 2 * batch.num_pairs]
             logits = torch.cosine_similarity(
                 rows[:, :, None], module.queue.entries[:, None].to(rows), dim=3
             )

@@ -17,7 +17,7 @@ from mmengine.runner import Runner
 
 from mmdet_contrast import config_path
 from mmdet_contrast.engine.hooks import DistillationHook
-from mmdet_contrast.models.distill import decode_boxes, highest_scores
+from mmdet_contrast.models.distill import confidence, decode_boxes
 
 CWD = dict(type='ChannelWiseDivergence', tau=2.0)
 KL = dict(type='LogitsKLDivergence', tau=2.0)
@@ -288,8 +288,7 @@ def test_boxes_and_centerness_of_a_head(head, tmp_path):
             torch.cat([level.flatten(0, 2) for level in decode_boxes(network.bbox_head, maps[1])])
             for network, maps in zip((model.student, model.teacher.model), outputs)
         )
-    scores = [highest_scores(level, 3) for level in outputs[1][0]]
-    weight = torch.cat([level.flatten() for level in scores])
+    weight = torch.cat([confidence(level, 3).flatten() for level in outputs[1][0]])
     divisor = max(weight.sum().item(), 1)
     giou = bbox_overlaps(ours, theirs, mode='giou', is_aligned=True)
     expected = ((1 - giou) * weight).sum() / divisor
@@ -306,20 +305,22 @@ def test_boxes_and_centerness_of_a_head(head, tmp_path):
 def test_the_divergence_of_classes_for_each_object(head, tmp_path):
     cfg = HEADS[head]()
     path = save_teacher(cfg, tmp_path / 'teacher.pth', CLASSES)
-    terms = [
-        dict(source='bbox_head.cls', name='mean', loss=KL),
-        dict(source='bbox_head.cls', name='objects', loss=dict(KL, average='objects')),
-    ]
+    terms = [dict(source='bbox_head.cls', loss=dict(KL, average='objects'))]
     model = build(cfg, cfg, path, terms)
     inputs, samples = make_batch(model)
     losses = model.loss(inputs, samples)
     with torch.no_grad():
-        outputs = model.teacher.model.bbox_head(model.teacher.model.extract_feat(inputs))
-    scores = torch.cat([highest_scores(level, 3).flatten() for level in outputs[0]])
-    expected = losses['loss_distill_mean'] * len(scores) / max(scores.sum().item(), 1)
+        ours, theirs = (
+            network.bbox_head(network.extract_feat(inputs))[0]
+            for network in (model.student, model.teacher.model)
+        )
+    s, t = (torch.cat([m.flatten() for m in maps]).sigmoid() for maps in (ours, theirs))
+    kl = t * (t / s).log() + (1 - t) * ((1 - t) / (1 - s)).log()
+    objects = sum(confidence(level, 3).sum().item() for level in theirs)
+    expected = (kl * torch.maximum(s, t)).sum() / max(objects, 1)
     # YOLOv8's own losses are multiplied by the batch, too
     expected = expected * (2 if head == 'yolo' else 1)
-    torch.testing.assert_close(losses['loss_distill_objects'], expected, **CLOSE)
+    torch.testing.assert_close(losses['loss_distill_bbox_head_cls'], expected, **CLOSE)
 
 
 def run_config(root, work_dir, checkpoint, student, terms, classes=CLASSES, **kwargs):

@@ -6,7 +6,7 @@ from mmdet.registry import MODELS
 from mmengine.config import ConfigDict
 from mmengine.registry import init_default_scope
 
-from mmdet_contrast.models.distill import decode_boxes, highest_scores, select_classes
+from mmdet_contrast.models.distill import confidence, decode_boxes, select_classes
 
 
 @pytest.mark.parametrize('anchors', [1, 3])
@@ -23,14 +23,14 @@ def test_select_classes(anchors, index):
 
 
 @pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
-def test_highest_scores(dtype):
+def test_confidence(dtype):
     logits = torch.randn(2, 3 * 4, 2, 3).to(dtype)
-    scores = highest_scores(logits, 4)
-    assert scores.dtype == torch.float32 and scores.shape == (6, 2, 3)
+    found = confidence(logits, 4)
+    assert found.dtype == torch.float32 and found.shape == (6, 2, 3)
     for image in range(2):
         for anchor in range(3):
             each = logits[image, anchor * 4 : anchor * 4 + 4].float().sigmoid()
-            torch.testing.assert_close(scores[image * 3 + anchor], each.max(dim=0).values)
+            torch.testing.assert_close(found[image * 3 + anchor], each.max(dim=0).values ** 2)
 
 
 HEADS = [

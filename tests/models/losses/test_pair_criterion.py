@@ -9,7 +9,7 @@ from readable_losses import loop_of
 
 from mmdet_contrast.models.losses import PairBatch, PairCriterion, Terms
 
-DIM, EXTRA = 6, 3
+DIM, FALLBACK, EXTRA = 6, 2, 3
 CASES = {
     'nt_xent_all': dict(type='NTXentLoss', negatives='all'),
     'nt_xent_other_class': dict(type='NTXentLoss', negatives='other_class'),
@@ -40,13 +40,14 @@ def make_batch(make_pairs, count, seed=0, levels=2):
     def chance(*shape):
         return torch.rand(levels, count, *shape, generator=generator) > 0.3
 
-    extra = torch.randn(levels, EXTRA, DIM, dtype=torch.double, generator=generator)
+    extra = torch.randn(levels, FALLBACK + EXTRA, DIM, dtype=torch.double, generator=generator)
     return PairBatch(
         torch.cat((query, key, extra), dim=1).detach().requires_grad_(),
         labels=torch.randint(-1, 3, (levels, count), generator=generator),
-        groups=torch.randint(2, (levels, count), generator=generator),
         valid=chance(),
+        groups=torch.randint(2, (levels, count), generator=generator),
         own=chance(),
+        fallback_mask=chance(FALLBACK),
         background_mask=chance(EXTRA),
     )
 
@@ -107,7 +108,7 @@ def test_laws(name, make_pairs, count, seed):
     for level in (0, 1):
         alone = loss.compare(choose(batch, level, order)).mean()
         torch.testing.assert_close(alone, value[level : level + 1])
-    query, key, extra = batch.rows.split((count, count, EXTRA), dim=1)
+    query, key, extra = batch.rows.split((count, count, FALLBACK + EXTRA), dim=1)
     if 'patch_nce' not in name:
         swapped = batch._replace(rows=torch.cat((key, query, extra), dim=1))
         torch.testing.assert_close(loss.compare(swapped).mean(), value)
@@ -122,7 +123,7 @@ def test_pairs_that_are_not_valid_are_not_there(name, make_pairs):
     batch = batch._replace(own=None)
     values = loss.compare(batch).mean()
     for level, valid in enumerate(batch.valid):
-        removed = choose(batch, level, valid.nonzero()[:, 0])._replace(valid=None)
+        removed = choose(batch, level, valid.nonzero()[:, 0])
         torch.testing.assert_close(loss.compare(removed).mean()[0], values[level])
     values.sum().backward()
     for rows, valid in zip(batch.rows.grad, batch.valid):
@@ -130,8 +131,26 @@ def test_pairs_that_are_not_valid_are_not_there(name, make_pairs):
 
 
 @every_loss
+def test_fallback_is_for_pairs_that_are_compared_with_no_other(name, make_pairs):
+    loss, batch = build(name), make_batch(make_pairs, 7)
+    batch = batch._replace(
+        labels=torch.tensor([[0, 0, 1, 2, 2, -1, 1]]),
+        groups=torch.tensor([[0, 0, 1, 1, 2, 2, 3]]),
+        valid=torch.ones(1, 7, dtype=torch.bool),
+    )
+    by_class = 'patch_nce' not in name and name != 'nt_xent_all'
+    alone = torch.tensor([by_class, by_class, False, False, False, False, True])
+    mask = torch.cat((batch.fallback_mask & alone[:, None], batch.background_mask), dim=2)
+    expected = loss.compare(batch._replace(fallback_mask=None, background_mask=mask))
+    torch.testing.assert_close(loss.compare(batch).values, expected.values)
+    for never in (batch.fallback_mask & False, batch.fallback_mask | True):
+        other = loss.compare(batch._replace(fallback_mask=never)).values
+        assert torch.equal(other[:, 2:6], expected.values[:, 2:6])
+
+
+@every_loss
 def test_the_terms_of_ranks_add_up_to_those_of_one_process(name, make_pairs):
-    loss, batch = build(name), make_batch(make_pairs, 8)
+    loss, batch = build(name), make_batch(make_pairs, 8, seed=1)
     whole, *parts = (loss.compare(batch._replace(own=own)) for own in (None, batch.own, ~batch.own))
     sums = [(terms.values * terms.counted).sum(dim=1) for terms in (whole, *parts)]
     torch.testing.assert_close(sums[1] + sums[2], sums[0])
