@@ -70,9 +70,9 @@ def edited(path, out, change):
 # --- the config
 
 DISTRIBUTION = dict(
-    source='bbox_head.reg', loss=dict(type='BoxDistributionKLLoss', reg_max=16), weight=2.5
+    source='bbox_head.reg', loss=dict(type='BoxDistributionKLLoss', reg_max=16), weight=1.5
 )
-BOXES = dict(source='bbox_head.boxes', loss=dict(type='GIoULoss'), weight=2.5)
+BOXES = dict(source='bbox_head.boxes', loss=dict(type='GIoULoss'), weight=1.5)
 CENTERNESS = dict(source='bbox_head.centerness', loss=dict(type='LogitsKLDivergence'), weight=1.0)
 TERMS = dict(
     yolo=[DISTRIBUTION],
@@ -138,7 +138,8 @@ def test_a_detector_of_every_head_trains(head, pictures, tmp_path):
     losses = [json.loads(line) for line in log.read_text().splitlines()][-1]
     names = {f'loss_distill_{t["source"].replace(".", "_")}' for t in cfg.model.distillers}
     assert names == {key for key in losses if 'distill' in key}
-    assert all(0 < losses[key] < 100 for key in names)
+    # next to 0 where an untrained teacher sees nothing
+    assert all(-1e-6 < losses[key] < 100 for key in names)
     meta = torch.load(tmp_path / 'work/epoch_1.pth', weights_only=False)['meta']
     assert tuple(meta['dataset_meta']['classes']) == CLASSES
 

@@ -32,12 +32,12 @@ class LogitsKLDivergence(nn.Module):
         tau (float): Temperature :math:`\tau`, > 0.
         mode (str): ``'bernoulli'`` or ``'softmax'``.
         average (str): ``'locations'``: the mean over locations. ``'objects'``, for sigmoid scores:
-            the divergence of a class at a location counts as much as the higher of its two scores, and
-            ``DistillationDetector`` divides the sum by the number of objects that the teacher sees,
-            the sum of its confidence. Nearly all locations are background to both, and their small
-            differences, taken together, would outweigh the objects and keep a student from learning
-            anything new. With such a divisor, which the losses of detectors have, one weight does
-            for images of any size and for any head.
+            the divergence of a class at a location counts as much as the higher of its two scores,
+            and ``DistillationDetector`` divides the sum by the number of objects that the teacher
+            sees, the sum of its confidence. Nearly all locations are background to both, and their
+            small differences, taken together, would outweigh the objects and keep a student from
+            learning anything new. With such a divisor, which the losses of detectors have, one
+            weight does for images of any size and for any head.
         loss_weight (float): Factor of the result.
 
     Examples:

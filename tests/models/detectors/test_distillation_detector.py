@@ -305,8 +305,8 @@ def test_boxes_and_centerness_of_a_head(head, tmp_path):
 def test_the_divergence_of_classes_for_each_object(head, tmp_path):
     cfg = HEADS[head]()
     path = save_teacher(cfg, tmp_path / 'teacher.pth', CLASSES)
-    terms = [dict(source='bbox_head.cls', loss=dict(KL, average='objects'))]
-    model = build(cfg, cfg, path, terms)
+    loss = dict(type='LogitsKLDivergence', average='objects')
+    model = build(cfg, cfg, path, [dict(source='bbox_head.cls', loss=loss)])
     inputs, samples = make_batch(model)
     losses = model.loss(inputs, samples)
     with torch.no_grad():
