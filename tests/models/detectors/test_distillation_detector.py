@@ -118,9 +118,9 @@ def test_terms_equal_the_losses_on_the_maps(checkpoint):
     torch.testing.assert_close(losses['loss_distill_pyramid'], expected, **CLOSE)
     expected = kl([m[:, [2, 0]] for m in heads[0][0]], list(heads[1][0]))
     torch.testing.assert_close(losses[f'loss_distill_{names[2]}'], 3 * expected, **CLOSE)
-    confidence = [m.amax(1).sigmoid() for m in heads[1][0]]
+    weights = [m.amax(1).sigmoid().square() for m in heads[1][0]]
     expected = MODELS.build(dict(type='BoxDistributionKLLoss'))(
-        *[list(h[1]) for h in heads], confidence
+        *[list(h[1]) for h in heads], weights
     )
     # YOLOv8's own losses are multiplied by the batch, too
     torch.testing.assert_close(losses[f'loss_distill_{names[3]}'], 2 * expected, **CLOSE)
