@@ -142,7 +142,11 @@ def test_site_turns_links_to_sources_into_links_to_pages():
 
 def registries():
     import mmdet.registry
+    from mmdet.utils import register_all_modules
 
+    import mmdet_contrast  # noqa: F401
+
+    register_all_modules(init_default_scope=False)
     return [kind for kind in vars(mmdet.registry).values() if isinstance(kind, Registry)]
 
 
