@@ -14,9 +14,10 @@
 #                    if MMDetection does not work in it.
 #   --dev            also install what the tests need (requirements/tests*.txt).
 #
-# Without --venv, --python and --stack, an active virtual or conda environment in which torch, mmcv's ops and
-# mmdet import is used as it is. An environment that works gets the package itself (editable), with
-# --dev the test tools that are missing, and nothing else: torch, mmcv and the rest stay as they are.
+# Without --venv, --python and --stack, an active virtual or conda environment in which torch, mmcv's
+# ops and mmdet import is used as it is. An environment that works gets the package itself (editable),
+# with --dev the test tools that are missing, and nothing else: torch, mmcv and the rest stay as they
+# are.
 #
 # Without --stack, a new environment uses the torch of the Python that it is made from, if that torch
 # sees a GPU. With a GPU mmcv's ops are built for it, which needs nvcc.

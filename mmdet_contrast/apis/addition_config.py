@@ -128,7 +128,7 @@ def add_classes_config(
     new, annotated = list(classes), list(annotated_classes)
     with trust_checkpoints(trust_checkpoint):
         section, head, old = read_teacher(source, checkpoint)
-    _check_new_classes(new, annotated, old, ann)
+    check_new_classes(new, annotated, old, ann)
     if work_dir is None:
         stem = osp.splitext(osp.basename(given))[0]
         work_dir = osp.join('work_dirs', re.sub(r'\W+', '_', '_'.join([stem, *new])))
@@ -257,7 +257,20 @@ def teacher_test_config(cfg: Config) -> Config:
     )
 
 
-def _check_new_classes(new: List[str], annotated: List[str], old: List[str], ann: str) -> None:
+def check_new_classes(
+    new: Sequence[str], annotated: Sequence[str], old: Sequence[str], ann: str
+) -> None:
+    """Refuse classes that cannot be added.
+
+    Args:
+        new (Sequence[str]): Names of the new classes.
+        annotated (Sequence[str]): Old classes that the pictures annotate, too.
+        old (Sequence[str]): Classes of the detector that is there; none where they are not known.
+        ann (str): COCO file of the new pictures.
+
+    Raises:
+        LaunchError: If one is known already, or has no box in the file.
+    """
     boxes = names_in(ann)
     known = [name for name in new if name in old]
     if known or not new or len(set(new)) < len(new):

@@ -8,7 +8,7 @@ from mmengine.config import Config
 from mmengine.fileio import load
 
 from mmdet_contrast.apis import Comparison, RunResult, add_classes_config, compare, test
-from mmdet_contrast.apis.addition_config import teacher_test_config
+from mmdet_contrast.apis.addition_config import check_new_classes, teacher_test_config
 from mmdet_contrast.apis.addition_data import AnnotatedPictures, merge_files, names_in
 from mmdet_contrast.apis.runs import last_checkpoint, run_variants
 from mmdet_contrast.utils.config import LaunchError, load_config
@@ -84,6 +84,10 @@ def run_protocol(
             'needs --replay.'
         )
 
+    # before hours of training
+    check_new_classes(classes, (), (), ann)
+    for file in filter(None, (val, old_ann, replay)):
+        names_in(file)
     if checkpoint is None:
         run_variants({TEACHER: (config, options)}, work_dir, first)
         checkpoint = str(last_checkpoint(work_dir / TEACHER / f'seed{first[0]}'))

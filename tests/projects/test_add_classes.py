@@ -144,6 +144,21 @@ def test_a_variant_without_its_data_is_refused_before_anything_runs(
     assert not (tmp_path / 'out').exists()
 
 
+@pytest.mark.parametrize(
+    'given, text',
+    [
+        (dict(classes=['bolt']), "has no category 'bolt'"),
+        (dict(val='gone.json'), "'gone.json' does not exist"),
+        (dict(old_ann='gone.json'), "'gone.json' does not exist"),
+    ],
+)
+def test_wrong_data_are_refused_before_the_teacher_trains(given, text, data, tiny_shapes, tmp_path):
+    config = write_teacher(tmp_path, retina(2), tiny_shapes)
+    with pytest.raises(LaunchError, match=text):
+        run_protocol(config, work_dir=tmp_path / 'out', **{**data, **given})
+    assert not (tmp_path / 'out').exists()
+
+
 @pytest.mark.slow
 def test_trains_tests_and_does_not_do_it_twice(data, tiny_shapes, tmp_path, monkeypatch):
     config, out = write_teacher(tmp_path, yolo(2), tiny_shapes), tmp_path / 'out'
