@@ -304,7 +304,7 @@ def view_batch(
     height: int,
     width: int,
     num_classes: int = 80,
-    prob: float = 1.0,
+    views: bool = True,
     seed: int = 0,
 ) -> dict:
     """Draw pictures of smooth noise with boxes, and make their views.
@@ -315,7 +315,7 @@ def view_batch(
         height (int): Of a picture in pixels.
         width (int): Of a picture in pixels.
         num_classes (int): Classes; the boxes of a picture are of one after the other.
-        prob (float): Probability that a picture gets a view.
+        views (bool): Whether to make views.
         seed (int): Of everything that is drawn.
 
     Returns:
@@ -323,14 +323,17 @@ def view_batch(
     """
     import cv2
     import numpy as np
+    from mmdet.datasets.transforms import PackDetInputs
     from mmdet.structures.bbox import HorizontalBoxes
 
     from mmdet_contrast.datasets.transforms import ContrastiveView, PackContrastiveInputs
 
+    meta_keys = ('img_id', 'img_shape', 'ori_shape', 'scale_factor')
     # every box takes part, however much of its view is repainted
     transforms = (
-        ContrastiveView(prob=prob, max_overwritten=1.0),
-        PackContrastiveInputs(meta_keys=('img_id', 'img_shape', 'ori_shape', 'scale_factor')),
+        (ContrastiveView(max_overwritten=1.0), PackContrastiveInputs(meta_keys=meta_keys))
+        if views
+        else (PackDetInputs(meta_keys=meta_keys),)
     )
     rng = np.random.default_rng(seed)
     np.random.seed(seed)

@@ -46,14 +46,14 @@ def make_scene(images: int, boxes: int, size: Sequence[int], channels: int, devi
     return feats, batch['data_samples']
 
 
-def make_branch(channels: int, device: str, **options):
+def make_branch(channels: int, device: str, strides: Sequence[int] = STRIDES, **options):
     """Build RegionContrast."""
     import torch
 
     from mmdet_contrast.models.contrast import RegionContrast
 
     torch.manual_seed(0)
-    return RegionContrast(in_channels=channels, strides=STRIDES, **options).to(device)
+    return RegionContrast(in_channels=channels, strides=strides, **options).to(device)
 
 
 def branch_step(contrast, feats: Sequence, samples: Sequence) -> Callable[[], object]:
@@ -233,17 +233,17 @@ def count(feats, samples, images: int, args) -> List[Tuple[str, ...]]:
     """Count the operators of the branch; return rows of a table."""
     rows = []
     for sampler in ('ViewBoxes', 'JitteredBoxes'):
-        for levels in ([0], range(len(STRIDES))):
+        for levels in (1, len(STRIDES)):
             contrast = make_branch(
                 args.channels,
                 args.device,
-                levels=levels,
+                STRIDES[:levels],
                 num_classes=80,
                 sampler=dict(type=sampler),
                 queue=dict(type='FeatureQueue'),
             )
-            calls = count_calls(branch_step(contrast, feats, samples), args.device)
-            rows.append((sampler, str(images), str(len(levels)), *map(str, calls)))
+            calls = count_calls(branch_step(contrast, feats[:levels], samples), args.device)
+            rows.append((sampler, str(images), str(levels), *map(str, calls)))
     return rows
 
 

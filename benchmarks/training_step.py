@@ -1,15 +1,13 @@
 """A training step with the contrastive loss against one without, and where the time goes.
 
-Variants: plain; the views forwarded with the loss switched off (weight 0); the loss with views at
-half size, four to a picture (the default); with whole views; with views for three images in ten
-and two jittered boxes for the objects of the others; with jittered boxes alone and no view.
-The settings are the small RetinaNets that the package ships, and with --full the RetinaNet-R50 of
-configs/retina_contrast_coco.py at 800 x 1344.
+Variants: plain; the views forwarded with the loss switched off (weight 0); the loss with views; the
+loss with jittered boxes and no view. The settings are the small RetinaNets that the package ships,
+and with --full the RetinaNet-R50 of configs/retina_contrast_coco.py at 800 x 1344.
 
 A step leads from a batch of pictures in main memory to the optimizer's update; all variants take
-turns in one process. The figures are medians; means where only some images have a view, as the
-steps differ then by how many these are. Making the view is work of the data loader and has a column
-of its own. The parts of a step are measured in further steps, with waits for the GPU between them.
+turns in one process. The figures are medians. Making the view is work of the data loader and has a
+column of its own. The parts of a step are measured in further steps, with waits for the GPU between
+them.
 """
 
 import sys
@@ -23,15 +21,12 @@ from typing import Dict, Iterator, List, Tuple
 import _common as common
 
 PARTS = ('prepare', 'backbone, neck', 'detection', 'contrast', 'backward', 'optimizer')
-SOME, PROB = 'some views', 0.3
-# probability of a view, its scale, and what differs from the config of RegionContrast
+# whether there are views, and what differs from the config of RegionContrast
 VARIANTS = {
-    'plain': (0.0, None, None),
-    'view, weight 0': (1.0, 0.5, dict(criterion=dict(type='NTXentLoss', loss_weight=0.0))),
-    'contrast': (1.0, 0.5, {}),
-    'contrast, whole views': (1.0, 1, {}),
-    SOME: (PROB, 0.5, dict(sampler=dict(type='ViewBoxes', jitter=0.1))),
-    'no view': (0.0, 0.5, dict(sampler=dict(type='JitteredBoxes', jitter=0.1))),
+    'plain': (False, None),
+    'view, weight 0': (True, dict(criterion=dict(type='NTXentLoss', loss_weight=0.0))),
+    'contrast': (True, {}),
+    'no view': (False, dict(sampler=dict(type='JitteredBoxes'))),
 }
 SETTINGS = (
     # name, configs, height and width, images, boxes to an image
@@ -85,12 +80,11 @@ class Step:
 
         from mmdet_contrast import config_path
 
-        prob, scale, options = VARIANTS[variant]
+        views, options = VARIANTS[variant]
         plain = options is None
         name = f'retina_{config}.py' if plain else f'retina_contrast_{config}.py'
         cfg = Config.fromfile(config_path(name))
         if not plain:
-            cfg.model.data_preprocessor.view_scale = scale
             cfg.model.bbox_head.contrast.update(options)
         # the pictures are noise, and there is nothing to learn from them
         cfg.optim_wrapper.optimizer.lr = 1e-6
@@ -104,11 +98,10 @@ class Step:
         for i in range(args.batches):
             start = time.perf_counter()
             self.batches.append(
-                common.view_batch(images, boxes, *size, classes, prob, seed=100 * i)
+                common.view_batch(images, boxes, *size, classes, views, seed=100 * i)
             )
             taken.append(time.perf_counter() - start)
         self.data = mean(taken)
-        self.views = mean(x.dim() == 4 for batch in self.batches for x in batch['inputs'])
         self.number, self.clock = 0, Clock()
         self.clock.wrap(self.model.data_preprocessor, 'forward', 'prepare')
         self.clock.wrap(self.model, 'extract_feat', 'backbone, neck')
@@ -152,10 +145,9 @@ def measure(name: str, config: str, size: Tuple[int, int], images: int, boxes: i
     for variant, run in runs.items():
         if not isfinite(run.losses['loss'].item()):
             sys.exit(f'{variant}: the losses are {run.losses}.')
-        typical = mean if variant == SOME else median
-        totals[variant] = typical(taken[variant])
+        totals[variant] = median(taken[variant])
         cells = [f'{1e3 * totals[variant]:.1f}', f'{totals[variant] / totals["plain"]:.2f}x']
-        cells += [f'{1e3 * typical(parts[variant, part]):.1f}' for part in PARTS]
+        cells += [f'{1e3 * median(parts[variant, part]):.1f}' for part in PARTS]
         if args.device == 'cuda':
             with common.PeakMemory('cuda') as memory:
                 run()
@@ -164,10 +156,6 @@ def measure(name: str, config: str, size: Tuple[int, int], images: int, boxes: i
     peak = ('peak memory',) if args.device == 'cuda' else ()
     print(f'\n{name}, {images} images of {boxes} boxes, {args.steps} steps')
     print(common.table(('ms', 'step', '/ plain', *PARTS, *peak, 'making views'), rows))
-    print(
-        f'{SOME}: {runs[SOME].views:.0%} of the images had one in these steps, of {PROB:.0%} in '
-        'the long run.'
-    )
 
 
 def main() -> None:

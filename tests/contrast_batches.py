@@ -2,7 +2,7 @@
 
 import math
 from collections import defaultdict, deque
-from typing import Dict, List, Optional, Sequence, Tuple, Union
+from typing import Dict, List, Sequence, Tuple, Union
 
 import torch
 import torch.nn.functional as F
@@ -23,20 +23,18 @@ CHANNELS = 4
 
 def make_samples(
     counts: Sequence[int],
-    viewed: Optional[Sequence[int]] = None,
+    views: bool = True,
     classes: int = 3,
     valid_share: float = 0.8,
-    view_scale: float = 0.5,
     seed: Union[int, Sequence[int]] = 0,
 ) -> List[DetDataSample]:
     """Make the data samples of a batch as ``ContrastiveDataPreprocessor`` lays it out.
 
     Args:
         counts (Sequence[int]): Boxes of each image.
-        viewed (Sequence[int], optional): Indices of the images that have a view. Defaults to all.
+        views (bool): Whether the images have views.
         classes (int): Number of classes.
         valid_share (float): Share of the boxes that may be contrasted.
-        view_scale (float): Size of a view in its picture.
         seed (int | Sequence[int]): Seed of the boxes, or of those of each image.
     """
     inputs, samples = [], []
@@ -52,13 +50,12 @@ def make_samples(
             labels=torch.randint(classes, (count,), generator=generator),
         )
         sample.ignored_instances = InstanceData(bboxes=torch.tensor([[150.0, 100, 190, 128]]))
-        has_view = viewed is None or i in viewed
-        if has_view:
+        if views:
             valid = torch.rand(count, generator=generator) < valid_share
             sample.gt_instances.view_valid = valid
-        inputs.append(torch.zeros((2, 3, *SIZE) if has_view else (3, *SIZE)))
+        inputs.append(torch.zeros((2, 3, *SIZE) if views else (3, *SIZE)))
         samples.append(sample)
-    layout = ContrastiveDataPreprocessor(view_scale=view_scale)
+    layout = ContrastiveDataPreprocessor()
     return layout(dict(inputs=inputs, data_samples=samples), True)['data_samples']
 
 
@@ -102,8 +99,8 @@ class ReadableBranch:
         """Return the losses, and of each level the mean of the terms and its chance level."""
         module, losses, means = self.module, {}, []
         for i, name in enumerate(module.names):
-            loss, chance = self._level(i, feats[module.levels[i]], batch)
-            losses[name] = module.criterion.loss_weight * loss / len(module.levels)
+            loss, chance = self._level(i, feats[i], batch)
+            losses[name] = module.criterion.loss_weight * loss / len(module.strides)
             means.append((float(loss), chance))
         return losses, means
 

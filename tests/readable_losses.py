@@ -10,6 +10,8 @@ from typing import Callable, List, Optional, Sequence, Tuple
 import torch
 from torch import Tensor
 
+from mmdet_contrast.models.losses import PairBatch, PairCriterion
+
 
 def nt_xent(
     query: Tensor,
@@ -93,6 +95,27 @@ def loop_of(criterion: torch.nn.Module) -> Callable[..., Tuple[Tensor, float]]:
         settings['negatives'] = criterion.negatives
     loop = LOOPS[type(criterion).__name__]
     return lambda *args: loop(*args, **settings)
+
+
+def with_background(
+    criterion: PairCriterion,
+    query: Tensor,
+    key: Tensor,
+    labels: Optional[Tensor],
+    groups: Optional[Tensor],
+    background: Tensor,
+    use: Tensor,
+) -> Tensor:
+    """Return what a criterion makes of M pairs and of (K, D) rows of which (M, K) are used."""
+    valid = torch.ones(1, len(query), dtype=torch.bool)
+    batch = PairBatch(
+        torch.cat((query, key, background))[None],
+        labels=torch.full_like(valid, -1, dtype=torch.long) if labels is None else labels[None],
+        valid=valid,
+        groups=None if groups is None else groups[None],
+        background_mask=use[None],
+    )
+    return criterion.loss_weight * criterion.compare(batch).mean()[0]
 
 
 def _unit(x: Tensor) -> Tensor:

@@ -20,8 +20,7 @@ SCRIPTS = {
     'training_step.py': [
         'plain',
         'view, weight 0',
-        'contrast, whole views',
-        'some views',
+        '| contrast ',
         'no view',
     ],
 }

@@ -22,17 +22,16 @@ CASES = {
     'own keys': dict(
         scope='all_ranks', sampler=dict(type='JitteredBoxes', jitter=1e-9, background=0)
     ),
-    'some views': dict(scope='all_ranks', sampler=dict(STILL, jitter=1e-9)),
     'patches': dict(
         # on the coarse level alone: the fine one has four times as many
-        levels=(1,),
+        strides=(16,),
         scope='all_ranks',
         sampler=PATCHES,
         criterion=dict(type='NTXentLoss', negatives='all'),
     ),
-    'patches of some, queue': dict(
+    'patches, queue': dict(
         # all of them, too, as the order in which they come is drawn
-        levels=(1,),
+        strides=(16,),
         scope='image',
         sampler=dict(PATCHES, region='all'),
         queue=dict(size=3000),
@@ -59,43 +58,50 @@ STEPS = (((4, 1), (3, 6)), ((5, 2), (0, 0)), ((0,), (1,)), ((0,), (0,)))
 class TinyModel(nn.Module):
     """A pyramid of two levels and the contrastive branch."""
 
-    def __init__(self, **kwargs):
+    def __init__(self, strides=(8, 16), **kwargs):
         super().__init__()
         torch.manual_seed(0)
         self.stem = nn.Conv2d(3, 4, 8, stride=8)
         self.down = nn.Conv2d(4, 4, 2, stride=2)
-        self.contrast = build_branch(strides=(8, 16), **kwargs)
+        self.contrast = build_branch(strides=strides, **kwargs)
         # at first nothing would reach the pyramid
         self.contrast.trust.fill_(0.5)
         self.double()
 
     def forward(self, images, samples):
         fine = self.stem(images)
-        return self.contrast([fine, self.down(fine)], samples)
+        feats = [fine, self.down(fine)]
+        return self.contrast(feats[-len(self.contrast.strides) :], samples)
 
 
-def make_batch(step, ranks, some):
+def make_batch(step, ranks):
     """Pictures and samples of the given ranks; the same whoever asks."""
-    counts = [count for rank in ranks for count in STEPS[step][rank]]
-    seeds = [100 * step + 10 * rank + i for rank in ranks for i in range(len(STEPS[step][rank]))]
-    # with 'some' the images of rank 0 and every other one of rank 1
-    viewed = [i for i, seed in enumerate(seeds) if not some or seed % 20 in (0, 11)]
-    samples = make_samples(counts, viewed, view_scale=1, seed=seeds)
-    pictures = []
-    for seed in seeds:
-        generator = torch.Generator().manual_seed(seed)
-        pictures.append(torch.randn(2, 3, 128, 192, generator=generator, dtype=torch.double))
-    # whole views, so that no picture joins what two processes have apart
-    shown = [picture[0] for picture in pictures] + [pictures[i][1] for i in viewed]
-    return torch.stack(shown), samples
+    originals, pictures, images, views = [], [], [], []
+    total = sum(len(STEPS[step][rank]) for rank in ranks)
+    for i, rank in enumerate(ranks):
+        seeds = [100 * step + 10 * rank + k for k in range(len(STEPS[step][rank]))]
+        *own, picture = make_samples(STEPS[step][rank], seed=seeds)
+        # a picture for each rank, so that none joins what two processes have apart
+        for sample in own:
+            sample.set_metainfo(dict(view_place=(total + i, *sample.view_place[1:])))
+        originals += own
+        pictures.append(picture)
+        images += [noise(seed) for seed in seeds]
+        views.append(noise(1000 + seeds[0]))
+    return torch.stack(images + views), originals + pictures
 
 
-def run(model, ranks, case):
+def noise(seed):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(3, 128, 192, generator=generator, dtype=torch.double)
+
+
+def run(model, ranks):
     """Losses and gradients of every iteration, and the buffers in the end."""
     losses, gradients = [], []
     for step in range(len(STEPS)):
         model.zero_grad()
-        values = model(*make_batch(step, ranks, 'some' in case))
+        values = model(*make_batch(step, ranks))
         sum(value for name, value in values.items() if 'loss' in name).backward()
         losses.append({name: value.detach() for name, value in values.items()})
         gradients.append([p.grad.clone() for p in model.parameters()])
@@ -136,7 +142,7 @@ def count_bytes(rank, case):
         model = TinyModel(**COUNTED[case]).float()
         for step in range(len(STEPS)):
             counts.append([0, 0])
-            images, samples = make_batch(step, (rank,), some=False)
+            images, samples = make_batch(step, (rank,))
             values = model(images.float(), samples)
             sum(value for name, value in values.items() if 'loss' in name).backward()
     finally:
@@ -156,7 +162,7 @@ def work(rank, folder):
     results = {}
     for case, kwargs in {**CASES, **AGREE}.items():
         model = nn.parallel.DistributedDataParallel(TinyModel(**kwargs), broadcast_buffers=False)
-        losses, gradients, buffers = run(model, (rank,), case)
+        losses, gradients, buffers = run(model, (rank,))
         results[case] = losses, gradients, {k[len('module.') :]: v for k, v in buffers.items()}
     results['bytes'] = {case: count_bytes(rank, case) for case in COUNTED}
     return results
@@ -169,7 +175,7 @@ def results(tmp_path_factory):
 
 @pytest.mark.parametrize('case', CASES)
 def test_two_processes_are_one_with_the_joined_batch(results, case):
-    losses, gradients, buffers = run(TinyModel(**CASES[case]), (0, 1), case)
+    losses, gradients, buffers = run(TinyModel(**CASES[case]), (0, 1))
     assert all(sum(g.abs().sum() for g in step) > 1e-3 for step in gradients[:2])
     for step, expected in enumerate(losses):
         # each rank has a share of the sum, over the mean of their numbers of terms

@@ -8,19 +8,21 @@ from mmcv.transforms import BaseTransform, Compose
 from mmdet.registry import TRANSFORMS
 from mmdet.structures.bbox import BaseBoxes, HorizontalBoxes
 
+# Crops of objects are kept reduced to this longer side, in pixels.
+_MAX_SIDE = 128
+
 
 class ObjectBank:
     """Keep crops of objects, to be drawn by class: the store of the same-class view.
 
     Each image adds one object of each of its classes, chosen at random. A class keeps the crops of
-    the ``max_per_class`` images that came last, so that memory is bounded by ``classes *
-    max_per_class * max_side**2`` pixels. An image that comes again replaces its own crops, and an
+    the ``max_per_class`` images that came last, reduced to at most 128 pixels to a side, so that
+    memory is bounded. An image that comes again replaces its own crops, and an
     object is never filled from its own image.
 
     Args:
         max_per_class (int): Largest number of crops of a class.
         min_size (int): Smallest side in pixels of an object that is kept.
-        max_side (int): Larger crops are kept reduced to this longer side, in pixels.
 
     Examples:
         >>> bank = ObjectBank(min_size=4)
@@ -32,10 +34,9 @@ class ObjectBank:
         True
     """
 
-    def __init__(self, max_per_class: int = 32, min_size: int = 16, max_side: int = 128) -> None:
+    def __init__(self, max_per_class: int = 32, min_size: int = 16) -> None:
         self.max_per_class = max_per_class
         self.min_size = min_size
-        self.max_side = max_side
         # by class and kind of image, then by image, oldest first
         self._crops: Dict[tuple, Dict[Hashable, np.ndarray]] = {}
 
@@ -53,7 +54,7 @@ class ObjectBank:
         fits = (pixels[:, 2:] - pixels[:, :2] >= self.min_size).all(axis=1)
         for label in np.unique(labels[fits]):
             x1, y1, x2, y2 = pixels[np.random.choice(np.flatnonzero(fits & (labels == label)))]
-            factor = min(1, self.max_side / max(x2 - x1, y2 - y1))
+            factor = min(1, _MAX_SIDE / max(x2 - x1, y2 - y1))
             size = (max(1, round(side * factor)) for side in (x2 - x1, y2 - y1))
             crops = self._crops.setdefault(_key(label, img), {})
             crops[image] = resize_patch(img[y1:y2, x1:x2], *size)
@@ -77,8 +78,7 @@ class ObjectBank:
 
     def __repr__(self) -> str:
         return (
-            f'{type(self).__name__}(max_per_class={self.max_per_class}, '
-            f'min_size={self.min_size}, max_side={self.max_side})'
+            f'{type(self).__name__}(max_per_class={self.max_per_class}, min_size={self.min_size})'
         )
 
 
@@ -110,8 +110,7 @@ class ContrastiveView(BaseTransform):
 
     Added keys:
 
-    - ``img_view`` (np.ndarray): the view, shape and dtype of ``img``; None, without the other keys,
-      where ``prob`` leaves the image without a view.
+    - ``img_view`` (np.ndarray): the view, shape and dtype of ``img``.
     - ``gt_view_valid`` (np.ndarray): (M,) bool, True for boxes that may be contrasted.
     - ``gt_view_source`` (np.ndarray): (M, 4) the boxes that the view was made from;
       ``PackContrastiveInputs`` checks that no later transform moved them.
@@ -128,8 +127,6 @@ class ContrastiveView(BaseTransform):
         fill (str): What a box shows: 'zoom' (its own centre) or 'same_class' (another object of
             its class). Defaults to 'zoom'.
         bank (dict, optional): Arguments of :class:`ObjectBank`, for ``fill='same_class'``.
-        prob (float): Probability that an image gets a view. Images without a view are handled by
-            the sampler of ``RegionContrast``.
 
     Raises:
         ValueError: If a zoom factor could be below 1.
@@ -154,7 +151,6 @@ class ContrastiveView(BaseTransform):
         transforms: Optional[List[dict]] = None,
         fill: str = 'zoom',
         bank: Optional[dict] = None,
-        prob: float = 1.0,
     ) -> None:
         if min(zoom_range) < 1:
             raise ValueError(f'zoom_range={zoom_range}, expected factors of at least 1.')
@@ -166,7 +162,6 @@ class ContrastiveView(BaseTransform):
             [TRANSFORMS.build(t) if isinstance(t, dict) else t for t in transforms]
         )
         self.bank = {'zoom': None, 'same_class': ObjectBank(**(bank or {}))}[fill]
-        self.prob = prob
 
     def transform(self, results: dict) -> dict:
         """Add the view to the results of one image; nothing that is there is changed.
@@ -180,9 +175,6 @@ class ContrastiveView(BaseTransform):
         Raises:
             ValueError: If ``transforms`` dropped or reordered boxes.
         """
-        if np.random.rand() >= self.prob:
-            results['img_view'] = None
-            return results
         img, boxes = results['img'], _as_array(results['gt_bboxes'])
         ignored = np.asarray(results.get('gt_ignore_flags', np.zeros(len(boxes))), dtype=bool)
         pixels = whole_pixels(boxes, img.shape[:2])
@@ -266,7 +258,7 @@ class ContrastiveView(BaseTransform):
         return (
             f'{type(self).__name__}(zoom_range={self.zoom_range}, min_size={self.min_size}, '
             f'max_overwritten={self.max_overwritten}, transforms={self.transforms}, '
-            f'bank={self.bank}, prob={self.prob})'
+            f'bank={self.bank})'
         )
 
 

@@ -11,10 +11,8 @@ from mmdet.structures.bbox import BaseBoxes
 class PackContrastiveInputs(PackDetInputs):
     """``PackDetInputs`` with both views of the image in ``inputs``.
 
-    ``inputs`` gets the shape (2, C, H, W): the image, then its view; or (C, H, W) where
-    ``ContrastiveView(prob=...)`` made none. ``data_samples`` is MMDetection's
-    :class:`DetDataSample` with the metainfo ``view=0``, whose ``gt_instances`` carry in addition,
-    where there is a view,
+    ``inputs`` gets the shape (2, C, H, W): the image, then its view. ``data_samples`` is
+    MMDetection's :class:`DetDataSample`, whose ``gt_instances`` carry in addition
 
     - ``view_valid`` (Tensor): (M,) bool, True for boxes that may be contrasted;
     - ``view_bboxes``: the boxes in the view, only with ``ContrastiveView(transforms=...)``.
@@ -34,19 +32,15 @@ class PackContrastiveInputs(PackDetInputs):
             results (dict): Results of a pipeline with ``ContrastiveView``.
 
         Returns:
-            dict: ``inputs`` (2, C, H, W) or (C, H, W) of the image's dtype, and
-            ``data_samples``.
+            dict: ``inputs`` (2, C, H, W) of the image's dtype, and ``data_samples``.
 
         Raises:
             ValueError: If a transform after ``ContrastiveView`` moved or dropped boxes.
         """
         packed = super().transform(results)
-        packed['data_samples'].set_metainfo(dict(view=0))
-        if results['img_view'] is not None:
-            self._check_places(results)
-            pack_image = PackDetInputs(meta_keys=())
-            view = pack_image(dict(img=results['img_view']))['inputs']
-            packed['inputs'] = torch.stack((packed['inputs'], view))
+        view = PackDetInputs(meta_keys=())(dict(img=results['img_view']))['inputs']
+        self._check_places(results)
+        packed['inputs'] = torch.stack((packed['inputs'], view))
         return packed
 
     def _check_places(self, results: dict) -> None:

@@ -26,7 +26,6 @@ class RandomResizedCrop(BaseTransform):
             both.
         area_range (tuple[float, float]): Bounds of the area, ``0 < low <= high <= 1``.
         ratio_range (tuple[float, float]): Bounds of width / height, ``0 < low <= high``.
-        interpolation (str): As in ``mmcv.imresize``.
     """
 
     def __init__(
@@ -34,12 +33,10 @@ class RandomResizedCrop(BaseTransform):
         scale: Union[int, Sequence[int]],
         area_range: Tuple[float, float] = (0.2, 1.0),
         ratio_range: Tuple[float, float] = (3 / 4, 4 / 3),
-        interpolation: str = 'bilinear',
     ) -> None:
         self.scale = (scale, scale) if isinstance(scale, int) else tuple(scale)
         self.area_range = tuple(area_range)
         self.ratio_range = tuple(ratio_range)
-        self.interpolation = interpolation
 
     def _draw(self, height: int, width: int) -> Tuple[int, int, int, int]:
         """Return x1, y1, width and height of a crop."""
@@ -75,7 +72,7 @@ class RandomResizedCrop(BaseTransform):
             )
         x, y, w, h = self._draw(*results['img'].shape[:2])
         crop = results['img'][y : y + h, x : x + w]
-        results['img'] = mmcv.imresize(crop, self.scale, interpolation=self.interpolation)
+        results['img'] = mmcv.imresize(crop, self.scale)
         results['img_shape'] = results['img'].shape[:2]
         results['crop_box'] = (x, y, x + w, y + h)
         return results
@@ -83,5 +80,5 @@ class RandomResizedCrop(BaseTransform):
     def __repr__(self) -> str:
         return (
             f'{type(self).__name__}(scale={self.scale}, area_range={self.area_range}, '
-            f'ratio_range={self.ratio_range}, interpolation={self.interpolation!r})'
+            f'ratio_range={self.ratio_range})'
         )

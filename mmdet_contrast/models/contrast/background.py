@@ -1,6 +1,6 @@
 """Regions of the background."""
 
-from typing import List, Sequence, Tuple
+from typing import Sequence, Tuple
 
 import torch
 from mmdet.structures import DetDataSample
@@ -15,20 +15,6 @@ _CANDIDATES = 16
 _MIN_SIZE = 8.0
 
 
-def occupied_boxes(sample: DetDataSample) -> List[Tensor]:
-    """Return what is no background in an image.
-
-    Args:
-        sample (DetDataSample): With ``gt_instances`` and, where there are any,
-            ``ignored_instances``.
-
-    Returns:
-        list[Tensor]: (G, 4) boxes of either.
-    """
-    fields = (sample.gt_instances, sample.get('ignored_instances', None))
-    return [get_box_tensor(x.bboxes) for x in fields if x is not None and 'bboxes' in x]
-
-
 def sample_background(
     samples: Sequence[DetDataSample], positions: Sequence[int], num_boxes: int, device: torch.device
 ) -> Tuple[Tensor, Tensor]:
@@ -39,7 +25,8 @@ def sample_background(
     not tell background from objects. Uses PyTorch's generator.
 
     Args:
-        samples (Sequence[DetDataSample]): The N images.
+        samples (Sequence[DetDataSample]): The N images, with ``gt_instances`` and, where there are
+            any, ``ignored_instances``.
         positions (Sequence[int]): Position of each in the batch.
         num_boxes (int): Regions drawn for each image.
         device (torch.device): Of the result.
@@ -49,7 +36,12 @@ def sample_background(
         y2)``; and (N * num_boxes,) bool, False for those that touch an object all the same, because
         objects fill their image.
     """
-    boxes = [(i, x) for i, sample in zip(positions, samples) for x in occupied_boxes(sample)]
+    boxes = [
+        (i, get_box_tensor(instances.bboxes))
+        for i, sample in zip(positions, samples)
+        for instances in (sample.gt_instances, sample.get('ignored_instances', None))
+        if instances is not None and 'bboxes' in instances
+    ]
     occupied = batch_rois([x for _, x in boxes], [i for i, _ in boxes], device)
     frames = torch.tensor([[float(i), *s.img_shape[1::-1]] for i, s in zip(positions, samples)])
     frames = frames.to(device, non_blocking=True)[:, None]

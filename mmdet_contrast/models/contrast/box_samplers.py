@@ -1,6 +1,6 @@
 """Which boxes are compared with which."""
 
-from typing import List, Optional, Sequence, Tuple
+from typing import List, Sequence
 
 import torch
 from mmdet.registry import MODELS
@@ -18,7 +18,7 @@ class _BoxSampler(nn.Module):
 
     sampling_ratio = 2
 
-    def __init__(self, pool_size: int, background: int) -> None:
+    def __init__(self, pool_size: int = 3, background: int = 4) -> None:
         super().__init__()
         self.pool_size = pool_size
         self.background = background
@@ -56,17 +56,9 @@ class ViewBoxes(_BoxSampler):
         background (int): Regions of the background drawn in each image; they are negatives of
             objects that meet no object of another class; in losses that do not look at classes, of
             objects that meet no other. 0 for none.
-        jitter (float, optional): Images without a view (``ContrastiveView(prob=...)``) are handled
-            by :class:`JitteredBoxes` with this share. Defaults to None: they take no part.
     """
 
     needs_views = True
-
-    def __init__(
-        self, pool_size: int = 3, background: int = 4, jitter: Optional[float] = None
-    ) -> None:
-        super().__init__(pool_size, background)
-        self.jitter = jitter
 
     def forward(
         self,
@@ -88,18 +80,12 @@ class ViewBoxes(_BoxSampler):
         """
         samples, device = batch_data_samples, feats[0].device
         originals = _positions(samples, view=0)
-        shown = [i for i in originals if samples[i].metainfo.get('has_view', False)]
         # in the pictures they are in the order of the originals
-        pairs = _rois(samples, shown + _positions(samples, view=1), device)
-        pairs = pairs.view(2, len(pairs) // 2, 5)
-        labels = _joined([samples[i].gt_instances.labels for i in shown], torch.long, device)
-        valid = _joined([samples[i].gt_instances.view_valid for i in shown], torch.bool, device)
-        if self.jitter is not None:
-            alone = [i for i in originals if i not in shown]
-            parts = _jittered_pairs(samples, alone, self.jitter, device)
-            pairs = torch.cat((pairs, parts[0]), dim=1)
-            labels, valid = torch.cat((labels, parts[1])), torch.cat((valid, parts[2]))
-        return self._batch(pairs, labels, valid, samples, device)
+        pairs = _rois(samples, originals + _positions(samples, view=1), device)
+        instances = [samples[i].gt_instances for i in originals]
+        labels = torch.cat([x.labels for x in instances])
+        valid = torch.cat([x.view_valid for x in instances])
+        return self._batch(pairs.view(2, len(labels), 5), labels, valid, samples, device)
 
 
 @MODELS.register_module()
@@ -132,8 +118,20 @@ class JitteredBoxes(_BoxSampler):
     ) -> PairBatch:
         """Pair the boxes of the originals; see :class:`ViewBoxes`."""
         samples, device = batch_data_samples, feats[0].device
-        pairs = _jittered_pairs(samples, _positions(samples, view=0), self.jitter, device)
-        return self._batch(*pairs, samples, device)
+        positions = _positions(samples, view=0)
+        rois = _rois(samples, positions, device)
+        originals = [samples[i] for i in positions]
+        labels = torch.cat([s.gt_instances.labels for s in originals])
+        corners = [[*s.img_shape[1::-1]] * 2 for s in originals for _ in range(len(s.gt_instances))]
+        limits = torch.tensor(corners, dtype=torch.float32).view(-1, 4)
+        limits = limits.to(device, non_blocking=True)
+        boxes = torch.minimum(rois[:, 1:].clamp(min=0), limits)
+        sides = boxes[:, 2:] - boxes[:, :2]
+        shift = torch.empty(2, *boxes.shape, device=device).uniform_(-self.jitter, self.jitter)
+        moved = boxes + shift * sides.repeat(1, 2)
+        moved = torch.minimum(moved.clamp(min=0), limits)
+        pairs = torch.cat((rois[:, :1].expand(2, -1, -1), moved), dim=2)
+        return self._batch(pairs, labels, (sides > 0).all(dim=1), samples, device)
 
 
 def _positions(samples: Sequence[DetDataSample], view: int) -> List[int]:
@@ -146,25 +144,3 @@ def _rois(
 ) -> Tensor:
     boxes = [get_box_tensor(samples[i].gt_instances.bboxes) for i in positions]
     return batch_rois(boxes, positions, device)
-
-
-def _joined(parts: List[Tensor], dtype: torch.dtype, device: torch.device) -> Tensor:
-    return torch.cat(parts) if parts else torch.zeros(0, dtype=dtype, device=device)
-
-
-def _jittered_pairs(
-    samples: Sequence[DetDataSample], positions: Sequence[int], share: float, device: torch.device
-) -> Tuple[Tensor, Tensor, Tensor]:
-    """Return two regions of each box (2, M, 5), its label and whether it has an area."""
-    rois = _rois(samples, positions, device)
-    labels = _joined([samples[i].gt_instances.labels for i in positions], torch.long, device)
-    sizes = [(samples[i].img_shape[:2], len(samples[i].gt_instances)) for i in positions]
-    corners = [[w, h, w, h] for (h, w), number in sizes for _ in range(number)]
-    limits = torch.tensor(corners, dtype=torch.float32).view(-1, 4).to(device, non_blocking=True)
-    boxes = torch.minimum(rois[:, 1:].clamp(min=0), limits)
-    sides = boxes[:, 2:] - boxes[:, :2]
-    shift = torch.empty(2, *boxes.shape, device=device).uniform_(-share, share)
-    shift = shift * sides.repeat(1, 2)
-    moved = torch.minimum((boxes + shift).clamp(min=0), limits)
-    pairs = torch.cat((rois[:, :1].expand(2, -1, -1), moved), dim=2)
-    return pairs, labels, (sides > 0).all(dim=1)

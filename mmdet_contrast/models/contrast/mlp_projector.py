@@ -20,8 +20,6 @@ class MLPProjector(BaseModule):
         out_channels (int): Length D of the embedding.
         num_levels (int, optional): One perceptron for each of L levels, as in CUT. Defaults to one
             for all.
-        init_cfg (dict, optional): Initialisation; defaults to that of ``nn.Linear`` in Kaiming's
-            form for both layers.
     """
 
     def __init__(
@@ -30,11 +28,8 @@ class MLPProjector(BaseModule):
         hidden_channels: int = 256,
         out_channels: int = 128,
         num_levels: Optional[int] = None,
-        init_cfg: Optional[dict] = None,
     ) -> None:
-        if init_cfg is None:
-            init_cfg = dict(type='Kaiming', layer='Linear', distribution='uniform')
-        super().__init__(init_cfg=init_cfg)
+        super().__init__(init_cfg=dict(type='Kaiming', layer='Linear', distribution='uniform'))
         self.out_channels = out_channels
         self.hidden, self.out = (
             nn.ModuleList(nn.Linear(*sizes) for _ in range(num_levels or 1))

@@ -63,7 +63,6 @@ class RegionContrast(BaseModule):
             each level has a projector of its own.
         strides (Sequence[int]): Stride of every level in pixels.
         num_classes (int): Number of classes; the heads fill it in.
-        levels (Sequence[int], optional): Indices of the levels used. Defaults to all.
         sampler (dict, optional): Config of what is compared: ``ViewBoxes``, the default type,
             ``JitteredBoxes`` or ``PatchSampler``.
         projector (dict, optional): Config of the projector, by default ``MLPProjector``; built with
@@ -80,7 +79,6 @@ class RegionContrast(BaseModule):
             negatives, whatever the scope.
         trust (bool): Whether the gradient into the detector is weighted by trust, or passed on
             whole. Without effect for criteria that have no chance level (SimSiam, triplet).
-        init_cfg (dict, optional): Initialisation.
 
     Examples:
         >>> contrast = RegionContrast(in_channels=256)
@@ -94,7 +92,6 @@ class RegionContrast(BaseModule):
         in_channels: Union[int, Sequence[int]] = 256,
         strides: Sequence[int] = (8, 16, 32, 64, 128),
         num_classes: int = 80,
-        levels: Optional[Sequence[int]] = None,
         sampler: Optional[dict] = None,
         projector: Optional[dict] = None,
         share_projector: bool = True,
@@ -103,20 +100,18 @@ class RegionContrast(BaseModule):
         scope: str = 'batch',
         queue: Optional[dict] = None,
         trust: bool = True,
-        init_cfg: Optional[Union[dict, List[dict]]] = None,
     ) -> None:
-        super().__init__(init_cfg=init_cfg)
+        super().__init__()
         # anything else would silently be one of them
         if scope not in SCOPES:
             raise ValueError(f'contrast.scope={scope!r} given, one of {SCOPES} expected.')
         if average not in AVERAGES:
             raise ValueError(f'contrast.average={average!r} given, one of {AVERAGES} expected.')
-        self.levels = tuple(range(len(strides)) if levels is None else levels)
-        self.strides = [strides[i] for i in self.levels]
-        self.names = [f'loss_contrast_p{int(log2(stride))}' for stride in self.strides]
+        self.strides = strides
+        self.names = [f'loss_contrast_p{int(log2(stride))}' for stride in strides]
         if len(set(self.names)) < len(self.names):
             # strides such as SSD's 64 and 100 are of one power of two
-            self.names = [f'loss_contrast_level{i}' for i in self.levels]
+            self.names = [f'loss_contrast_level{i}' for i in range(len(strides))]
         self.num_classes = num_classes
         self.average = average
         self.scope = scope
@@ -127,23 +122,22 @@ class RegionContrast(BaseModule):
 
         if isinstance(in_channels, int):
             in_channels = [in_channels] * len(strides)
-        channels = [in_channels[i] for i in self.levels]
         projector = {'type': 'MLPProjector', **(projector or {})}
-        projector['in_channels'] = max(channels) * self.sampler.pool_size**2
-        if not share_projector or len(set(channels)) > 1:
-            projector['num_levels'] = len(self.levels)
+        projector['in_channels'] = max(in_channels) * self.sampler.pool_size**2
+        if not share_projector or len(set(in_channels)) > 1:
+            projector['num_levels'] = len(strides)
         self.projector = MODELS.build(projector)
         self.queue = None
         if queue is not None and self.criterion.uses_negatives:
             defaults = dict(
                 type='FeatureQueue',
-                num_levels=len(self.levels),
+                num_levels=len(strides),
                 num_classes=num_classes,
                 channels=self.projector.out_channels,
             )
             self.queue = MODELS.build({**defaults, **queue})
         trusted = trust and self.criterion.has_chance_level
-        self.register_buffer('trust', torch.zeros(len(self.levels)) if trusted else None)
+        self.register_buffer('trust', torch.zeros(len(strides)) if trusted else None)
 
     def forward(
         self, feats: Sequence[Tensor], batch_data_samples: List[DetDataSample]
@@ -162,12 +156,11 @@ class RegionContrast(BaseModule):
             to the branch's parameters, 0 where there is nothing to contrast; and
             ``contrast_trust``, a monitor: the trust by which this step's gradient is weighted.
         """
-        weight = self.criterion.loss_weight / len(self.levels)
+        weight = self.criterion.loss_weight / len(self.strides)
         if weight == 0:
             zero = feats[0].new_zeros(()) + sum(p.sum() for p in self.parameters()) * 0
             return {name: zero for name in self.names}
 
-        feats = [feats[i] for i in self.levels]
         sampler = self.sampler
         batch = self._separate_images(sampler(feats, self.strides, batch_data_samples))
         pooled = pool_regions(

@@ -1,6 +1,6 @@
 """Data preprocessor that lays out images and their views as one batch."""
 
-from typing import List, Sequence, Tuple
+from typing import List, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +13,9 @@ from torch import Tensor
 
 from mmdet_contrast.compat import reverses_channels
 
+GRID = 2
+"""Views along each side of a picture, each at ``1 / GRID`` of its size."""
+
 
 @MODELS.register_module()
 class ContrastiveDataPreprocessor(DetDataPreprocessor):
@@ -21,28 +24,20 @@ class ContrastiveDataPreprocessor(DetDataPreprocessor):
     N inputs of shape (2, C, H, W) become a batch of N + ceil(N / 4) pictures: the N originals, then
     their views at half size, four to a picture, with one padding and one normalisation for all. A
     view whose objects are enlarged two to three times loses no detail by that, and the batch grows
-    by a quarter instead of twice. An input of shape (C, H, W) has no view; batches may mix both
-    kinds, and a batch without any view (validation, test) is handled by ``DetDataPreprocessor``.
+    by a quarter instead of twice. A batch of inputs of shape (C, H, W) has no views (validation,
+    test) and is handled by ``DetDataPreprocessor``.
 
-    The metainfo of a data sample holds ``view`` (0 for an original, 1 for a picture of
-    views); for an original ``has_view`` (bool), and where it is True ``view_moved`` (bool: a flip,
-    say, moved the boxes in the view) and ``view_place``: position of the picture in the batch,
-    scale of the view in it, and its left and upper edge as shares of the picture's width and
-    height. The boxes of a picture are those of its views, in the order of the originals.
+    The metainfo of a data sample holds ``view`` (0 for an original, 1 for a picture of views); and
+    for an original ``view_moved`` (bool: a flip, say, moved the boxes in the view) and
+    ``view_place``: position of the picture in the batch, and left and upper edge of the view as
+    shares of the picture's width and height. The boxes of a picture are those of its views, in the
+    order of the originals.
 
-    Args:
-        *args: As in ``DetDataPreprocessor``.
-        view_scale (float): Size of a view in its picture: 0.5, or 1 for whole views, one to a
-            picture.
-        **kwargs: As in ``DetDataPreprocessor``.
+    Arguments are those of ``DetDataPreprocessor``.
     """
 
-    def __init__(self, *args, view_scale: float = 0.5, **kwargs) -> None:
+    def __init__(self, *args, **kwargs) -> None:
         super().__init__(*args, **kwargs)
-        # other scales would silently be rounded to the next 1 / n
-        if view_scale not in (0.5, 1):
-            raise ValueError(f'view_scale={view_scale} given, 0.5 or 1 expected.')
-        self.grid = round(1 / view_scale)
         # what padding looks like, in pixels as they are read
         blank = torch.tensor([[[float(self.pad_value)]]])
         if hasattr(self, 'mean'):
@@ -53,26 +48,20 @@ class ContrastiveDataPreprocessor(DetDataPreprocessor):
         """Lay out, move, pad, normalise and augment a batch.
 
         Args:
-            data (dict): ``inputs``, a sequence of N tensors (2, C, H, W) or (C, H, W), or one
-                tensor (N, 2, C, H, W); ``data_samples``, N ``DetDataSample``.
+            data (dict): ``inputs``, a sequence of N tensors, all (2, C, H, W) or all (C, H, W), or
+                one tensor of them; ``data_samples``, N ``DetDataSample``.
             training (bool): Whether to run the batch augmentations.
 
         Returns:
             dict: ``inputs`` (N + K, C, H', W') float and ``data_samples``, as many
             ``DetDataSample``; K is a quarter of the number of views, rounded up.
         """
-        if any(image.dim() == 4 for image in data['inputs']):
+        if data['inputs'][0].dim() == 4:
             data = self.cast_data(data)
+            originals, views = zip(*data['inputs'])
             samples = [_own(sample) for sample in data['data_samples']]
-            originals, views = [], []
-            for image, sample in zip(data['inputs'], samples):
-                has_view = image.dim() == 4
-                sample.set_metainfo(dict(view=0, has_view=has_view))
-                originals.append(image[0] if has_view else image)
-                if has_view:
-                    views.append(image[1])
-            pictures = self._tile(views, self._batch_size(originals))
-            samples += self._describe(samples, pictures)
+            pictures = self._tile(views)
+            samples += _describe(samples, pictures)
             data = dict(data, inputs=[*originals, *pictures], data_samples=samples)
         return super().forward(data, training)
 
@@ -84,59 +73,50 @@ class ContrastiveDataPreprocessor(DetDataPreprocessor):
         """Pad the semantic maps of the originals; pictures of views have none."""
         super().pad_gt_sem_seg(_originals(batch_data_samples))
 
-    def _batch_size(self, images: Sequence[Tensor]) -> Tuple[int, int]:
-        """Return height and width of the batch, a multiple of the grid."""
-        divisor = self.pad_size_divisor
-        while divisor % self.grid:
-            divisor *= 2
-        return tuple(
-            -(-max(image.shape[axis] for image in images) // divisor) * divisor for axis in (1, 2)
+    def _tile(self, views: Sequence[Tensor]) -> Tensor:
+        """Return (K, C, H, W) pictures of the views, as large as the batch."""
+        # a multiple of the divisor that is also one of the grid
+        divisor = self.pad_size_divisor * (GRID if self.pad_size_divisor % GRID else 1)
+        height, width = (
+            -(-max(view.shape[axis] for view in views) // divisor) * divisor for axis in (1, 2)
         )
-
-    def _tile(self, views: Sequence[Tensor], size: Tuple[int, int]) -> Tensor:
-        """Return (K, C, H, W) pictures of the views."""
-        grid, (height, width) = self.grid, size
-        number = -(-len(views) // grid**2)
+        number = -(-len(views) // GRID**2)
         blank = self._blank.to(views[0].device).expand(len(views[0]), 1, 1)
-        whole = blank.repeat(number * grid**2, 1, height, width)
+        whole = blank.repeat(number * GRID**2, 1, height, width)
         for place, view in zip(whole, views):
             place[:, : view.shape[1], : view.shape[2]] = view
-        if grid == 1:
-            return whole
-        tiles = F.avg_pool2d(whole, grid).unflatten(0, (number, grid, grid))
+        tiles = F.avg_pool2d(whole, GRID).unflatten(0, (number, GRID, GRID))
         return tiles.permute(0, 3, 1, 4, 2, 5).reshape(number, -1, height, width)
 
-    def _describe(
-        self, originals: Sequence[DetDataSample], pictures: Tensor
-    ) -> List[DetDataSample]:
-        """Note in each original where its view is, and return a data sample for each picture."""
-        grid, (height, width) = self.grid, pictures.shape[2:]
-        boxes: List[List[Tensor]] = [[] for _ in pictures]
-        labels: List[List[Tensor]] = [[] for _ in pictures]
-        shown = [sample for sample in originals if sample.has_view]
-        for i, sample in enumerate(shown):
-            picture, cell = divmod(i, grid**2)
-            row, column = divmod(cell, grid)
-            instances = sample.gt_instances
-            moved = 'view_bboxes' in instances
-            place = (len(originals) + picture, 1 / grid, column / grid, row / grid)
-            sample.set_metainfo(dict(view_moved=moved, view_place=place))
-            own = get_box_tensor(instances.pop('view_bboxes') if moved else instances.bboxes)
-            corner = own.new_tensor([column * width / grid, row * height / grid] * 2)
-            boxes[picture].append(own / grid + corner)
-            labels[picture].append(instances.labels)
-            if 'view_bboxes' in sample.get('ignored_instances', ()):
-                sample.ignored_instances.pop('view_bboxes')
-        out = []
-        for own, classes in zip(boxes, labels):
-            meta = dict(view=1, img_shape=(height, width), ori_shape=(height, width))
-            sample = DetDataSample(metainfo=dict(meta, scale_factor=(1.0, 1.0)))
-            sample.gt_instances = InstanceData(
-                bboxes=HorizontalBoxes(torch.cat(own)), labels=torch.cat(classes)
-            )
-            sample.ignored_instances = sample.gt_instances[:0]
-            out.append(sample)
-        return out
+
+def _describe(originals: Sequence[DetDataSample], pictures: Tensor) -> List[DetDataSample]:
+    """Note in each original where its view is, and return a data sample for each picture."""
+    height, width = pictures.shape[2:]
+    boxes: List[List[Tensor]] = [[] for _ in pictures]
+    labels: List[List[Tensor]] = [[] for _ in pictures]
+    for i, sample in enumerate(originals):
+        picture, cell = divmod(i, GRID**2)
+        row, column = divmod(cell, GRID)
+        instances = sample.gt_instances
+        moved = 'view_bboxes' in instances
+        place = (len(originals) + picture, column / GRID, row / GRID)
+        sample.set_metainfo(dict(view=0, view_moved=moved, view_place=place))
+        own = get_box_tensor(instances.pop('view_bboxes') if moved else instances.bboxes)
+        corner = own.new_tensor([column * width / GRID, row * height / GRID] * 2)
+        boxes[picture].append(own / GRID + corner)
+        labels[picture].append(instances.labels)
+        if 'view_bboxes' in sample.get('ignored_instances', ()):
+            sample.ignored_instances.pop('view_bboxes')
+    out = []
+    for own, classes in zip(boxes, labels):
+        meta = dict(view=1, img_shape=(height, width), ori_shape=(height, width))
+        sample = DetDataSample(metainfo=dict(meta, scale_factor=(1.0, 1.0)))
+        sample.gt_instances = InstanceData(
+            bboxes=HorizontalBoxes(torch.cat(own)), labels=torch.cat(classes)
+        )
+        sample.ignored_instances = sample.gt_instances[:0]
+        out.append(sample)
+    return out
 
 
 def _originals(samples: Sequence[DetDataSample]) -> List[DetDataSample]:

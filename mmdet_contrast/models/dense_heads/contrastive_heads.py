@@ -59,7 +59,6 @@ class RegionContrastMixin:
         Raises:
             RuntimeError: If the pipeline makes no views though the sampler compares with them.
         """
-        # PackContrastiveInputs sets 'view' even where, with ContrastiveView(prob), there is none
         wants_views = self.contrast.sampler.needs_views and self.contrast.criterion.loss_weight != 0
         if wants_views and not any('view' in sample.metainfo for sample in batch_data_samples):
             raise RuntimeError(

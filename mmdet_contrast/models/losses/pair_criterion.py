@@ -94,8 +94,6 @@ class PairCriterion(nn.Module):
         key: Tensor,
         labels: Optional[Tensor] = None,
         groups: Optional[Tensor] = None,
-        background: Optional[Tensor] = None,
-        background_mask: Optional[Tensor] = None,
     ) -> Tensor:
         """Compute the mean of the terms of M pairs, on one level or on L levels at once.
 
@@ -106,27 +104,20 @@ class PairCriterion(nn.Module):
                 Defaults to all unknown.
             groups (Tensor, optional): (M,) integers, such as the image; only pairs of one group are
                 compared. Defaults to one group.
-            background (Tensor, optional): (K, D) or (L, K, D) embeddings that are negatives only.
-            background_mask (Tensor, optional): (M, K) bool, which pair is compared with which of
-                them. Defaults to all with all.
 
         Returns:
             Tensor: Scalar, or (L,), in float32 or float64; 0 where there is no pair.
         """
-        parts = [query, key] if background is None else [query, key, background]
         with torch.autocast(device_type=query.device.type, enabled=False):
-            rows = torch.cat(parts, dim=-2)
+            rows = torch.cat((query, key), dim=-2)
         if query.dim() == 2:
             rows = rows[None]
         valid = torch.ones(1, query.shape[-2], dtype=torch.bool, device=query.device)
-        if background is not None and background_mask is None:
-            background_mask = valid.new_ones(1, background.shape[-2])
         batch = PairBatch(
             rows,
             labels=torch.full_like(valid, -1, dtype=torch.long) if labels is None else labels[None],
             valid=valid,
             groups=None if groups is None else groups[None],
-            background_mask=None if background_mask is None else background_mask[None],
         )
         loss = self.loss_weight * self.compare(batch).mean()
         return loss[0] if query.dim() == 2 else loss

@@ -24,13 +24,12 @@ class PatchNCELoss(PairCriterion):
     .. math::
         l_i = -\log \frac{\exp(q_i \cdot k_i / \tau)}{\sum_{j \in G(i)} \exp(q_i \cdot k_j / \tau)}
 
-    with :math:`G(i)` the keys of the group of :math:`i` (without groups: all), and the background.
-    Labels are not used. ``RegionContrast(scope='image')`` makes a group of each image, as
-    published; ``scope='batch'`` compares with the locations of the whole batch.
+    with :math:`G(i)` the keys of the group of :math:`i` (without groups: all), and the background,
+    both without gradient. Labels are not used. ``RegionContrast(scope='image')`` makes a group of
+    each image, as published; ``scope='batch'`` compares with the locations of the whole batch.
 
     Args:
         temperature (float): Temperature :math:`\tau`.
-        detach_key (bool): Whether keys and background are targets without gradient, as published.
         loss_weight (float): Factor of the result.
 
     Examples:
@@ -41,18 +40,15 @@ class PatchNCELoss(PairCriterion):
 
     has_chance_level = True
 
-    def __init__(
-        self, temperature: float = 0.07, detach_key: bool = True, loss_weight: float = 1.0
-    ) -> None:
+    def __init__(self, temperature: float = 0.07, loss_weight: float = 1.0) -> None:
         super().__init__(loss_weight)
         self.temperature = temperature
-        self.detach_key = detach_key
 
     def terms(self, batch: PairBatch) -> Terms:
         """Compute one term for each pair; see the base class."""
         count = batch.num_pairs
         rows = F.normalize(batch.rows, dim=2)
-        keys = rows[:, count:].detach() if self.detach_key else rows[:, count:]
+        keys = rows[:, count:].detach()
         logits = (rows[:, :count] / self.temperature) @ keys.transpose(1, 2)
         candidates = compared_rows(compared_pairs(batch, same_class=True), batch, views=1)
         candidates.diagonal(dim1=1, dim2=2).fill_(True)

@@ -1,7 +1,5 @@
 """SimSiam loss: agreement without negatives."""
 
-from typing import Optional
-
 import torch
 import torch.nn.functional as F
 from mmdet.registry import MODELS
@@ -34,8 +32,8 @@ def negative_cosine(p: Tensor, z: Tensor) -> Tensor:
 class SimSiamLoss(PairCriterion):
     r"""SimSiam loss of pairs of embeddings, with its predictor (arXiv 2011.10566).
 
-    A two-layer predictor :math:`h` maps each view's embedding to the other view's, which is a
-    target without gradient:
+    A two-layer predictor :math:`h`, a quarter as wide inside, maps each view's embedding to the
+    other view's, which is a target without gradient:
 
     .. math::
         L = \frac{1}{2} D(h(q), sg(k)) + \frac{1}{2} D(h(k), sg(q)), \qquad D(p, z) = -\cos(p, z)
@@ -46,8 +44,6 @@ class SimSiamLoss(PairCriterion):
 
     Args:
         in_channels (int): Length D of the embeddings: ``out_channels`` of the projector.
-        hidden_channels (int, optional): Width of the predictor. Defaults to a quarter of
-            ``in_channels``, as published.
         loss_weight (float): Factor of the result.
 
     Examples:
@@ -58,14 +54,9 @@ class SimSiamLoss(PairCriterion):
 
     uses_negatives = False
 
-    def __init__(
-        self,
-        in_channels: int = 128,
-        hidden_channels: Optional[int] = None,
-        loss_weight: float = 0.1,
-    ) -> None:
+    def __init__(self, in_channels: int = 128, loss_weight: float = 0.1) -> None:
         super().__init__(loss_weight)
-        hidden_channels = hidden_channels or max(in_channels // 4, 1)
+        hidden_channels = max(in_channels // 4, 1)
         self.predictor = nn.Sequential(
             nn.Linear(in_channels, hidden_channels),
             nn.ReLU(inplace=True),

@@ -156,17 +156,6 @@ def test_transforms_that_drop_boxes_are_refused():
         ContrastiveView(transforms=[drop])(results)
 
 
-def test_probability_of_a_view():
-    transform = ContrastiveView(prob=0.3)
-    made = []
-    for _ in range(400):
-        results = transform(make_results([[10, 10, 60, 70]]))
-        made.append(results['img_view'] is not None)
-        assert ('gt_view_valid' in results) is made[-1]
-    # five standard deviations
-    assert abs(np.mean(made) - 0.3) < 5 * (0.3 * 0.7 / 400) ** 0.5
-
-
 @settings(max_examples=30, deadline=None)
 @given(
     st.lists(
@@ -298,13 +287,13 @@ def test_one_object_of_each_class_of_an_image_chosen_at_random():
 
 
 def test_memory_is_bounded():
-    bank = ObjectBank(max_per_class=5, max_side=20)
+    bank = ObjectBank(max_per_class=5)
     for value in range(1, 60):
         add(bank, value, [0])
     assert values(bank, 0) == [55, 56, 57, 58, 59]
-    bank.add(image(9), np.array([[0, 0, 60, 30]]), np.array([1]), 0)
+    bank.add(np.full((200, 300, 3), 9, np.uint8), np.array([[0, 0, 256, 128]]), np.array([1]), 0)
     crop = bank.draw(1, image(0), 1)
-    assert crop.shape == (10, 20, 3) and (crop == 9).all()
+    assert crop.shape == (64, 128, 3) and (crop == 9).all()
 
 
 def test_crops_are_copies():

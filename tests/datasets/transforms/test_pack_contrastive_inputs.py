@@ -71,14 +71,3 @@ def test_refuses_boxes_that_moved_after_the_view_was_made():
     for name in ('gt_bboxes_labels', 'gt_ignore_flags'):
         empty[name] = empty[name][:0]
     PackContrastiveInputs()(flip(ContrastiveView()(empty)))
-
-
-def test_an_image_without_a_view_is_packed_alone():
-    results = make_results(ignored=(True, False, False))
-    results['img_view'] = None
-    packed = PackContrastiveInputs()(results)
-    assert packed['inputs'].shape == (3, 80, 100) and packed['inputs'].dtype == torch.uint8
-    sample = packed['data_samples']
-    assert sample.gt_instances.labels.tolist() == [0, 1] and 'view_valid' not in sample.gt_instances
-    # tells that the pipeline makes views, even where a whole batch has none
-    assert sample.metainfo['view'] == 0

@@ -65,7 +65,6 @@ PATCHES = dict(
 CASES = {
     'defaults': dict(),
     'jitter': dict(sampler=dict(type='JitteredBoxes')),
-    'view or jitter': dict(sampler=dict(type='ViewBoxes', jitter=0.1)),
     'image': dict(scope='image'),
     'supcon': dict(criterion=dict(type='SupConLoss')),
     'simsiam': dict(criterion=dict(type='SimSiamLoss', in_channels=5)),

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from contrast_batches import ReadableBranch, build, make_feats, make_samples
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,7 +19,6 @@ CASES = {
     'image': dict(scope='image'),
     'all ranks': dict(scope='all_ranks'),
     'own projectors': dict(share_projector=False),
-    'two levels': dict(levels=(0, 2)),
     'all negatives': dict(
         criterion=dict(type='NTXentLoss', negatives='all', temperature=0.2, loss_weight=0.3)
     ),
@@ -27,7 +27,6 @@ CASES = {
     'queue, image': dict(queue=dict(size=2), scope='image', criterion=dict(type='SupConLoss')),
     'no background': dict(sampler=dict(type='ViewBoxes', background=0, pool_size=2)),
     'jitter': dict(sampler=dict(type='JitteredBoxes', jitter=0.2)),
-    'view or jitter': dict(sampler=dict(type='ViewBoxes', jitter=0.2)),
     'patches': dict(
         sampler=PATCHES,
         share_projector=False,
@@ -61,15 +60,13 @@ def run(module, feats, samples, seed=1):
 def test_equals_readable_loop(case, counts):
     module = build(trust=False, **CASES[case])
     loop = ReadableBranch(module)
-    viewed = range(1, len(counts)) if case == 'view or jitter' else None
     # the second time with a filled queue
     for seed in range(2):
-        samples = make_samples(counts, viewed, seed=seed)
+        samples = make_samples(counts, seed=seed)
         feats = make_feats(len(samples), seed=seed)
         losses = run(module, feats, samples)
         torch.manual_seed(1)
-        used = [feats[i] for i in module.levels]
-        expected, _ = loop(feats, module.sampler(used, module.strides, samples))
+        expected, _ = loop(feats, module.sampler(feats, module.strides, samples))
         assert list(losses) == list(expected)
         for name in losses:
             torch.testing.assert_close(losses[name], expected[name], atol=1e-5, rtol=1e-5)
@@ -83,10 +80,9 @@ def test_equals_readable_loop(case, counts):
         torch.testing.assert_close(*gradients, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize('whole', [False, True])
-def test_levels_of_different_channels_and_one_power_of_two(whole):
+def test_levels_of_different_channels_and_one_power_of_two():
     module = build(in_channels=(2, 4, 3), strides=(32, 64, 100), trust=False)
-    samples = make_samples((3, 2), view_scale=1 if whole else 0.5)
+    samples = make_samples((3, 2))
     feats = [make_feats(len(samples), c, (s,))[0] for c, s in ((2, 32), (4, 64), (3, 100))]
     losses = run(module, feats, samples)
     assert list(losses) == [f'loss_contrast_level{i}' for i in range(3)]
@@ -147,14 +143,6 @@ def test_nothing_to_do_is_a_zero_that_reaches_every_parameter(case, weight):
     loss.backward()
     assert loss == 0
     assert all(p.grad is not None and (p.grad == 0).all() for p in module.parameters())
-
-
-@pytest.mark.parametrize('sampler', [None, PATCHES, dict(type='ViewBoxes', jitter=0.1)])
-def test_batch_in_which_by_chance_no_image_has_a_view(sampler):
-    module = build(sampler=sampler)
-    losses = module(make_feats(2), make_samples((3, 2), viewed=()))
-    assert (total(losses) > 0) == (sampler is not None and 'jitter' in sampler)
-    total(losses).backward()
 
 
 def test_three_hundred_boxes_and_one_class():
@@ -226,6 +214,18 @@ class Planted(nn.Module):
         return self.rows + 0 * x.sum()
 
 
+def alike(seed=0):
+    """Features of two images and of a picture whose upper tiles show them at half size."""
+    feats = []
+    for feat in make_feats(2, seed=seed):
+        small = F.avg_pool2d(feat.detach(), 2)
+        tiles = torch.cat(tuple(small), dim=2)
+        picture = torch.cat((tiles, torch.zeros_like(tiles)), dim=1)
+        large = F.interpolate(small, scale_factor=2, mode='bilinear')
+        feats.append(torch.cat((large, picture[None])))
+    return feats
+
+
 def levels_of(losses):
     return [value.item() for name, value in losses.items() if 'loss' in name]
 
@@ -234,25 +234,24 @@ class TestTrust:
     """The share of the gradient that goes into the detector."""
 
     @pytest.mark.parametrize(
-        'case', ['defaults', 'no background', 'two levels', 'supcon', 'patches']
+        'case', ['defaults', 'no background', 'own projectors', 'supcon', 'patches']
     )
     def test_is_a_running_mean_of_what_is_learnt(self, case):
         module = build(**CASES[case])
-        loop, trust = ReadableBranch(module), [0.0] * len(module.levels)
+        loop, trust = ReadableBranch(module), [0.0] * len(module.strides)
         for seed in range(3):
-            samples = make_samples((4, 3), view_scale=1, seed=seed)
+            samples = make_samples((4, 3), seed=seed)
             # an object looks the same in both views, more or less
             feats = [
-                0.2 * feat + other.repeat(2, 1, 1, 1)
-                for feat, other in zip(make_feats(4, seed=seed), make_feats(2, seed=9 + seed))
+                0.2 * feat + other
+                for feat, other in zip(make_feats(3, seed=seed), alike(seed=9 + seed))
             ]
             losses = run(module, feats, samples)
             # that of the gradient, from the batches before: a mean whose weights are its values
             mean = sum(t**4 for t in trust) / max(sum(t * t for t in trust), 1e-6)
             assert losses['contrast_trust'].item() == pytest.approx(mean, abs=1e-5)
             torch.manual_seed(1)
-            used = [feats[i] for i in module.levels]
-            _, means = loop(feats, module.sampler(used, module.strides, samples))
+            _, means = loop(feats, module.sampler(feats, module.strides, samples))
             for i, (loss, chance) in enumerate(means):
                 share = min(max(1 - loss / chance, 0), 1) if chance > 0 else trust[i]
                 trust[i] = 0.95 * trust[i] + 0.05 * share
@@ -262,9 +261,9 @@ class TestTrust:
     @pytest.mark.parametrize('average', ['classes', 'objects'])
     def test_with_a_queue_is_the_information_about_classes(self, average):
         module = build(queue=dict(size=4), average=average)
-        trust = [0.0] * len(module.levels)
+        trust = [0.0] * len(module.strides)
         for seed in range(4):
-            samples, feats = make_samples((4, 3), view_scale=1, seed=seed), make_feats(4, seed=seed)
+            samples, feats = make_samples((4, 3), seed=seed), make_feats(3, seed=seed)
             with torch.no_grad():
                 batch = module.sampler(feats, module.strides, samples)
                 pooled = pool_regions(feats, batch.rows, module.strides, module.sampler.pool_size)
@@ -290,9 +289,7 @@ class TestTrust:
         assert max(trust) > 1e-4
 
     def test_of_one_class_is_the_information_about_partners(self):
-        samples, found = make_samples((4, 3), classes=1, view_scale=1), []
-        # an object looks the same in both views
-        feats = [feat.repeat(2, 1, 1, 1) for feat in make_feats(2)]
+        samples, feats, found = make_samples((4, 3), classes=1), alike(), []
         for queue in (None, dict(size=4)):
             module = build(num_classes=1, queue=queue)
             run(module, feats, samples)
@@ -377,7 +374,7 @@ class TestTrust:
 
     @pytest.mark.parametrize('criterion', ['SimSiamLoss', 'PairTripletLoss'])
     def test_is_not_there_without_a_chance_level(self, criterion):
-        own = dict(in_channels=5, hidden_channels=4) if criterion == 'SimSiamLoss' else {}
+        own = dict(in_channels=5) if criterion == 'SimSiamLoss' else {}
         module, feats = build(criterion=dict(type=criterion, **own)), make_feats(3)
         losses = module(feats, make_samples((4, 3)))
         total(losses).backward()

@@ -521,7 +521,7 @@ def test_a_contrastive_student_learns_from_the_teacher(tmp_path):
     views = copy.deepcopy(samples)
     for view, group in enumerate((samples, views)):
         for sample in group:
-            sample.set_metainfo(dict(view=view, has_view=True, img_path='a.jpg'))
+            sample.set_metainfo(dict(view=view, img_path='a.jpg'))
             valid = torch.ones(len(sample.gt_instances), dtype=torch.bool)
             sample.gt_instances.view_valid = valid
     losses = model.loss(torch.cat((inputs, inputs)), [*samples, *views])

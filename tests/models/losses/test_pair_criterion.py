@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mmdet.registry import MODELS
-from readable_losses import loop_of
+from readable_losses import loop_of, with_background
 
 from mmdet_contrast.models.losses import PairBatch, PairCriterion, Terms
 
@@ -15,16 +15,11 @@ CASES = {
     'nt_xent_other_class': dict(type='NTXentLoss', negatives='other_class'),
     'supcon': dict(type='SupConLoss'),
     'patch_nce': dict(type='PatchNCELoss'),
-    'patch_nce_keys': dict(type='PatchNCELoss', detach_key=False),
     'simsiam': dict(type='SimSiamLoss', in_channels=DIM, loss_weight=1.0),
     'triplet': dict(type='PairTripletLoss', margin=1.0),
-    'triplet_hard': dict(type='PairTripletLoss', margin=1.0, mining='hard'),
-    'triplet_euclidean': dict(
-        type='PairTripletLoss', margin=1.0, mining='semi_hard', distance='euclidean'
-    ),
 }
 every_loss = pytest.mark.parametrize('name', CASES)
-with_chance = pytest.mark.parametrize('name', list(CASES)[:5])
+with_chance = pytest.mark.parametrize('name', list(CASES)[:4])
 
 
 def build(name, **kwargs):
@@ -68,7 +63,7 @@ def test_equals_readable_loop(name, by_image, count, temperature, make_pairs):
     background, use = torch.randn(4, DIM, dtype=torch.double), torch.rand(count, 4) > 0.5
     call = (query, key, labels, groups if by_image else None, background, use)
     criterion = build(name, temperature=temperature)
-    loss, (expected, _) = criterion(*call), loop_of(criterion)(*call)
+    loss, (expected, _) = with_background(criterion, *call), loop_of(criterion)(*call)
     torch.testing.assert_close(loss, expected)
     # to PatchNCE keys are constant
     inputs = query if name == 'patch_nce' else (query, key)
@@ -109,10 +104,10 @@ def test_laws(name, make_pairs, count, seed):
         alone = loss.compare(choose(batch, level, order)).mean()
         torch.testing.assert_close(alone, value[level : level + 1])
     query, key, extra = batch.rows.split((count, count, FALLBACK + EXTRA), dim=1)
-    if 'patch_nce' not in name:
+    if name != 'patch_nce':
         swapped = batch._replace(rows=torch.cat((key, query, extra), dim=1))
         torch.testing.assert_close(loss.compare(swapped).mean(), value)
-    if name not in ('triplet_euclidean', 'simsiam'):
+    if name != 'simsiam':
         scaled = batch._replace(rows=torch.cat((3 * query, 0.1 * key, 7 * extra), dim=1))
         torch.testing.assert_close(loss.compare(scaled).mean(), value)
 
@@ -138,7 +133,7 @@ def test_fallback_is_for_pairs_that_are_compared_with_no_other(name, make_pairs)
         groups=torch.tensor([[0, 0, 1, 1, 2, 2, 3]]),
         valid=torch.ones(1, 7, dtype=torch.bool),
     )
-    by_class = 'patch_nce' not in name and name != 'nt_xent_all'
+    by_class = name not in ('patch_nce', 'nt_xent_all')
     alone = torch.tensor([by_class, by_class, False, False, False, False, True])
     mask = torch.cat((batch.fallback_mask & alone[:, None], batch.background_mask), dim=2)
     expected = loss.compare(batch._replace(fallback_mask=None, background_mask=mask))
@@ -161,33 +156,29 @@ def test_the_terms_of_ranks_add_up_to_those_of_one_process(name, make_pairs):
 def test_call(name, make_pairs):
     loss = build(name)
     query, key, labels, groups = make_pairs(7, 3)
-    extra, mask = torch.randn(3, EXTRA, DIM).double(), torch.rand(7, EXTRA) > 0.5
-    values = loss(query, key, labels, groups, extra, mask)
+    values = loss(query, key, labels, groups)
     assert values.shape == (3,)
     gradients = torch.autograd.grad(values.sum(), query)[0]
     for level in range(3):
-        one = loss(query[level], key[level], labels, groups, extra[level], mask)
+        one = loss(query[level], key[level], labels, groups)
         torch.testing.assert_close(one, values[level])
         torch.testing.assert_close(torch.autograd.grad(one, query)[0][level], gradients[level])
-    first = loss(query[:1], key[:1], labels, groups, extra[:1], mask)
+    first = loss(query[:1], key[:1], labels, groups)
     assert first.shape == (1,)
     torch.testing.assert_close(first[0], values[0])
-    half = build(name, loss_weight=0.5)(query, key, labels, groups, extra, mask)
-    torch.testing.assert_close(
-        2 * half, build(name, loss_weight=1.0)(query, key, labels, groups, extra, mask)
-    )
+    half, whole = (build(name, loss_weight=w)(query, key, labels, groups) for w in (0.5, 1.0))
+    torch.testing.assert_close(2 * half, whole)
     unknown = torch.full((7,), -1)
     torch.testing.assert_close(loss(query, key), loss(query, key, unknown, torch.zeros(7)))
 
 
 @every_loss
-@pytest.mark.parametrize('levels, extra', [((), 0), ((3,), EXTRA)])
-def test_no_pair_is_a_connected_zero(name, levels, extra):
+@pytest.mark.parametrize('levels', [(), (3,)])
+def test_no_pair_is_a_connected_zero(name, levels):
     loss = build(name)
     query, key = (torch.zeros(*levels, 0, DIM).double().requires_grad_() for _ in range(2))
     labels = torch.zeros(0, dtype=torch.long)
-    background = torch.randn(*levels, extra, DIM).double() if extra else None
-    value = loss(query, key, labels, labels, background)
+    value = loss(query, key, labels, labels)
     value.sum().backward()
     assert value.shape == levels and (value == 0).all()
     assert query.grad is not None
@@ -245,7 +236,7 @@ def test_equal_embeddings_are_at_the_chance_level(name, make_pairs):
 
 
 class Alignment(PairCriterion):
-    """A loss of one's own, as docs/objectives.md has it."""
+    """A loss of one's own, as docs/contrast.md has it."""
 
     uses_negatives = False
 

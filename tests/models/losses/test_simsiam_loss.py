@@ -1,5 +1,6 @@
 import pytest
 import torch
+from readable_losses import with_background
 from torch import nn
 
 from mmdet_contrast.models.losses import SimSiamLoss, negative_cosine
@@ -15,9 +16,9 @@ def readable_loop(predict, query, key):
     return total / len(query)
 
 
-def make(count, hidden_channels=None):
+def make(count):
     query, key = torch.randn(2, count, 8, dtype=torch.double)
-    loss = SimSiamLoss(8, hidden_channels, loss_weight=1.0).double()
+    loss = SimSiamLoss(8, loss_weight=1.0).double()
     return loss, query.requires_grad_(), key.requires_grad_()
 
 
@@ -33,7 +34,7 @@ def test_equals_readable_loop(count):
 @pytest.mark.parametrize('count', [1, 16, 100])
 def test_equals_lightly_with_a_detached_target(count):
     loss = pytest.importorskip('lightly.loss', reason='the reference')
-    ours, query, key = make(count, hidden_channels=5)
+    ours, query, key = make(count)
     theirs = loss.NegativeCosineSimilarity()
     p, r = ours.predictor(query), ours.predictor(key)
     expected = 0.5 * (theirs(p, key.detach()) + theirs(r, query.detach()))
@@ -55,7 +56,8 @@ def test_labels_groups_and_background_do_not_matter():
     loss, query, key = make(4)
     background = torch.randn(2, 8, dtype=torch.double)
     labels = torch.tensor([0, 1, 0, -1])
-    torch.testing.assert_close(loss(query, key, labels, labels, background), loss(query, key))
+    call = (query, key, labels, labels, background, torch.ones(4, 2, dtype=torch.bool))
+    torch.testing.assert_close(with_background(loss, *call), loss(query, key))
 
 
 @pytest.mark.parametrize('shape', [(4,), (3, 4), (2, 3, 4), (0, 4)])
