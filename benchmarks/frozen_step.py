@@ -59,7 +59,7 @@ def build(name: str, frozen: Tuple[str, ...]) -> Tuple:
             model=model,
             optim_wrapper=wrapper,
             train_loop=None,
-            train_dataloader=(),
+            hooks=[],
             epoch=0,
             iter=0,
             logger=logger,

@@ -10,11 +10,11 @@ from mmdet_contrast.engine.hooks import FreezeBackboneHook
 
 STAGES = [dict(modules='neck', freeze_epochs=1), dict(modules='backbone', freeze_epochs=2)]
 CASES = {
-    'stages': (dict(stages=STAGES), dict()),
-    'iterations': (dict(freeze_iters=3), dict(by_epoch=False)),
-    'accumulation': (dict(freeze_epochs=2), dict(optim=dict(accumulative_counts=2))),
-    'bucket views': (dict(stages=STAGES), dict(wrapper=dict(gradient_as_bucket_view=True))),
-    'always': (dict(freeze_epochs=-1), dict(length=2)),
+    'stages': (STAGES, dict()),
+    'iterations': ([dict(freeze_iters=3)], dict(by_epoch=False)),
+    'accumulation': ([dict(freeze_epochs=2)], dict(optim=dict(accumulative_counts=2))),
+    'bucket views': (STAGES, dict(wrapper=dict(gradient_as_bucket_view=True))),
+    'always': ([dict(freeze_epochs=-1)], dict(length=2)),
 }
 # options of the wrapper, and what the error says
 REFUSED = {
@@ -36,11 +36,11 @@ def wrap(frozen=False, **kwargs):
 def work(rank, folder):
     """What each of the two processes does: train on other pictures than the other one."""
     results = {}
-    for name, (arguments, options) in CASES.items():
+    for name, (stages, options) in CASES.items():
         options = dict(options)
         model = wrap(**options.pop('wrapper', {}))
-        hook = FreezeBackboneHook(**arguments)
-        _, recorder = train(f'{folder}/{name}', hook, model=model, rank=rank, **options)
+        hooks = [FreezeBackboneHook(**stage) for stage in stages]
+        _, recorder = train(f'{folder}/{name}', *hooks, model=model, rank=rank, **options)
         results[name] = recorder.states
     for name, (options, _) in REFUSED.items():
         try:

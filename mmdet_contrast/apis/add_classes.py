@@ -9,9 +9,10 @@ from mmengine.config import Config
 from mmengine.dist import barrier, is_main_process
 from mmengine.runner import CheckpointLoader
 
+from mmdet_contrast.utils.checkpoint import find_resumable
+
 from .addition_config import add_classes_config, teacher_test_config
 from .addition_result import AdditionResult
-from .runs import last_checkpoint
 from .test import test
 from .train import train
 
@@ -91,7 +92,7 @@ def add_classes(
         metrics_after=_without_prefix(after),
     )
     if is_main_process():
-        saved = CheckpointLoader.load_checkpoint(str(last_checkpoint(cfg.work_dir)), 'cpu')
+        saved = CheckpointLoader.load_checkpoint(find_resumable(cfg.work_dir), 'cpu')
         meta = dict(dataset_meta=saved['meta']['dataset_meta'])
         torch.save(dict(state_dict=saved['state_dict'], meta=meta), result.checkpoint)
         result.save(cfg.work_dir)

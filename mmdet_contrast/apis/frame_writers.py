@@ -3,7 +3,7 @@
 import json
 import os
 import os.path as osp
-from typing import Any, Dict, List, Optional, TextIO
+from typing import Any, Dict, List, Optional
 
 import cv2
 import mmcv
@@ -63,8 +63,9 @@ class StreamWriter:
         self.source = source
         name = source.name if source.name.endswith('.mp4') else f'{source.name}.mp4'
         self.video_path = osp.join(out_dir, 'videos', name)
-        self.lines_path = osp.join(out_dir, 'results', f'{source.name}.jsonl')
-        self._lines: Optional[TextIO] = None
+        lines_path = osp.join(out_dir, 'results', f'{source.name}.jsonl')
+        os.makedirs(osp.dirname(lines_path), exist_ok=True)
+        self._lines = open(lines_path, 'w', encoding='utf-8')
         self._video: Optional[cv2.VideoWriter] = None
         self._size = (0, 0)
         self._written = 0
@@ -83,9 +84,6 @@ class StreamWriter:
         Raises:
             OSError: If the video cannot be written.
         """
-        if self._lines is None:
-            os.makedirs(osp.dirname(self.lines_path), exist_ok=True)
-            self._lines = open(self.lines_path, 'w', encoding='utf-8')
         line = dict(frame=frame.number, time=round(frame.time, 6), detections=detections)
         self._lines.write(json.dumps(line, ensure_ascii=False, allow_nan=False) + '\n')
         self._lines.flush()
@@ -104,8 +102,7 @@ class StreamWriter:
 
     def close(self) -> None:
         """Finish the files; what has been written so far is kept."""
-        if self._lines is not None:
-            self._lines.close()
+        self._lines.close()
         if self._video is not None:
             self._video.release()
 

@@ -15,6 +15,7 @@ from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tup
 from mmengine.config import Config
 from tqdm import tqdm
 
+from mmdet_contrast.utils.checkpoint import find_resumable
 from mmdet_contrast.utils.config import LaunchError, config_root, load_config, type_name
 
 ConfigFile = Union[str, 'os.PathLike[str]']
@@ -84,23 +85,6 @@ def run_variants(
     return results
 
 
-def last_checkpoint(work_dir: Union[str, Path]) -> Path:
-    """Return the checkpoint that MMEngine's ``last_checkpoint`` file names.
-
-    Args:
-        work_dir (str | Path): Of a run.
-
-    Returns:
-        Path: The checkpoint.
-
-    Raises:
-        FileNotFoundError: If there is none.
-    """
-    path = Path((Path(work_dir) / 'last_checkpoint').read_text().strip())
-    # the folder may have been moved
-    return path if path.is_file() else Path(work_dir) / path.name
-
-
 class _Run:
     """A variant with a seed."""
 
@@ -156,7 +140,7 @@ class _Run:
     def train_and_test(self, threads: int) -> None:
         """Run both programs and keep what they found; train on from the last checkpoint."""
         _call(self.folder, 'train.py', [self.config_file, '--resume'], threads)
-        checkpoint = last_checkpoint(self.folder)
+        checkpoint = str(find_resumable(str(self.folder)))
         _call(self.folder / self.split, 'test.py', [self._test_config, checkpoint], threads)
         # the newest of the time stamps
         newest = max((self.folder / self.split).glob('*/*.json'))

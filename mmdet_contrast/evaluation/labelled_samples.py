@@ -19,12 +19,10 @@ class LabelledSamples(NamedTuple):
     Attributes:
         dataset (Dataset): Its items are what ``PackDetInputs`` gives.
         classes (tuple[str]): Names of the classes.
-        total (int): Samples there are; ``len(dataset)`` where not all are taken is smaller.
     """
 
     dataset: Dataset
     classes: Tuple[str, ...]
-    total: int
 
 
 def labelled_samples(
@@ -75,7 +73,7 @@ def labelled_samples(
     if max_samples is not None and total > max_samples:
         chosen = np.linspace(0, total - 1, max_samples).round().astype(int).tolist()
         joined = Subset(joined, chosen)
-    return LabelledSamples(joined, classes.pop(), total)
+    return LabelledSamples(joined, classes.pop())
 
 
 def pipeline_of(cfg: Dict[str, Any]) -> Optional[List[dict]]:

@@ -10,7 +10,8 @@ from mmengine.fileio import load
 from mmdet_contrast.apis import Comparison, RunResult, add_classes_config, compare, test
 from mmdet_contrast.apis.addition_config import check_new_classes, teacher_test_config
 from mmdet_contrast.apis.addition_data import AnnotatedPictures, merge_files, names_in
-from mmdet_contrast.apis.runs import last_checkpoint, run_variants
+from mmdet_contrast.apis.runs import run_variants
+from mmdet_contrast.utils.checkpoint import find_resumable
 from mmdet_contrast.utils.config import LaunchError, load_config
 from mmdet_contrast.utils.files import write_json
 
@@ -90,7 +91,7 @@ def run_protocol(
         names_in(file)
     if checkpoint is None:
         run_variants({TEACHER: (config, options)}, work_dir, first)
-        checkpoint = str(last_checkpoint(work_dir / TEACHER / f'seed{first[0]}'))
+        checkpoint = find_resumable(str(work_dir / TEACHER / f'seed{first[0]}'))
     students = {}
     for name in names:
         cfg = add_classes_config(

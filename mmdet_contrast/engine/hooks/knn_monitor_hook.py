@@ -30,6 +30,7 @@ from mmdet_contrast.evaluation.labelled_samples import (
 from mmdet_contrast.utils.model import evaluating, unwrap_model
 
 _STATS = dict(std=embedding_std, uniformity=uniformity)
+_VIEW_SAMPLES = 256
 
 
 @HOOKS.register_module()
@@ -49,29 +50,24 @@ class KNNMonitorHook(Hook):
     the embedding.
 
     Args:
-        interval (int): Epochs (or iterations) between two looks. Defaults to 1.
-        by_epoch (bool): Whether to count epochs. Defaults to True.
+        interval (int): Epochs between two looks. Defaults to 1.
         bank (dict, optional): Config of the data set with known classes: a detection set,
             ``LabelledImageFolder`` or ``BoxCrops``. Defaults to that of ``train_dataloader``.
+            A ``bank`` without a pipeline gets that of the queries.
         queries (dict, optional): Config of the data set to classify. Defaults to that of
             ``val_dataloader``.
-        pipeline (Sequence[dict], optional): Test pipeline of both. Defaults to that of ``queries``,
-            but a ``bank`` given with a pipeline of its own keeps it.
         module (str, optional): See ``BoxEmbedder``. Defaults to the neck, else the backbone.
         level (int | str): See ``BoxEmbedder``. Defaults to ``'scale'``.
         pool_size (int): See ``BoxEmbedder``. Defaults to 1.
         k (int): Neighbours that vote, at most the bank. Defaults to 200.
         temperature (float): Of the votes. Defaults to 0.1.
         stats (Sequence[str]): Further figures: ``'std'``, ``'uniformity'`` of the embeddings of
-            the queries, ``'alignment'`` of training boxes with their contrastive views (left out,
-            and the log says so, where the training data has none). Defaults to ``('std',)``.
+            the queries, ``'alignment'`` of the boxes of 256 training images with their contrastive
+            views (left out, and the log says so, where there are none). Defaults to ``('std',)``.
         max_samples (int, optional): At most so many images of each set, spread evenly. Defaults to
             all.
-        max_view_samples (int): The same of the images with views for ``'alignment'``.
         batch_size (int): Images in a batch.
         num_workers (int): Processes that load images.
-        at_start (bool): Whether to look before the first iteration, too.
-        progress (bool): Whether to show a progress bar.
 
     Raises:
         ValueError: When training starts, if a data set is missing or the two differ in their
@@ -100,10 +96,8 @@ class KNNMonitorHook(Hook):
     def __init__(
         self,
         interval: int = 1,
-        by_epoch: bool = True,
         bank: Optional[dict] = None,
         queries: Optional[dict] = None,
-        pipeline: Optional[Sequence[dict]] = None,
         module: Optional[str] = None,
         level: Union[int, str] = 'scale',
         pool_size: int = 1,
@@ -111,24 +105,17 @@ class KNNMonitorHook(Hook):
         temperature: float = 0.1,
         stats: Sequence[str] = ('std',),
         max_samples: Optional[int] = None,
-        max_view_samples: int = 256,
         batch_size: int = 8,
         num_workers: int = 0,
-        at_start: bool = False,
-        progress: bool = True,
     ) -> None:
         self.interval = interval
-        self.by_epoch = by_epoch
         self.bank = bank
         self.queries = queries
-        self.pipeline = pipeline
         self.embedder = BoxEmbedder(module, level, pool_size)
         self.vote = dict(k=k, temperature=temperature)
         self.stats = tuple(stats)
         self.max_samples = max_samples
-        self.max_view_samples = max_view_samples
-        self.loading = dict(batch_size=batch_size, num_workers=num_workers, progress=progress)
-        self.at_start = at_start
+        self.loading = dict(batch_size=batch_size, num_workers=num_workers, progress=True)
         self._sets: Tuple[LabelledSamples, ...] = ()
         self._views: Optional[Dataset] = None
         self._said = False
@@ -141,8 +128,6 @@ class KNNMonitorHook(Hook):
         """
         with _undisturbed(unwrap_model(runner.model)):
             self._build(runner)
-        if self.at_start:
-            self._measure(runner, runner.epoch if self.by_epoch else runner.iter)
 
     def after_train_epoch(self, runner: Runner) -> None:
         """Look at the features.
@@ -150,26 +135,8 @@ class KNNMonitorHook(Hook):
         Args:
             runner (Runner): The runner.
         """
-        if self.by_epoch and self.every_n_epochs(runner, self.interval):
-            self._measure(runner, runner.epoch + 1)
-
-    def after_train_iter(
-        self,
-        runner: Runner,
-        batch_idx: int,
-        data_batch: Optional[dict] = None,
-        outputs: Optional[dict] = None,
-    ) -> None:
-        """Look at the features, if iterations are counted.
-
-        Args:
-            runner (Runner): The runner.
-            batch_idx (int): Not used.
-            data_batch (dict, optional): Not used.
-            outputs (dict, optional): Not used.
-        """
-        if not self.by_epoch and self.every_n_train_iters(runner, self.interval):
-            self._measure(runner, runner.iter + 1)
+        if self.every_n_epochs(runner, self.interval):
+            self._measure(runner)
 
     def _build(self, runner: Runner) -> None:
         """Build the bank, the queries, and the images with views."""
@@ -177,18 +144,13 @@ class KNNMonitorHook(Hook):
         queries = self.queries or _dataset_of(runner, 'val_dataloader', 'queries')
         own = pipeline_of(queries)
         # the training set's own pipeline augments
-        given = own if self.pipeline is None and self.bank is None else self.pipeline
+        given = own if self.bank is None else None
         self._sets = (
             labelled_samples(bank, given, self.max_samples, 'bank', default_pipeline=own),
-            labelled_samples(queries, self.pipeline, self.max_samples, 'set of queries'),
+            labelled_samples(queries, None, self.max_samples, 'set of queries'),
         )
         for name, part in zip(('bank', 'queries'), self._sets):
             check_dataset(part.dataset, f'{name} of KNNMonitorHook')
-            if len(part.dataset) < part.total:
-                runner.logger.info(
-                    f'KNNMonitorHook takes {len(part.dataset)} of {part.total} samples as {name} '
-                    '(max_samples).'
-                )
         if self._sets[0].classes != self._sets[1].classes:
             raise ValueError(
                 f"KNNMonitorHook's bank has the classes {list(self._sets[0].classes)} and its "
@@ -208,11 +170,11 @@ class KNNMonitorHook(Hook):
             )
             return None
         views = DATASETS.build(cfg)
-        count = min(self.max_view_samples, len(views))
+        count = min(_VIEW_SAMPLES, len(views))
         chosen = torch.linspace(0, len(views) - 1, count).round().long().tolist()
         return Subset(views, chosen)
 
-    def _measure(self, runner: Runner, step: int) -> None:
+    def _measure(self, runner: Runner) -> None:
         """Embed, classify and log."""
         model = unwrap_model(runner.model)
         classes = self._sets[0].classes
@@ -233,14 +195,21 @@ class KNNMonitorHook(Hook):
                     'at the losses.'
                 )
                 return
-            self._name_absent(runner, bank, queries, classes)
+            absent = sorted(set(queries.labels.tolist()) - set(bank.labels.tolist()))
+            if absent and not self._said:
+                self._said = True
+                runner.logger.warning(
+                    f"KNNMonitorHook's bank has no box of {[classes[i] for i in absent]}: queries "
+                    'of these classes count as wrong.'
+                )
             values = knn_accuracy(*queries, *bank, num_classes=len(classes), **self.vote)
             values.update(self._figures(runner, model, queries))
         values = {f'knn/{key}': value for key, value in values.items()}
         text = ', '.join(f'{key}: {value:.4f}' for key, value in values.items())
         width = queries.vectors.shape[1]
+        step = runner.epoch + 1
         runner.logger.info(
-            f'{"Epoch" if self.by_epoch else "Iter"}(knn) [{step}]  {text}  '
+            f'Epoch(knn) [{step}]  {text}  '
             f'({len(queries.labels)} queries, bank of {len(bank.labels)}, '
             f'{self.embedder.name_of(model)}, 1/sqrt({width}) = {1 / sqrt(width):.4f})'
         )
@@ -259,18 +228,6 @@ class KNNMonitorHook(Hook):
             if len(pairs.labels):
                 values['alignment'] = alignment(*pairs.vectors.chunk(2, dim=1))
         return values
-
-    def _name_absent(
-        self, runner: Runner, bank: Embeddings, queries: Embeddings, classes: Sequence[str]
-    ) -> None:
-        """Say once which classes of the queries the bank does not have."""
-        absent = sorted(set(queries.labels.tolist()) - set(bank.labels.tolist()))
-        if absent and not self._said:
-            self._said = True
-            runner.logger.warning(
-                f"KNNMonitorHook's bank has no box of {[classes[i] for i in absent]}: queries of "
-                'these classes count as wrong.'
-            )
 
 
 @contextmanager

@@ -59,7 +59,6 @@ class BiasWarmupHook(_LROverrideHook):
     Args:
         start_lr (float): Learning rate of the biases in the first iteration.
         epochs (float): Length of the warm-up.
-        min_iters (int): At least so many iterations.
 
     Raises:
         ValueError: If the optimizer has no parameter group of biases alone.
@@ -69,11 +68,10 @@ class BiasWarmupHook(_LROverrideHook):
         >>> optim_wrapper = dict(paramwise_cfg=dict(bias_decay_mult=0.0, norm_decay_mult=0.0))
     """
 
-    def __init__(self, start_lr: float = 0.1, epochs: float = 3, min_iters: int = 0) -> None:
+    def __init__(self, start_lr: float = 0.1, epochs: float = 3) -> None:
         super().__init__()
         self.start_lr = start_lr
         self.epochs = epochs
-        self.min_iters = min_iters
         self._groups: List[dict] = []
 
     def before_train(self, runner: Runner) -> None:
@@ -102,7 +100,7 @@ class BiasWarmupHook(_LROverrideHook):
             batch_idx (int): Index of the iteration in the epoch.
             data_batch (dict, optional): Not used.
         """
-        length = max(self.epochs * len(runner.train_dataloader), self.min_iters)
+        length = self.epochs * len(runner.train_dataloader)
         if runner.iter >= length:
             return
         part = runner.iter / length

@@ -90,24 +90,24 @@ def test_always_and_never(tmp_path):
     assert_frozen_until(runner, recorder, 'backbone', 0, end=8)
 
 
-def test_stages(tmp_path):
-    stages = [
-        dict(modules=('neck',), freeze_epochs=1),
-        dict(modules=('backbone',), freeze_epochs=2),
-        dict(modules='backbone.0', freeze_epochs=3),
+@pytest.mark.parametrize('order', [1, -1])
+def test_stages(tmp_path, order):
+    hooks = [
+        FreezeBackboneHook(freeze_epochs=-1, modules='neck'),
+        FreezeBackboneHook(freeze_iters=6, modules=['backbone.0']),
+        FreezeBackboneHook(freeze_epochs=1, modules='backbone.1'),
     ]
-    runner, recorder = train(tmp_path, FreezeBackboneHook(stages=stages))
-    assert_frozen_until(runner, recorder, 'neck', EPOCH)
-    assert_frozen_until(runner, recorder, 'backbone.1', 2 * EPOCH)
-    assert_frozen_until(runner, recorder, 'backbone.0', 3 * EPOCH)
+    runner, recorder = train(tmp_path, *hooks[::order], length=2)
+    assert_frozen_until(runner, recorder, 'neck', 8, end=8)
+    assert_frozen_until(runner, recorder, 'backbone.0', 6, end=8)
+    assert_frozen_until(runner, recorder, 'backbone.1', EPOCH, end=8)
 
 
 @pytest.mark.parametrize('order', [1, -1])
-def test_two_hooks(tmp_path, order):
-    hooks = [FreezeBackboneHook(-1, modules='neck'), FreezeBackboneHook(freeze_iters=6)][::order]
-    runner, recorder = train(tmp_path, *hooks, length=2)
-    assert_frozen_until(runner, recorder, 'backbone', 6, end=8)
-    assert_frozen_until(runner, recorder, 'neck', 8, end=8)
+def test_two_hooks_for_the_same_parameters_are_refused(tmp_path, order):
+    hooks = [FreezeBackboneHook(3), FreezeBackboneHook(5, modules='backbone.0')][::order]
+    with pytest.raises(ValueError, match='two such hooks freeze backbone.0.0.weight'):
+        train(tmp_path, *hooks)
 
 
 def test_mode_that_the_backbone_gives_itself_is_kept(tmp_path):
@@ -225,14 +225,12 @@ def test_average_of_weights(tmp_path, ema, exact):
 @pytest.mark.parametrize('by_epoch', [True, False])
 @pytest.mark.parametrize('at', [1, 2, 3], ids=['before', 'at', 'after'])
 def test_resumed_run_is_the_uninterrupted_one(tmp_path, at, by_epoch):
-    def hooks():
-        key = 'freeze_epochs' if by_epoch else 'freeze_iters'
-        stage = {'modules': ('backbone',), key: 2, 'lr_mult': 0.5, 'warmup_iters': 3}
-        return [FreezeBackboneHook(stages=[stage, {'modules': ('neck',), key: 1}]), 'EMA']
-
     def run(name, **kwargs):
-        found = [dict(type='EMAHook', momentum=0.1) if h == 'EMA' else h for h in hooks()]
-        optim = dict(paramwise_cfg=dict(norm_decay_mult=0.0))
+        key = 'freeze_epochs' if by_epoch else 'freeze_iters'
+        stages = [{'modules': 'backbone', key: 2}, {'modules': 'neck', key: 1}]
+        found = [dict(type='EMAHook', momentum=0.1), *(FreezeBackboneHook(**x) for x in stages)]
+        # a lower rate for what trains later is MMEngine's
+        optim = dict(paramwise_cfg=dict(custom_keys=dict(backbone=dict(lr_mult=0.5))))
         schedule = [dict(type='LinearLR', start_factor=0.1, end=9, by_epoch=False)]
         return train(
             tmp_path / name,
@@ -261,66 +259,16 @@ def test_resumed_run_is_the_uninterrupted_one(tmp_path, at, by_epoch):
         assert torch.equal(last[1]['ema_state_dict'][key], value), key
 
 
-# --- learning rate after unfreezing
-
-
-class Rates(Recorder):
-    """The learning rates that each update used, by the group's first parameter."""
-
-    def before_train(self, runner):
-        super().before_train(runner)
-        self.rates = []
-        names = {id(p): n for n, p in runner.model.named_parameters()}
-
-        def record(optimizer, args, kwargs):
-            groups = optimizer.param_groups
-            self.rates.append({names[id(g['params'][0])]: g['lr'] for g in groups})
-
-        runner.optim_wrapper.optimizer.register_step_pre_hook(record)
-
-    def of(self, name):
-        return [rates[name] for rates in self.rates]
-
-
-def test_lower_rate_and_warm_up_after_unfreezing(tmp_path):
-    watch = Rates()
-    hook = FreezeBackboneHook(freeze_epochs=1, lr_mult=0.5, warmup_iters=4)
-    schedule = [dict(type='MultiStepLR', milestones=[2], gamma=0.1, by_epoch=True)]
-    optim = dict(paramwise_cfg=dict(custom_keys=dict(backbone=dict(lr_mult=1.0))))
-    runner, _ = train(tmp_path, hook, watch, length=3, optim=optim, param_scheduler=schedule)
-    scheduled = [0.05] * 8 + [0.005] * 4
-    assert watch.of('head.weight') == pytest.approx(scheduled)
-    factors = [0.125, 0.25, 0.375, 0.5] + [0.5] * 4
-    expected = [rate * factor for rate, factor in zip(scheduled[4:], factors)]
-    assert watch.of('backbone.0.0.weight')[4:] == pytest.approx(expected)
-    # the schedule is what is left in the groups
-    assert len({group['lr'] for group in runner.optim_wrapper.optimizer.param_groups}) == 1
-
-
-@pytest.mark.parametrize('order', [1, -1])
-def test_rate_is_that_of_the_stage_that_ends_last(tmp_path, order):
-    stages = [
-        dict(modules='backbone', freeze_epochs=1, lr_mult=0.5),
-        dict(modules='backbone.0', freeze_iters=6, lr_mult=0.1),
-    ]
-    watch = Rates()
-    optim = dict(paramwise_cfg=dict(norm_decay_mult=0.0))
-    train(tmp_path, FreezeBackboneHook(stages=stages[::order]), watch, length=2, optim=optim)
-    assert watch.of('backbone.1.0.weight')[4:] == pytest.approx([0.025] * 4)
-    assert watch.of('backbone.0.0.weight')[6:] == pytest.approx([0.005] * 2)
-
-
-def test_rate_of_parameters_in_a_common_group_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r'paramwise_cfg=dict\(custom_keys=.*backbone'):
-        train(tmp_path, FreezeBackboneHook(lr_mult=0.1))
-
-
 # --- the log
 
 
 def test_log_says_what_and_how_much(tmp_path, monkeypatch):
-    stages = [dict(modules=('neck',), freeze_epochs=1), dict(modules='backbone', freeze_iters=6)]
-    runner = make_runner(tmp_path, [FreezeBackboneHook(stages=stages)], length=2)
+    hooks = [
+        FreezeBackboneHook(1, modules=('neck',)),
+        FreezeBackboneHook(modules=('backbone.0',), freeze_iters=6),
+        FreezeBackboneHook(-1, modules='backbone.1'),
+    ]
+    runner = make_runner(tmp_path, hooks, length=2)
     said = []
     monkeypatch.setattr(runner.logger, 'info', lambda text, *args: said.append(text))
     runner.train()
@@ -330,12 +278,14 @@ def test_log_says_what_and_how_much(tmp_path, monkeypatch):
     assert said == [
         f'FreezeBackboneHook: froze neck: {other} parameters in 4 tensors until epoch 1 (epoch '
         '0, iteration 0).',
-        f'FreezeBackboneHook: froze backbone: {first + other} parameters in 8 tensors until '
-        'iteration 6 (epoch 0, iteration 0).',
+        f'FreezeBackboneHook: froze backbone.0: {first} parameters in 4 tensors until iteration 6 '
+        '(epoch 0, iteration 0).',
+        f'FreezeBackboneHook: froze backbone.1: {other} parameters in 4 tensors for good (epoch '
+        '0, iteration 0).',
         f'FreezeBackboneHook: unfroze neck: {other} parameters in 4 tensors (epoch 1, iteration '
         '4).',
-        f'FreezeBackboneHook: unfroze backbone: {first + other} parameters in 8 tensors (epoch '
-        '1, iteration 6).',
+        f'FreezeBackboneHook: unfroze backbone.0: {first} parameters in 4 tensors (epoch 1, '
+        'iteration 6).',
     ]
 
 

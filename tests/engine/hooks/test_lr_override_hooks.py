@@ -83,13 +83,6 @@ def test_biases_fall_to_the_scheduled_rate_and_the_rest_is_as_without_the_hook(s
     assert ours.rates('body.weight') == pytest.approx(stock.rates('body.weight'))
 
 
-def test_a_warm_up_of_at_least_so_many_iterations(tmp_path):
-    ours = train(tmp_path, BiasWarmupHook(start_lr=2.0, epochs=0, min_iters=4))
-    expected = [2.0 + i / 4 * (0.5 - 2.0) for i in range(4)]
-    assert ours.rates('body.bias')[:4] == pytest.approx(expected)
-    assert ours.rates('body.bias')[4] == ours.rates('body.weight')[4]
-
-
 @SCHEDULES
 def test_a_resumed_run_goes_on_as_the_whole_one(schedule, tmp_path):
     hooks = [ConstantLRHook(), BiasWarmupHook(start_lr=2.0, epochs=3)]
