@@ -28,7 +28,7 @@ from mmdet_contrast.utils.config import LaunchError, load_config
 from mmdet_contrast.utils.files import PathLike, image_size, prepare_folder
 from mmdet_contrast.utils.model import build_detector
 from mmdet_contrast.utils.safe_loading import trust_checkpoints
-from mmdet_contrast.visualization.canvas import draw_named_boxes, palette, to_array, to_rgb
+from mmdet_contrast.visualization.canvas import DrawnBox, draw_boxes, palette, to_array, to_rgb
 from mmdet_contrast.visualization.detector_input import UnusablePicture, prepare_picture
 
 from .frame_sources import Frame, FrameSource, VideoStream, find_sources
@@ -192,7 +192,7 @@ class _Detector:
         for mask, colour in zip(to_array(found.get('masks', [])).astype(bool), colours):
             picture[mask] = picture[mask] // 2 + np.array(colour, np.uint8) // 2
         texts = [f'{self._names[label]} {s:.2f}' for label, s in zip(found.labels, found.scores)]
-        draw_named_boxes(picture, found.bboxes, texts, colours)
+        draw_boxes(picture, [DrawnBox(*box) for box in zip(found.bboxes, colours, texts)])
         return np.ascontiguousarray(picture[..., ::-1])
 
 

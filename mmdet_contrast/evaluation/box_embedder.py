@@ -1,7 +1,7 @@
 """Embeddings of the objects of a data set, by a detector or a pre-trained backbone."""
 
 import sys
-from typing import Any, List, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Any, List, NamedTuple, Optional, Tuple, Union
 
 import torch
 from mmengine.dataset import pseudo_collate
@@ -40,8 +40,6 @@ class BoxEmbedder:
         level (int | str): Which of its maps: an index, ``'all'`` or ``'scale'``, see
             :func:`~mmdet_contrast.models.contrast.sample_embeddings.embed_regions`.
         pool_size (int): Cells to a side of a box. Defaults to 1: its mean.
-        strides (Sequence[float], optional): Pixels to a cell of every level. Defaults to what the
-            sizes of the maps say.
 
     Examples:
         >>> embedder = BoxEmbedder(module='neck', level=0)
@@ -53,12 +51,10 @@ class BoxEmbedder:
         module: Optional[str] = None,
         level: Union[int, str] = 'scale',
         pool_size: int = 1,
-        strides: Optional[Sequence[float]] = None,
     ) -> None:
         self.module = module
         self.level = level
         self.pool_size = pool_size
-        self.strides = strides
 
     def name_of(self, model: nn.Module) -> str:
         """Return which module of a model is used.
@@ -88,9 +84,7 @@ class BoxEmbedder:
             ValueError: If the model has no such module or level.
         """
         feats, samples, shape = self._features(model, data)
-        vectors, labels = embed_samples(
-            feats, samples, shape, self.level, self.pool_size, self.strides
-        )
+        vectors, labels = embed_samples(feats, samples, shape, self.level, self.pool_size)
         return Embeddings(vectors.float(), labels)
 
     def embed_pairs(self, model: nn.Module, data: dict) -> Tuple[Tensor, Tensor]:
@@ -109,7 +103,7 @@ class BoxEmbedder:
         feats, samples, shape = self._features(model, data)
         pairs = ViewBoxes(background=0)(feats, (), samples)
         rois = pairs.rows[0, pairs.valid[0].repeat(2)]
-        vectors = embed_regions(feats, rois, shape, self.level, self.pool_size, self.strides)
+        vectors = embed_regions(feats, rois, shape, self.level, self.pool_size)
         first, second = vectors.float().chunk(2)
         return first, second
 

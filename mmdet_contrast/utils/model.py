@@ -109,8 +109,6 @@ class ModuleCapture:
         names (Sequence[str]): Dotted paths of its modules, e.g. ``backbone.layer2``.
         gradient (bool): Whether the maps are kept as tensors that gradients can be taken of; the
             graph then begins at the first of them. Defaults to False: they are copies.
-        change (Callable, optional): Gets the place of a map in ``maps`` and the map, and returns
-            what the model goes on with instead.
 
     Raises:
         ValueError: If the model has no such module.
@@ -122,18 +120,11 @@ class ModuleCapture:
         [(1, 64, 16, 16), (1, 64, 8, 8)]
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        names: Sequence[str],
-        gradient: bool = False,
-        change: Optional[Callable[[int, Tensor], Tensor]] = None,
-    ) -> None:
+    def __init__(self, model: nn.Module, names: Sequence[str], gradient: bool = False) -> None:
         self.names = list(dict.fromkeys(names))
         self.maps: List[CapturedMap] = []
         self._modules = [find_module(model, name) for name in self.names]
         self._gradient = gradient
-        self._change = change
         self._handles: List[Any] = []
 
     def __enter__(self) -> 'ModuleCapture':
@@ -200,7 +191,7 @@ class ModuleCapture:
             else:
                 kept, passed = features.detach().clone(), features
             self.maps.append(CapturedMap(name, level, kept))
-            return passed if self._change is None else self._change(len(self.maps) - 1, passed)
+            return passed
 
         return lambda module, inputs, output: _apply(take, output)
 

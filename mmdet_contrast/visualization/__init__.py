@@ -17,18 +17,13 @@ from .visdom_backend import VisdomVisBackend
 
 _MODULES = {
     'cam': ('box_target', 'class_activation_map', 'class_target', 'head_outputs'),
-    'cam_pictures': ('CamOptions', 'save_cams'),
-    'detection_sheet': ('save_detection_pictures', 'save_detection_sheet'),
+    'cam_pictures': ('save_cams',),
+    'detection_sheet': ('save_detection_sheet',),
     'detector_input': ('load_detector', 'run_pictures'),
     'embedding_map': ('draw_embedding_map', 'project_embeddings', 'save_embedding_map'),
-    'feature_map': (
-        'FeatureMapStyle',
-        'draw_feature_map',
-        'save_feature_maps',
-        'strongest_channels',
-    ),
+    'feature_map': ('draw_feature_map', 'save_feature_maps', 'strongest_channels'),
     'loss_curves': ('plot_losses',),
-    'view_pairs': ('draw_view_pair', 'save_view_pairs'),
+    'view_pairs': ('draw_sample', 'save_view_pairs'),
 }
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}
 

@@ -15,9 +15,13 @@ from torch.nn import functional as F
 from mmdet_contrast.utils.config import LaunchError
 from mmdet_contrast.utils.model import ModuleCapture, PlainForward, evaluating
 
-METHODS = ('grad-cam', 'hires-cam', 'ablation-cam', 'eigen-cam')
+METHODS = ('grad-cam', 'hires-cam', 'eigen-cam')
 # Two predictions with boxes this alike are told apart by their scores.
 _SAME_BOX = 1e-3
+_UNTRACED = (
+    'the detection cannot be traced back; a class without detections can be explained, or take '
+    "'eigen-cam'."
+)
 
 
 class CamTarget(NamedTuple):
@@ -74,95 +78,30 @@ def head_outputs(detector: nn.Module, inputs: Tensor) -> Tuple[Any, ...]:
     return tuple(head(detector.extract_feat(inputs)))
 
 
-def class_logits(head: nn.Module, outputs: Sequence[Any]) -> Tensor:
+def class_logits(head: nn.Module, levels: Sequence[Tensor]) -> Tensor:
     """Flatten the class logits of a dense head in MMDetection's order of priors.
 
     Args:
         head (nn.Module): The head.
-        outputs (Sequence): As :func:`head_outputs` returns them.
+        levels (Sequence[Tensor]): (N, A * C, h, w) logits of each level, the first of
+            :func:`head_outputs`.
 
     Returns:
         Tensor: (N, P, C) logits, before sigmoid or softmax; P counts levels, rows, columns and
         the priors of a place, in this order.
     """
     width = head.cls_out_channels
-    flat = [level.permute(0, 2, 3, 1).reshape(len(level), -1, width) for level in outputs[0]]
+    flat = [level.permute(0, 2, 3, 1).reshape(len(level), -1, width) for level in levels]
     return torch.cat(flat, dim=1)
 
 
 @torch.no_grad()
-def class_scores(head: nn.Module, outputs: Sequence[Any]) -> Tensor:
-    """Compute the scores that post-processing ranks the predictions of one image by.
-
-    Args:
-        head (nn.Module): A dense head.
-        outputs (Sequence): As :func:`head_outputs` returns them, of one image.
-
-    Returns:
-        Tensor: (P, C) sigmoid or softmax of the logits, times centreness or objectness where the
-        head has it.
-    """
-    logits = class_logits(head, outputs)[0].float()
-    scores = logits.sigmoid() if getattr(head, 'use_sigmoid_cls', True) else logits.softmax(-1)
-    if len(outputs) > 2 and _is_factor(outputs[2], outputs[0], head.cls_out_channels):
-        factors = [level[0].permute(1, 2, 0).flatten() for level in outputs[2]]
-        scores = scores * torch.cat(factors).float().sigmoid()[:, None]
-    return scores
-
-
-@torch.no_grad()
-def decode_boxes(head: nn.Module, outputs: Sequence[Any], sample: DetDataSample) -> Tensor:
-    """Decode the box of every prior with the head's own post-processing.
-
-    ``predict_by_feat`` drops and sorts predictions by their scores. So it is given scores that
-    fall from the first prior to the last and are all above its threshold, with the head's own
-    boxes: then it returns every box, in the order of the priors, whatever the head's way to
-    decode them is.
-
-    Args:
-        head (nn.Module): A dense head.
-        outputs (Sequence): As :func:`head_outputs` returns them, of one image.
-        sample (DetDataSample): Says the sizes of the image.
-
-    Returns:
-        Tensor: (P, 4) boxes in pixels of the original image.
-
-    Raises:
-        ValueError: If the head returns another number of boxes.
-    """
-    width = head.cls_out_channels
-    priors = [level[0].numel() // width for level in outputs[0]]
-    total = sum(priors)
-    # float64 before the logit: neighbours stay apart in float32 up to millions of priors
-    order = torch.linspace(0.75, 0.25, total, dtype=torch.float64).logit()
-    fake = []
-    for level, values in zip(outputs[0], order.split(priors)):
-        rows, columns = level.shape[-2:]
-        logits = level.new_full((rows, columns, priors[len(fake)] // (rows * columns), width), -50)
-        # A softmax head has its background last: 0 there makes it a sigmoid of the first class.
-        logits[..., -1] = 0 if not getattr(head, 'use_sigmoid_cls', True) else -50
-        logits[..., 0] = values.to(logits).reshape(logits.shape[:-1])
-        fake.append(logits.flatten(2).permute(2, 0, 1)[None])
-    rest = list(outputs[1:])
-    if len(rest) > 1 and _is_factor(rest[1], outputs[0], width):
-        # Centreness or objectness multiplies the score; sigmoid(50) is 1.
-        rest[1] = [torch.full_like(level, 50) for level in rest[1]]
-    cfg = ConfigDict(deepcopy(head.test_cfg))
-    cfg.update(score_thr=0.1, nms_pre=total, max_per_img=total, min_bbox_size=-1)
-    found = head.predict_by_feat(
-        fake, *rest, batch_img_metas=[sample.metainfo], cfg=cfg, rescale=True, with_nms=False
-    )[0]
-    boxes = get_box_tensor(found.bboxes)
-    if len(boxes) != total:
-        raise ValueError(
-            f'{type(head).__name__} decodes {len(boxes)} boxes of {total} predictions, so its '
-            'detections cannot be traced back: explain a class with reduce="max".'
-        )
-    return boxes
-
-
 def trace_detections(
-    boxes: Tensor, scores: Tensor, detections: InstanceData, indices: Sequence[int]
+    head: nn.Module,
+    outputs: Sequence[Any],
+    sample: DetDataSample,
+    detections: InstanceData,
+    indices: Sequence[int],
 ) -> Tensor:
     """Find the raw predictions that detections came from.
 
@@ -170,29 +109,88 @@ def trace_detections(
     it is the one with the highest score of the detection's class: what suppression leaves.
 
     Args:
-        boxes (Tensor): (P, 4) of :func:`decode_boxes`.
-        scores (Tensor): (P, C) of :func:`class_scores`.
+        head (nn.Module): A dense head.
+        outputs (Sequence): As :func:`head_outputs` returns them, of one image.
+        sample (DetDataSample): Says the sizes of the image.
         detections (InstanceData): ``bboxes`` (D, 4) in pixels of the image and ``labels`` (D,).
         indices (Sequence[int]): Which detections, K of them.
 
     Returns:
-        Tensor: (K,) long, places in ``boxes``.
+        Tensor: (K,) long, places in the flattened maps of :func:`class_logits`.
 
     Raises:
-        ValueError: If no prediction overlaps a detection by half.
+        ValueError: If no prediction overlaps a detection by half, or the head does not return the
+            box of each prediction.
     """
-    found, priors = get_box_tensor(detections.bboxes).float(), []
+    found = get_box_tensor(detections.bboxes).float()
+    boxes, scores = _decode(head, outputs, sample).float(), _class_scores(head, outputs)
+    priors = []
     for index in indices:
-        overlaps = bbox_overlaps(found[index][None], boxes.float())[0]
+        overlaps = bbox_overlaps(found[index][None], boxes)[0]
         best = overlaps.max()
         if best < 0.5:
             raise ValueError(
                 f'no raw prediction has the box of detection {index} (greatest IoU '
-                f'{float(best):.2f}): explain a class with reduce="max".'
+                f'{float(best):.2f}): {_UNTRACED}'
             )
         score = scores[:, int(detections.labels[index])]
         priors.append(score.masked_fill(overlaps < best - _SAME_BOX, float('-inf')).argmax())
     return torch.stack(priors)
+
+
+def _class_scores(head: nn.Module, outputs: Sequence[Any]) -> Tensor:
+    """Compute the (P, C) scores that post-processing ranks predictions by, centreness included."""
+    logits = class_logits(head, outputs[0])[0].float()
+    scores = logits.sigmoid() if getattr(head, 'use_sigmoid_cls', True) else logits.softmax(-1)
+    if _has_factor(outputs, head.cls_out_channels):
+        factors = [level[0].permute(1, 2, 0).flatten() for level in outputs[2]]
+        scores = scores * torch.cat(factors).float().sigmoid()[:, None]
+    return scores
+
+
+def _decode(head: nn.Module, outputs: Sequence[Any], sample: DetDataSample) -> Tensor:
+    """Decode the (P, 4) boxes of all predictions with the head's own post-processing.
+
+    ``predict_by_feat`` drops and sorts predictions by their scores. So it is given scores that
+    fall from the first prior to the last and are all above its threshold, with the head's own
+    boxes: then it returns every box, in the order of the priors, whatever the head's way to
+    decode them is.
+    """
+    width = head.cls_out_channels
+    priors = [level[0].numel() // width for level in outputs[0]]
+    # float64 before the logit: neighbours stay apart in float32 up to millions of priors
+    order = torch.linspace(0.75, 0.25, sum(priors), dtype=torch.float64).logit()
+    fake = []
+    for level, values in zip(outputs[0], order.split(priors)):
+        logits = level.new_full((*level.shape[-2:], level.shape[1] // width, width), -50)
+        # A softmax head has its background last: 0 there makes it a sigmoid of the first class.
+        logits[..., -1] = 0 if not getattr(head, 'use_sigmoid_cls', True) else -50
+        logits[..., 0] = values.to(logits).reshape(logits.shape[:-1])
+        fake.append(logits.flatten(2).permute(2, 0, 1)[None])
+    rest = list(outputs[1:])
+    if _has_factor(outputs, width):
+        # Centreness or objectness multiplies the score; sigmoid(50) is 1.
+        rest[1] = [torch.full_like(level, 50) for level in rest[1]]
+    cfg = ConfigDict(deepcopy(head.test_cfg))
+    cfg.update(score_thr=0.1, nms_pre=len(order), max_per_img=len(order), min_bbox_size=-1)
+    found = head.predict_by_feat(
+        fake, *rest, batch_img_metas=[sample.metainfo], cfg=cfg, rescale=True, with_nms=False
+    )[0]
+    if len(found) != len(order):
+        raise ValueError(
+            f'{type(head).__name__} decodes {len(found)} boxes of {len(order)} predictions: '
+            f'{_UNTRACED}'
+        )
+    return get_box_tensor(found.bboxes)
+
+
+def _has_factor(outputs: Sequence[Any], width: int) -> bool:
+    """Whether a head's third maps hold one number for every prior."""
+    levels = outputs[2] if len(outputs) > 2 else None
+    return isinstance(levels, (list, tuple)) and all(
+        torch.is_tensor(level) and level.dim() == 4 and level.shape[1] * width == score.shape[1]
+        for level, score in zip(levels, outputs[0])
+    )
 
 
 def box_target(
@@ -205,7 +203,7 @@ def box_target(
     """Explain one detection: the logit of its class in the raw prediction it came from.
 
     Args:
-        detector (nn.Module): The detector.
+        detector (nn.Module): The detector, with ``dataset_meta``.
         outputs (Sequence): As :func:`head_outputs` returns them, of one image.
         sample (DetDataSample): Says the sizes of the image.
         detections (InstanceData): The detections, sorted by falling score.
@@ -217,13 +215,11 @@ def box_target(
     Raises:
         ValueError: If it cannot be traced back.
     """
-    head = detector.bbox_head
-    scores, boxes = class_scores(head, outputs), decode_boxes(head, outputs, sample)
     label = int(detections.labels[index])
-    name = class_names(detector)[label]
+    name = detector.dataset_meta['classes'][label]
     return CamTarget(
         label,
-        trace_detections(boxes, scores, detections, [index]),
+        trace_detections(detector.bbox_head, outputs, sample, detections, [index]),
         f'box {index}: {name} {float(detections.scores[index]):.2f}',
         get_box_tensor(detections.bboxes)[index][None],
     )
@@ -235,64 +231,34 @@ def class_target(
     sample: DetDataSample,
     detections: InstanceData,
     name: str,
-    reduce: str = 'sum',
 ) -> CamTarget:
-    """Explain a class: all its detections together, or its strongest raw prediction.
+    """Explain a class: all its detections together, or, without any, its greatest logit.
 
     The scores of all places would be a sum of thousands of backgrounds; so the sum is over the
     predictions that became detections.
 
     Args:
-        detector (nn.Module): The detector.
+        detector (nn.Module): The detector, with ``dataset_meta``.
         outputs (Sequence): As :func:`head_outputs` returns them, of one image.
         sample (DetDataSample): Says the sizes of the image.
         detections (InstanceData): The detections.
         name (str): The class.
-        reduce (str): 'sum' of the logits of its detections, or 'max' over all predictions, which
-            needs no detection. Defaults to 'sum'.
 
     Returns:
-        CamTarget: Its score; with no ``priors`` where 'sum' finds no detection of the class.
+        CamTarget: Its score.
 
     Raises:
-        ValueError: If there is no such class, or ``reduce`` is neither.
+        ValueError: If there is no such class, or a detection cannot be traced back.
     """
-    if reduce not in ('sum', 'max'):
-        raise ValueError(f"reduce is {reduce!r}, 'sum' or 'max' expected.")
-    names = class_names(detector)
-    label, head = names.index(name), detector.bbox_head
-    scores, found = class_scores(head, outputs), get_box_tensor(detections.bboxes)
-    if reduce == 'max':
-        priors = scores[:, label].argmax()[None]
-        return CamTarget(label, priors, f'strongest {name}', found[:0])
-    indices = (detections.labels == label).nonzero()[:, 0].tolist()
-    priors = torch.zeros(0, dtype=torch.long)
-    if indices:
-        boxes = decode_boxes(head, outputs, sample)
-        priors = trace_detections(boxes, scores, detections, indices).unique()
-    return CamTarget(label, priors, f'{len(indices)} x {name}', found[indices])
-
-
-def class_names(detector: nn.Module) -> List[str]:
-    """Name the classes of a detector.
-
-    Args:
-        detector (nn.Module): With ``dataset_meta``, if it has been trained.
-
-    Returns:
-        list[str]: The names; ``class 0`` … where they do not fit the head.
-    """
-    names = list(getattr(detector, 'dataset_meta', {}).get('classes', ()))
-    num = detector.bbox_head.num_classes
-    return names if len(names) == num else [f'class {label}' for label in range(num)]
-
-
-def _is_factor(levels: Optional[Any], scores: Sequence[Tensor], width: int) -> bool:
-    """Whether maps hold one number for every prior."""
-    return isinstance(levels, (list, tuple)) and all(
-        torch.is_tensor(level) and level.dim() == 4 and level.shape[1] * width == score.shape[1]
-        for level, score in zip(levels, scores)
-    )
+    head, label = detector.bbox_head, list(detector.dataset_meta['classes']).index(name)
+    own = (detections.labels == label).nonzero()[:, 0].tolist()
+    if own:
+        priors = trace_detections(head, outputs, sample, detections, own).unique()
+        text = f'{len(own)} x {name}'
+    else:
+        priors = class_logits(head, outputs[0])[0, :, label].argmax()[None]
+        text = f'strongest {name}, not detected'
+    return CamTarget(label, priors, text, get_box_tensor(detections.bboxes)[own])
 
 
 class ActivationMap(NamedTuple):
@@ -318,15 +284,12 @@ def class_activation_map(
     modules: Sequence[str] = ('neck',),
     level: Optional[int] = None,
     method: str = 'hires-cam',
-    chunk: int = 8,
 ) -> ActivationMap:
     """Compute a heat map of one image from feature maps A of (C, h, w) and a score y.
 
     - ``grad-cam`` (Selvaraju et al., arXiv 1610.02391): ReLU(Σ_c w_c A_c), where w_c is the mean
       over all places of ∂y/∂A_c.
     - ``hires-cam`` (Draelos & Carin, arXiv 2011.08891): ReLU(Σ_c ∂y/∂A_c · A_c), place by place.
-    - ``ablation-cam`` (Desai & Ramaswamy, WACV 2020): as Grad-CAM with w_c = y − y(A_c := 0): C
-      forward passes, no gradient. (The paper divides by y, which the scaling to 1 undoes.)
     - ``eigen-cam`` (Muhammad & Yeasin, arXiv 2008.00299): the first principal component of A,
       A · v with A = U S Vᵀ as (h·w, C), its strongest value made positive. It has no score.
 
@@ -343,7 +306,6 @@ def class_activation_map(
         level (int, optional): Which map of a module that gives several. Defaults to all of them.
         method (str): See above. Defaults to 'hires-cam', which keeps to the places that the score
             rests on; averaged weights also light what is alike elsewhere.
-        chunk (int): Images of a forward pass of ``ablation-cam``. Defaults to 8.
 
     Returns:
         ActivationMap: The heat map.
@@ -358,24 +320,29 @@ def class_activation_map(
         >>> target = box_target(detector, outputs, sample, detections, 0)
         >>> heat = class_activation_map(detector, inputs, target, ['backbone.layer3']).heat
     """
-    by_gradient = method in ('grad-cam', 'hires-cam')
+    by_gradient = method != 'eigen-cam'
     with evaluating(detector), torch.set_grad_enabled(by_gradient):
         with ModuleCapture(detector, modules, gradient=by_gradient) as capture:
-            if target is None:
-                PlainForward(detector)(inputs)
+            if by_gradient:
+                logits = class_logits(detector.bbox_head, head_outputs(detector, inputs)[0])
             else:
-                outputs = head_outputs(detector, inputs)
-                score = target.score(class_logits(detector.bbox_head, outputs))[0]
-        places = capture.chosen(level, one_image=True)
-        features = [capture.maps[place].features for place in places]
-        if method == 'eigen-cam':
-            heats = [eigen_cam(entry[0]) for entry in features]
-        elif method == 'ablation-cam':
-            heats = _ablation(detector, inputs, target, modules, capture, places, score, chunk)
+                PlainForward(detector)(inputs)
+        chosen = [capture.maps[place] for place in capture.chosen(level, one_image=True)]
+        features = [entry.features for entry in chosen]
+        if by_gradient:
+            heats = _gradient_cam(target.score(logits)[0], features, method)
         else:
-            place_by_place = {'grad-cam': False, 'hires-cam': True}[method]
-            heats = _gradient(score, features, place_by_place)
-    return _combine(capture, places, heats, tuple(inputs.shape[-2:]))
+            heats = [eigen_cam(entry[0]) for entry in features]
+    size = tuple(inputs.shape[-2:])
+    total, used, empty = torch.zeros(size), [], []
+    for entry, heat in zip(chosen, heats):
+        # not a number is no zero: it is seen in the result
+        shows_nothing = float(heat.max()) <= 0
+        (empty if shows_nothing else used).append(f'{entry.name}[{entry.level}]')
+        if not shows_nothing:
+            heat = (heat / heat.max()).float().cpu()
+            total += F.interpolate(heat[None, None], size=size, mode='bilinear')[0, 0]
+    return ActivationMap(total / total.max() if used else total, used, empty)
 
 
 def eigen_cam(features: Tensor) -> Tensor:
@@ -395,71 +362,15 @@ def eigen_cam(features: Tensor) -> Tensor:
     return values.clamp(min=0).reshape(features.shape[1:]).float()
 
 
-def _gradient(score: Tensor, features: List[Tensor], place_by_place: bool) -> List[Tensor]:
+def _gradient_cam(score: Tensor, features: List[Tensor], method: str) -> List[Tensor]:
     """Weight the channels by the gradient of the score; zeros where there is no way to it."""
     gradients: Sequence[Optional[Tensor]] = [None] * len(features)
     if score.requires_grad:
         gradients = torch.autograd.grad(score, features, allow_unused=True)
     heats = []
     for entry, gradient in zip(features, gradients):
-        entry = entry.detach()
         weights = torch.zeros_like(entry) if gradient is None else gradient
-        if not place_by_place:
+        if method == 'grad-cam':
             weights = weights.mean((2, 3), keepdim=True)
-        heats.append((weights * entry).sum(1)[0].clamp(min=0))
+        heats.append((weights * entry.detach()).sum(1)[0].clamp(min=0))
     return heats
-
-
-def _ablation(
-    detector: nn.Module,
-    inputs: Tensor,
-    target: CamTarget,
-    modules: Sequence[str],
-    capture: ModuleCapture,
-    places: Sequence[int],
-    score: Tensor,
-    chunk: int,
-) -> List[Tensor]:
-    """Weight the channels by what the score loses without them."""
-
-    def scores_without(place: int, channels: Tensor) -> Tensor:
-        """Return the score of the image with each row of channels set to 0."""
-
-        def change(current: int, features: Tensor) -> Tensor:
-            if current != place:
-                return features
-            return features.masked_fill(channels[:, :, None, None].to(features.device), 0)
-
-        with ModuleCapture(detector, modules, change=change):
-            outputs = head_outputs(detector, inputs.expand(len(channels), -1, -1, -1))
-        return target.score(class_logits(detector.bbox_head, outputs))
-
-    heats = []
-    for place in places:
-        features = capture.maps[place].features[0]
-        number = len(features)
-        losses = torch.zeros(number, device=features.device)
-        # Levels on which the score does not rest at all cost one forward pass, not C.
-        if scores_without(place, torch.ones(1, number, dtype=torch.bool))[0] != score:
-            for rows in torch.eye(number, dtype=torch.bool).split(chunk):
-                losses[rows.any(0).to(losses.device)] = score - scores_without(place, rows)
-        heats.append((losses[:, None, None] * features).sum(0).clamp(min=0))
-    return heats
-
-
-def _combine(
-    capture: ModuleCapture, places: Sequence[int], heats: Sequence[Tensor], size: tuple
-) -> ActivationMap:
-    """Average the heat maps that show something, each scaled to 1."""
-    total, used, empty = torch.zeros(size), [], []
-    for place, heat in zip(places, heats):
-        entry = capture.maps[place]
-        name = f'{entry.name}[{entry.level}]'
-        # not a number is no zero: it is seen in the result
-        if float(heat.max()) <= 0:
-            empty.append(name)
-            continue
-        used.append(name)
-        heat = (heat / heat.max()).float().cpu()
-        total += F.interpolate(heat[None, None], size=size, mode='bilinear')[0, 0]
-    return ActivationMap(total / total.max() if used else total, used, empty)

@@ -1,13 +1,13 @@
 """Drawing on pictures: the few primitives that the pictures of this package share."""
 
-# Why not MMEngine's Visualizer: it draws at the resolution of the image, with a font in points,
-# which nobody can read on an image of 128 pixels; lines have no edge that keeps them visible on any
-# ground; and labels cover each other, for it does not place them.
+# Why not MMEngine's Visualizer: its lines have no edge that keeps them visible on any ground, its
+# labels cover each other, for it does not place them, and a figure for each frame of a video is
+# slow.
 
 import colorsys
 import os.path as osp
 from functools import lru_cache
-from typing import Any, List, Optional, Sequence, Tuple
+from typing import Any, List, NamedTuple, Optional, Sequence, Tuple
 
 import cv2
 import mmcv
@@ -16,15 +16,33 @@ import torch
 from mmdet.structures.bbox import get_box_tensor
 
 Colour = Tuple[int, int, int]
-Rectangle = Tuple[int, int, int, int]
 
 GREY: Colour = (150, 150, 150)
-# Saturation and value of the colours of twelve classes, then of the next twelve …
-_TONES = ((0.78, 1.0), (0.5, 1.0), (0.9, 0.72), (0.62, 0.86), (0.34, 0.95))
-_FONT_SIZE = 14
-_TITLE_SIZE = 16
-_HEADER = 28
+# Smaller pictures are enlarged to this length of the longer side, so that names can be read.
+MIN_SIDE = 640
+_TITLE_SIZE = 20
+_HEADER = 32
 _GAP = 8
+
+
+class DrawnBox(NamedTuple):
+    """A box as it is drawn.
+
+    Attributes:
+        box (Sequence[float]): (x1, y1, x2, y2) in pixels of the picture.
+        colour (tuple[int, int, int]): RGB.
+        text (str): Name, written beside it.
+        dashed (bool): Dashed instead of solid.
+        wide (bool): With a line that shows on either side of one of the usual width.
+        below (bool): Name below the box rather than above it.
+    """
+
+    box: Sequence[float]
+    colour: Colour
+    text: str = ''
+    dashed: bool = False
+    wide: bool = False
+    below: bool = False
 
 
 def to_array(values: Any) -> np.ndarray:
@@ -71,70 +89,57 @@ def palette(num: int, given: Sequence[Sequence[int]] = ()) -> List[Colour]:
     Returns:
         list[tuple[int, int, int]]: RGB colours, those given first.
     """
-    colours: List[Colour] = []
-    for index in range(num + len(given)):
-        # steps of the golden ratio keep any number of hues apart
-        hue = index * 0.618034 % 1
-        saturation, value = _TONES[index // 12 % len(_TONES)]
-        # the second sixty are a little paler, and so on: no two of a thousand classes are equal
-        saturation *= 1 - 0.017 * (index // 60 % 29)
-        r, g, b = colorsys.hsv_to_rgb(hue, saturation, value)
-        colours.append((round(255 * r), round(255 * g), round(255 * b)))
-    first: List[Colour] = [(int(r), int(g), int(b)) for r, g, b in given]
-    return [*first, *(colour for colour in colours if colour not in first)][:num]
+    colours: List[Colour] = [(int(r), int(g), int(b)) for r, g, b in given]
+    index = 0
+    while len(colours) < num:
+        # steps of the golden ratio keep any number of hues apart; every twelve are paler or darker
+        saturation = 0.85 - 0.5 * (index // 12 * 0.618034 % 1)
+        value = 1 - 0.35 * (index // 12 * 0.754878 % 1)
+        rgb = colorsys.hsv_to_rgb(index * 0.618034 % 1, saturation, value)
+        r, g, b = (round(255 * part) for part in rgb)
+        if (r, g, b) not in colours:
+            colours.append((r, g, b))
+        index += 1
+    return colours[:num]
 
 
-def enlarge(image: np.ndarray, min_side: int) -> Tuple[np.ndarray, int]:
-    """Enlarge an image by a whole factor until its longer side reaches ``min_side``.
+def enlarge(image: np.ndarray) -> Tuple[np.ndarray, int]:
+    """Enlarge a small image by a whole factor.
 
     Args:
         image (ndarray): (H, W, 3) uint8.
-        min_side (int): Wanted length of the longer side, in pixels.
 
     Returns:
         tuple[ndarray, int]: A copy of the image, enlarged without smoothing (so that the picture
         shows the pixels the network gets), and the factor.
     """
-    factor = max(1, -(-min_side // max(image.shape[:2])))
-    size = (image.shape[1] * factor, image.shape[0] * factor)
-    return cv2.resize(image, size, interpolation=cv2.INTER_NEAREST), factor
+    factor = max(1, -(-MIN_SIDE // max(image.shape[:2])))
+    return image.repeat(factor, axis=0).repeat(factor, axis=1), factor
 
 
-def draw_box(
-    image: np.ndarray,
-    box: Sequence[float],
-    colour: Colour,
-    dashed: bool = False,
-    width: int = 2,
-    edge: int = 1,
+def draw_line_box(
+    image: np.ndarray, box: Sequence[float], colour: Colour, dashed: bool, width: int, edge: int
 ) -> None:
-    """Draw a box in place.
+    """Draw the outline of a box in place.
 
     Args:
         image (ndarray): (H, W, 3) uint8, changed in place.
         box (Sequence[float]): (x1, y1, x2, y2) in pixels of ``image``.
         colour (tuple[int, int, int]): RGB.
-        dashed (bool): Dashed instead of solid. Defaults to False.
-        width (int): Width of the line in pixels. Defaults to 2.
-        edge (int): Width of the dark edge on either side of the line. Defaults to 1.
+        dashed (bool): Dashed instead of solid.
+        width (int): Width of the line in pixels.
+        edge (int): Width of the dark edge on either side, which keeps it visible on any ground.
     """
-    height, full_width = image.shape[:2]
-    x1, y1, x2, y2 = (int(round(float(value))) for value in box)
-    x1, x2 = np.clip([x1, x2], 0, full_width - 1).tolist()
-    y1, y2 = np.clip([y1, y2], 0, height - 1).tolist()
-    corners = [(x1, y1), (x2, y1), (x2, y2), (x1, y2), (x1, y1)]
-    lines = []
-    for (ax, ay), (bx, by) in zip(corners, corners[1:]):
-        length = max(abs(bx - ax), abs(by - ay))
+    limits = np.array([image.shape[1], image.shape[0]] * 2) - 1
+    x1, y1, x2, y2 = np.clip(np.rint(box), 0, limits)
+    corners = np.array([(x1, y1), (x2, y1), (x2, y2), (x1, y2), (x1, y1)])
+    lines: List[np.ndarray] = []
+    for start, end in zip(corners, corners[1:]):
         # An odd number of pieces, every other one drawn: a dash at each corner.
-        pieces = max(length // (4 * width), 2) | 1 if dashed else 1
-        for piece in range(0, pieces, 2):
-            ends = [piece / pieces, (piece + 1) / pieces]
-            lines.append([(round(ax + (bx - ax) * t), round(ay + (by - ay) * t)) for t in ends])
-    # A dark edge keeps the line visible on any background.
-    for ink, thick in (((0, 0, 0), width + 2 * edge), (colour, width)):
-        for start, end in lines:
-            cv2.line(image, start, end, ink, thick)
+        pieces = max(int(np.abs(end - start).max()) // (4 * width), 2) | 1 if dashed else 1
+        lines.extend(np.linspace(start, end, pieces + 1).round().astype(np.int32).reshape(-1, 2, 2))
+    cv2.polylines(image, lines, False, (0, 0, 0), width + 2 * edge)
+    cv2.polylines(image, lines, False, colour, width)
 
 
 @lru_cache(maxsize=32)
@@ -148,28 +153,21 @@ def _font(size: int) -> Any:
     return ImageFont.truetype(path, size)
 
 
-def _one_line(text: str) -> str:
-    # Pillow measures no text with line breaks
-    return text.replace('\r', ' ').replace('\n', ' ')
-
-
-def text_size(text: str, size: int = _FONT_SIZE) -> Tuple[int, int]:
+def text_size(text: str, size: int) -> Tuple[int, int]:
     """Measure the width of a text and the height of a line in pixels.
 
     Args:
         text (str): One line.
-        size (int): Font size in pixels. Defaults to 14.
+        size (int): Font size in pixels.
 
     Returns:
         tuple[int, int]: Width of ``text``; height of any line, the same for all texts.
     """
     font = _font(size)
-    return int(np.ceil(font.getlength(_one_line(text)))), sum(font.getmetrics())
+    return int(np.ceil(font.getlength(text))), sum(font.getmetrics())
 
 
-def draw_text(
-    image: np.ndarray, x: int, y: int, text: str, colour: Colour, size: int = _FONT_SIZE
-) -> None:
+def draw_text(image: np.ndarray, x: int, y: int, text: str, colour: Colour, size: int) -> None:
     """Write one line in place; what lies outside the picture is cut off.
 
     Args:
@@ -178,180 +176,124 @@ def draw_text(
         y (int): Upper end of the line, not negative.
         text (str): The text.
         colour (tuple[int, int, int]): RGB.
-        size (int): Font size in pixels. Defaults to 14.
+        size (int): Font size in pixels.
     """
     from PIL import Image, ImageDraw
 
-    letters = Image.new('L', text_size(text, size))
-    ImageDraw.Draw(letters).text((0, 0), _one_line(text), fill=255, font=_font(size))
-    part = image[y : y + letters.height, x : x + letters.width]
-    cover = np.asarray(letters, np.float32)[: part.shape[0], : part.shape[1], None] / 255
-    part[:] = np.rint(part * (1 - cover) + np.array(colour, np.float32) * cover)
+    width, height = text_size(text, size)
+    part = image[y : y + height, x : x + width]
+    if part.size:
+        # a part, for a copy of the whole picture for every name is slow
+        written = Image.fromarray(part)
+        ImageDraw.Draw(written).text((0, 0), text, fill=colour, font=_font(size))
+        part[:] = written
 
 
-def shorten(text: str, width: int, size: int = _FONT_SIZE) -> str:
+def shorten(text: str, width: int, size: int) -> str:
     """Cut letters out of the middle of a text until it fits, but leave its ends.
 
     Args:
         text (str): One line.
         width (int): Room in pixels.
-        size (int): Font size in pixels. Defaults to 14.
+        size (int): Font size in pixels.
 
     Returns:
         str: The text, or its first letters, an ellipsis and its last six letters.
     """
-    if text_size(text, size)[0] <= width:
-        return text
-    first = len(text) - 7
-    while first > 1 and text_size(f'{text[:first]}…{text[-6:]}', size)[0] > width:
+    first, short = len(text), text
+    while text_size(short, size)[0] > width and first > 8:
         first = first * 9 // 10
-    return f'{text[:first]}…{text[-6:]}' if first > 0 else text
+        short = f'{text[: first - 7]}…{text[-6:]}'
+    return short
 
 
-def draw_label(
-    image: np.ndarray,
-    box: Sequence[float],
-    text: str,
-    colour: Colour,
-    size: int = _FONT_SIZE,
-    taken: Optional[List[Rectangle]] = None,
-    below: bool = False,
-) -> None:
-    """Write a box's name beside it, kept within the picture and clear of other names if it can be.
-
-    A name wider than the picture is shortened. One that could only lie on other names, by more than
-    half, is left out, and so are those beyond five when names cover a quarter of the picture: of
-    a thousand nobody reads one, nor sees the picture.
-
-    Args:
-        image (ndarray): (H, W, 3) uint8, changed in place.
-        box (Sequence[float]): (x1, y1, x2, y2) in pixels of ``image``.
-        text (str): The name.
-        colour (tuple[int, int, int]): RGB of the label's ground; the text is black or white,
-            whichever stands out.
-        size (int): Font size in pixels. Defaults to 14.
-        taken (list[tuple], optional): Rectangles of the labels written so far, (x1, y1, x2, y2);
-            this one is appended.
-        below (bool): Below the box rather than above it. Defaults to False.
-    """
-    pad = max(2, size // 6)
-    text = shorten(text, image.shape[1] - 2 * pad, size)
-    width, height = text_size(text, size)
-    width += 2 * pad
-    x1, y1, x2, y2 = (int(round(float(value))) for value in box)
-    rows = {'above': y1 - height, 'inside': y1, 'inside below': y2 - height, 'below': y2}
-    names = ('below', 'above') if below else ('above', 'below')
-    names += ('inside below', 'inside') if below else ('inside', 'inside below')
-    places = [(x, rows[name]) for name in names for x in (x1, x2 - width)]
-    others = np.asarray(taken or (), int).reshape(-1, 4)
-    best, least, hidden = (0, 0, 0, 0), float('inf'), 0
-    for x, y in places:
-        outside = max(-y, y + height - image.shape[0], 0) * width
-        x = int(np.clip(x, 0, max(image.shape[1] - width, 0)))
-        y = int(np.clip(y, 0, max(image.shape[0] - height, 0)))
-        place = (x, y, x + width, y + height)
-        common = _common_area(place, others)
-        if outside + common < least:
-            best, least, hidden = place, outside + common, common
-        if least == 0:
-            break
-    covered = (others[:, 2:] - others[:, :2]).prod(axis=1).sum()
-    crowded = len(others) >= 5 and covered > image.shape[0] * image.shape[1] / 4
-    if crowded or hidden > width * height / 2:
-        return
-    x, y = best[:2]
-    image[y : y + height, x : x + width] = colour
-    # Luma of ITU-R BT.601.
-    bright = float(np.dot(colour, (0.299, 0.587, 0.114))) > 128
-    draw_text(image, x + pad, y, text, (0, 0, 0) if bright else (255, 255, 255), size)
-    if taken is not None:
-        taken.append(best)
-
-
-def _common_area(place: Rectangle, others: np.ndarray) -> int:
-    """Add up the areas that a rectangle shares with each of (K, 4) others."""
-    sides = np.minimum(place[2:], others[:, 2:]) - np.maximum(place[:2], others[:, :2])
-    return int(np.maximum(sides, 0).prod(axis=1).sum())
-
-
-def line_and_font(shape: Sequence[int], boxes: Sequence[np.ndarray]) -> Tuple[int, int]:
-    """Choose sizes that grow with a picture, and are smaller where boxes are small or many.
-
-    Args:
-        shape (Sequence[int]): Height and width of the picture.
-        boxes (Sequence[ndarray]): (x1, y1, x2, y2) in its pixels.
-
-    Returns:
-        tuple[int, int]: Width of lines and size of letters in pixels.
-    """
-    longer, shrink = max(shape[:2]), 1.0
-    if len(boxes):
-        sides = [np.sqrt(np.prod(np.maximum(box[2:] - box[:2], 1))) for box in boxes]
-        shrink = min(np.median(sides) / (0.06 * longer), (30 / len(boxes)) ** 0.5, 1.0)
-    shrink = max(shrink, 0.55)
-    return max(2, round(shrink * longer / 340)), max(11, round(shrink * longer / 52))
-
-
-def draw_named_boxes(
-    image: np.ndarray, boxes: np.ndarray, names: Sequence[str], colours: Sequence[Colour]
-) -> None:
+def draw_boxes(image: np.ndarray, boxes: Sequence[DrawnBox]) -> None:
     """Draw boxes with their names in place.
 
+    Lines and letters grow with the picture, and are smaller where boxes are small or many. Names
+    are kept within the picture and clear of each other where that can be; one that could only lie
+    on others is left out, and so are those beyond five when names cover a quarter of the picture:
+    of a thousand nobody reads one, nor sees the picture.
+
     Args:
         image (ndarray): (H, W, 3) uint8, changed in place.
-        boxes (ndarray): (M, 4) in pixels of ``image``, the most important one first.
-        names (Sequence[str]): (M,) what is written beside each.
-        colours (Sequence[tuple]): (M,) RGB.
+        boxes (Sequence[DrawnBox]): The most important one first.
     """
-    line, font = line_and_font(image.shape, list(boxes))
-    for box, colour in reversed(list(zip(boxes, colours))):
-        draw_box(image, box, colour, width=line, edge=max(1, line // 3))
+    longer, shrink = max(image.shape[:2]), 1.0
+    if boxes:
+        sides = [np.sqrt(max(x2 - x1, 1) * max(y2 - y1, 1)) for (x1, y1, x2, y2), *_ in boxes]
+        shrink = min(np.median(sides) / (0.06 * longer), (30 / len(boxes)) ** 0.5, 1.0)
+    shrink = max(shrink, 0.55)
+    line, font = max(2, round(shrink * longer / 340)), max(12, round(shrink * longer / 45))
+    edge = max(1, line // 3)
+    for entry in reversed(boxes):
+        width = line + 4 * edge if entry.wide else line
+        draw_line_box(image, entry.box, entry.colour, entry.dashed, width, edge)
     # names last, so that no line crosses one
-    taken: List[Rectangle] = []
-    for box, name, colour in zip(boxes, names, colours):
-        draw_label(image, box, name, colour, font, taken)
+    taken = np.zeros((0, 4), int)
+    for entry in boxes:
+        if entry.text:
+            taken = np.vstack([taken, _draw_name(image, entry, font, taken)])
 
 
-def stack_panels(panels: Sequence[np.ndarray], titles: Sequence[str]) -> np.ndarray:
-    """Put panels side by side under their titles; a narrow panel gets the room of its title.
+def _draw_name(image: np.ndarray, entry: DrawnBox, size: int, taken: np.ndarray) -> np.ndarray:
+    """Write a box's name where it covers least of (K, 4) others; return its place, (0 or 1, 4)."""
+    pad = max(2, size // 6)
+    # Pillow measures no text with line breaks
+    text = shorten(' '.join(entry.text.split()), image.shape[1] - 2 * pad, size)
+    width, height = text_size(text, size)
+    width += 2 * pad
+    x1, y1, x2, y2 = np.rint(entry.box).astype(int)
+    rows = [y1 - height, y2, y1, y2 - height]
+    rows = [rows[i] for i in (1, 0, 3, 2)] if entry.below else rows
+    wanted = np.array([(x, y) for y in rows for x in (x1, x2 - width)])
+    corners = wanted.clip(0, np.maximum([image.shape[1] - width, image.shape[0] - height], 0))
+    places = np.hstack([corners, corners + (width, height)])
+    sides = np.minimum(places[:, None, 2:], taken[:, 2:]) - np.maximum(
+        corners[:, None], taken[:, :2]
+    )
+    hidden = sides.clip(0).prod(axis=2).sum(axis=1)
+    best = int(np.argmin(hidden + np.abs(wanted - corners)[:, 1] * width))
+    covered = (taken[:, 2:] - taken[:, :2]).prod(axis=1).sum()
+    crowded = len(taken) >= 5 and covered > image.shape[0] * image.shape[1] / 4
+    if crowded or hidden[best] > width * height / 2:
+        return taken[:0]
+    x, y = corners[best]
+    image[y : y + height, x : x + width] = entry.colour
+    # Luma of ITU-R BT.601.
+    bright = float(np.dot(entry.colour, (0.299, 0.587, 0.114))) > 128
+    draw_text(image, x + pad, y, text, (0, 0, 0) if bright else (255, 255, 255), size)
+    return places[best : best + 1]
 
-    Args:
-        panels (Sequence[ndarray]): (H, W, 3) uint8 pictures.
-        titles (Sequence[str]): One title per panel.
 
-    Returns:
-        ndarray: (H', W', 3) uint8 picture on white.
-    """
-    height = _HEADER + max(panel.shape[0] for panel in panels)
-    widths = [
-        max(panel.shape[1], 4 + text_size(title, _TITLE_SIZE)[0])
-        for panel, title in zip(panels, titles)
-    ]
-    sheet = np.full((height, sum(widths) + _GAP * (len(panels) - 1), 3), 255, np.uint8)
-    x = 0
-    for panel, title, width in zip(panels, titles, widths):
-        draw_text(sheet, x + 4, 4, title, (0, 0, 0), _TITLE_SIZE)
-        sheet[_HEADER : _HEADER + panel.shape[0], x : x + panel.shape[1]] = panel
-        x += width + _GAP
-    return sheet
-
-
-def grid(pictures: Sequence[np.ndarray], columns: int) -> np.ndarray:
-    """Arrange pictures of any sizes in rows.
+def grid(
+    pictures: Sequence[np.ndarray],
+    titles: Optional[Sequence[str]] = None,
+    columns: Optional[int] = None,
+) -> np.ndarray:
+    """Arrange pictures of any sizes in rows; a narrow one gets the room of its title.
 
     Args:
         pictures (Sequence[ndarray]): (H, W, 3) uint8 pictures, at least one.
-        columns (int): Pictures per row.
+        titles (Sequence[str], optional): A line above each picture. Defaults to none.
+        columns (int, optional): Pictures per row. Defaults to all.
 
     Returns:
         ndarray: (H', W', 3) uint8 picture on white.
     """
-    height = max(picture.shape[0] for picture in pictures) + _GAP
-    width = max(picture.shape[1] for picture in pictures) + _GAP
-    rows = -(-len(pictures) // columns)
-    sheet = np.full((rows * height, min(columns, len(pictures)) * width, 3), 255, np.uint8)
-    for number, picture in enumerate(pictures):
-        y, x = number // columns * height, number % columns * width
+    header = _HEADER if titles else 0
+    titles, columns = titles or [''] * len(pictures), min(columns or 99, len(pictures))
+    places = [divmod(number, columns) for number in range(len(pictures))]
+    heights, widths = [0] * (places[-1][0] + 1), [0] * columns
+    for (row, column), picture, title in zip(places, pictures, titles):
+        heights[row] = max(heights[row], header + picture.shape[0] + _GAP)
+        width = max(picture.shape[1], 4 + text_size(title, _TITLE_SIZE)[0])
+        widths[column] = max(widths[column], width + _GAP)
+    sheet = np.full((sum(heights) - _GAP, sum(widths) - _GAP, 3), 255, np.uint8)
+    for (row, column), picture, title in zip(places, pictures, titles):
+        x, y = sum(widths[:column]), sum(heights[:row])
+        draw_text(sheet, x + 4, y + 4, title, (0, 0, 0), _TITLE_SIZE)
+        y += header
         sheet[y : y + picture.shape[0], x : x + picture.shape[1]] = picture
     return sheet
 

@@ -1,9 +1,8 @@
 """Ground truth and detections of one image in one picture, coloured by what is right."""
 
-from typing import Any, Dict, List, NamedTuple, Optional, Sequence
+from collections import Counter
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
-import cv2
-import mmcv
 import numpy as np
 import torch
 from mmdet.registry import VISUALIZERS
@@ -11,19 +10,20 @@ from mmdet.structures import DetDataSample
 from mmdet.structures.bbox import bbox_overlaps
 from mmdet.visualization import DetLocalVisualizer
 from mmengine.dist import master_only
+from mmengine.structures import InstanceData
 
 from mmdet_contrast.compat import extend_palette, keep_pictures_apart
 
 from .canvas import (
     GREY,
     Colour,
-    Rectangle,
-    draw_box,
-    draw_label,
+    DrawnBox,
+    draw_boxes,
+    draw_line_box,
     draw_text,
     enlarge,
-    line_and_font,
     palette,
+    save_picture,
     text_size,
     to_array,
     to_rgb,
@@ -88,8 +88,8 @@ def match_detections(
     gt_bboxes: np.ndarray,
     gt_labels: np.ndarray,
     iou_thr: float = 0.5,
-    ignored_bboxes: Optional[np.ndarray] = None,
-    ignored_labels: Optional[np.ndarray] = None,
+    ignored_bboxes: Sequence[Sequence[float]] = (),
+    ignored_labels: Sequence[int] = (),
 ) -> DetectionMatch:
     """Match the detections of one image to its objects, as COCO's evaluation does.
 
@@ -108,9 +108,9 @@ def match_detections(
         gt_bboxes (ndarray | Tensor): (G, 4) objects.
         gt_labels (ndarray | Tensor): (G,) class indices.
         iou_thr (float): Least IoU of a match, in (0, 1]. Defaults to 0.5.
-        ignored_bboxes (ndarray | Tensor, optional): (K, 4) boxes of crowds or difficult objects.
-        ignored_labels (ndarray | Tensor, optional): (K,) their class indices. Without them the
-            ignored boxes hold for every class.
+        ignored_bboxes (ndarray | Tensor): (K, 4) boxes of crowds or difficult objects. Defaults to
+            none.
+        ignored_labels (ndarray | Tensor): (K,) their class indices.
 
     Returns:
         DetectionMatch: Verdict of each detection, and which objects were found.
@@ -124,9 +124,7 @@ def match_detections(
     gt_bboxes, gt_labels = _boxes(gt_bboxes), _labels(gt_labels)
     ious = _overlaps(bboxes, gt_bboxes, 'iou')
     inside = _overlaps(bboxes, _boxes(ignored_bboxes), 'iof') >= iou_thr
-    if ignored_labels is not None:
-        inside &= labels[:, None] == _labels(ignored_labels)[None]
-    ignored = inside.any(1)
+    ignored = (inside & (labels[:, None] == _labels(ignored_labels)[None])).any(1)
     same_class = labels[:, None] == gt_labels[None]
     found = np.zeros(len(gt_bboxes), bool)
     verdicts = [NOTHING_THERE] * len(bboxes)
@@ -148,8 +146,7 @@ def match_detections(
 
 
 def _boxes(boxes: Any) -> np.ndarray:
-    boxes = np.zeros((0, 4)) if boxes is None else to_array(boxes).astype(float)
-    return boxes if boxes.size else boxes.reshape(0, 4)
+    return to_array(boxes).astype(float).reshape(-1, 4)
 
 
 def _labels(labels: Any) -> np.ndarray:
@@ -161,25 +158,12 @@ def _overlaps(first: np.ndarray, second: np.ndarray, mode: str) -> np.ndarray:
     return bbox_overlaps(torch.from_numpy(first), torch.from_numpy(second), mode).numpy()
 
 
-class _Box(NamedTuple):
-    box: np.ndarray
-    kind: str
-    text: str = ''
-
-
 def draw_detections(
     image: np.ndarray,
-    gt_bboxes: Optional[np.ndarray],
-    gt_labels: Optional[Sequence[int]],
-    bboxes: Optional[np.ndarray],
-    labels: Optional[Sequence[int]],
-    scores: Optional[Sequence[float]],
-    classes: Optional[Sequence[str]],
+    sample: DetDataSample,
+    classes: Optional[Sequence[str]] = None,
     score_thr: float = 0.3,
-    min_side: int = 640,
     iou_thr: float = 0.5,
-    ignored_bboxes: Optional[np.ndarray] = None,
-    ignored_labels: Optional[Sequence[int]] = None,
 ) -> np.ndarray:
     """Draw one image with its ground truth, its detections, and which of them are right.
 
@@ -192,161 +176,115 @@ def draw_detections(
 
     Args:
         image (ndarray): (H, W, 3) uint8 RGB.
-        gt_bboxes (ndarray | Tensor, optional): (G, 4) ground truth, (x1, y1, x2, y2) in pixels.
-            None where there is none to judge by: the detections are then blue. Tensors may be on
-            any device, here and below.
-        gt_labels (Sequence[int] | Tensor, optional): (G,) class indices.
-        bboxes (ndarray | Tensor, optional): (D, 4) detections. None draws the ground truth alone,
-            in which nothing is missed.
-        labels (Sequence[int] | Tensor, optional): (D,) class indices.
-        scores (Sequence[float] | Tensor, optional): (D,) scores in [0, 1].
+        sample (DetDataSample): ``gt_instances`` (without them there is nothing to judge by, and
+            detections are blue), ``ignored_instances`` (crowd, difficult) and ``pred_instances``
+            (without them nothing is missed), with boxes in pixels of the image, on any device.
         classes (Sequence[str], optional): Class names. None writes the indices.
         score_thr (float): Detections with a lower score are left out, as are those with a score or
             a box that is not finite; the legend counts these. Defaults to 0.3.
-        min_side (int): Smaller images are enlarged by a whole factor until their longer side
-            reaches this many pixels. Defaults to 640.
         iou_thr (float): See :func:`match_detections`. Defaults to 0.5.
-        ignored_bboxes (ndarray | Tensor, optional): (K, 4) boxes that take no part (crowd,
-            difficult).
-        ignored_labels (Sequence[int] | Tensor, optional): (K,) their class indices; without them
-            they hold for every class.
 
     Returns:
         ndarray: (H', W', 3) uint8 RGB picture. Lines and letters grow with it, and are smaller
         where objects are small or many.
     """
-    drawn: List[_Box] = [_Box(box, IGNORED, 'ignored') for box in _boxes(ignored_bboxes)]
-    if gt_bboxes is not None:
-        gt_bboxes, gt_labels = _boxes(gt_bboxes), _labels(gt_labels)
-        finite = np.isfinite(gt_bboxes).all(1)
-        gt_bboxes, gt_labels = gt_bboxes[finite], gt_labels[finite]
-    match, broken = None, 0
-    if bboxes is not None:
-        bboxes, scores = _boxes(bboxes), to_array(scores).astype(float)
-        finite = np.isfinite(bboxes).all(1) & np.isfinite(scores)
-        broken = int((~finite).sum())
-        kept = np.flatnonzero(finite & (scores >= score_thr))
-        # Descending, so that the surest detection gets the best place for its label.
-        kept = kept[np.argsort(-scores[kept], kind='stable')]
-        bboxes, labels, scores = bboxes[kept], _labels(labels)[kept], scores[kept]
-        if gt_bboxes is not None:
-            match = match_detections(
-                bboxes, scores, labels, gt_bboxes, gt_labels, iou_thr, ignored_bboxes,
-                ignored_labels,
-            )  # fmt: skip
-    if gt_bboxes is not None:
-        drawn += _describe_truth(gt_bboxes, gt_labels, match, classes)
-    if bboxes is not None:
-        drawn += _describe_found(bboxes, labels, scores, gt_labels, match, classes)
+    gt, found = sample.get('gt_instances'), sample.get('pred_instances')
+    gt_bboxes, gt_labels, _, _ = _arrays(gt)
+    ignored_bboxes, ignored_labels, _, _ = _arrays(sample.get('ignored_instances'))
+    bboxes, labels, scores, broken = _arrays(found)
+    # Descending, so that the surest detection gets the best place for its label.
+    kept = np.argsort(-scores, kind='stable')
+    kept = kept[scores[kept] >= score_thr]
+    bboxes, labels, scores = bboxes[kept], labels[kept], scores[kept]
+    match = None
+    if gt is not None and found is not None:
+        match = match_detections(
+            bboxes, scores, labels, gt_bboxes, gt_labels, iou_thr, ignored_bboxes, ignored_labels
+        )
 
-    picture, scale = enlarge(image, min_side)
-    line, font = line_and_font(picture.shape, [entry.box * scale for entry in drawn])
-    _draw_boxes(picture, drawn, scale, line, font)
-    legend = _count(drawn, match)
-    if bboxes is not None:
-        legend[''] = f'score ≥ {score_thr:g}' + (f', IoU ≥ {iou_thr:g}' if match else '')
-        legend[''] += f', {broken} not finite' if broken else ''
-    largest = max(12, round(max(picture.shape[:2]) / 52))
-    return _add_legend(picture, legend, max(font, largest)) if legend else picture
+    def name(label: int) -> str:
+        return classes[label] if classes and label < len(classes) else f'class {label}'
 
-
-def _name(classes: Optional[Sequence[str]], label: int) -> str:
-    return classes[label] if classes is not None and label < len(classes) else f'class {label}'
-
-
-def _describe_truth(
-    bboxes: np.ndarray,
-    labels: np.ndarray,
-    match: Optional[DetectionMatch],
-    classes: Optional[Sequence[str]],
-) -> List[_Box]:
-    entries = []
-    for index, (box, label) in enumerate(zip(bboxes, labels)):
-        name = _name(classes, label)
-        if match is None:
-            entries.append(_Box(box, GROUND_TRUTH, name))
-        elif match.found[index]:
-            # The correct detection on it bears the same name.
-            entries.append(_Box(box, GROUND_TRUTH))
-        else:
-            entries.append(_Box(box, MISSED, f'missed {name}'))
-    return entries
-
-
-def _describe_found(
-    bboxes: np.ndarray,
-    labels: np.ndarray,
-    scores: np.ndarray,
-    gt_labels: Optional[np.ndarray],
-    match: Optional[DetectionMatch],
-    classes: Optional[Sequence[str]],
-) -> List[_Box]:
-    entries = []
+    above, below = [], []
     for index, (box, label, score) in enumerate(zip(bboxes, labels, scores)):
         kind = DETECTION if match is None else match.verdicts[index]
-        text = f'{_name(classes, label)} {score:.2f}'
-        if kind == WRONG_CLASS:
-            text += f', is {_name(classes, gt_labels[match.gt_indices[index]])}'
-        elif kind == DUPLICATE:
-            text += f', {DUPLICATE}'
-        entries.append(_Box(box, kind, text))
-    return entries
+        text = f'{name(label)} {score:.2f}'
+        if match is not None and kind == WRONG_CLASS:
+            text += f', is {name(gt_labels[match.gt_indices[index]])}'
+        above.append((box, kind, f'{text}, {kind}' if kind == DUPLICATE else text))
+    for index, (box, label) in enumerate(zip(gt_bboxes, gt_labels)):
+        if match is None:
+            below.append((box, GROUND_TRUTH, name(label)))
+        elif match.found[index]:
+            # The correct detection on it bears the same name.
+            below.append((box, GROUND_TRUTH, ''))
+        else:
+            below.append((box, MISSED, f'missed {name(label)}'))
+    below += [(box, IGNORED, IGNORED) for box in ignored_bboxes]
 
-
-def _draw_boxes(
-    picture: np.ndarray, drawn: Sequence[_Box], scale: int, line: int, font: int
-) -> None:
-    truth = (GROUND_TRUTH, MISSED, IGNORED)
-    edge = max(1, line // 3)
-    # Found ground truth is wider and lies below, so that it shows on either side of a detection
-    # that covers it exactly; of the detections the surest, which comes first, lies on top.
-    below = [entry for entry in drawn if entry.kind in truth]
-    above = [entry for entry in drawn if entry.kind not in truth]
-    for entry in below + above[::-1]:
-        style = STYLES[entry.kind]
-        width = line + 4 * edge if entry.kind == GROUND_TRUTH else line
-        draw_box(picture, entry.box * scale, style.colour, style.dashed, width, edge)
-    taken: List[Rectangle] = []
-    for entry in above + below:
-        if entry.text:
-            colour = STYLES[entry.kind].colour
-            under = entry.kind in truth and bool(above)
-            draw_label(picture, entry.box * scale, entry.text, colour, font, taken, under)
-
-
-def _count(drawn: Sequence[_Box], match: Optional[DetectionMatch]) -> Dict[str, str]:
-    """Texts of the legend; what cannot occur, or rarely does, is left out at zero."""
-    counts = {kind: sum(entry.kind == kind for entry in drawn) for kind in STYLES}
+    picture, scale = enlarge(image)
+    # Found ground truth is wide and lies below, so that it shows on either side of a detection
+    # that covers it exactly.
+    draw_boxes(
+        picture,
+        [
+            DrawnBox(
+                box * scale,
+                STYLES[kind].colour,
+                text,
+                STYLES[kind].dashed,
+                wide=kind == GROUND_TRUTH,
+                below=bool(above) and place >= len(above),
+            )
+            for place, (box, kind, text) in enumerate(above + below)
+        ],
+    )
+    counts = Counter(kind for _, kind, _ in above + below)
     always: Sequence[str] = ()
     if match is not None:
         # Missed objects are ground truth too.
-        counts[GROUND_TRUTH] = len(match.found)
+        counts[GROUND_TRUTH] = len(gt_bboxes)
         always = (GROUND_TRUTH, CORRECT, WRONG_CLASS, NOTHING_THERE, MISSED)
-    return {kind: f'{kind} {number}' for kind, number in counts.items() if number or kind in always}
+    legend = {kind: f'{kind} {counts[kind]}' for kind in STYLES if counts[kind] or kind in always}
+    if found is not None:
+        legend[''] = f'score ≥ {score_thr:g}' + (f', IoU ≥ {iou_thr:g}' if match else '')
+        legend[''] += f', {broken} not finite' if broken else ''
+    return _add_legend(picture, legend) if legend else picture
 
 
-def _add_legend(picture: np.ndarray, legend: Dict[str, str], font: int) -> np.ndarray:
+def _arrays(instances: Optional[InstanceData]) -> Tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+    """Copy boxes, labels and scores that are finite, and count the others."""
+    if instances is None:
+        return np.zeros((0, 4)), np.zeros(0, int), np.zeros(0), 0
+    boxes, labels = _boxes(instances.bboxes), _labels(instances.labels)
+    scores = to_array(instances.get('scores', np.ones(len(boxes)))).astype(float)
+    finite = np.isfinite(boxes).all(1) & np.isfinite(scores)
+    return boxes[finite], labels[finite], scores[finite], int((~finite).sum())
+
+
+def _add_legend(picture: np.ndarray, legend: Dict[str, str]) -> np.ndarray:
     """Append a strip that says what the colours mean, and how many boxes of each there are."""
-    gap, sample, pad = font, 2 * font, font // 2
+    font = max(12, round(max(picture.shape[:2]) / 52))
+    pad, sample = font // 2, 2 * font
     tall = text_size('', font)[1] + pad
-    places, x, y, right = [], gap, pad, picture.shape[1]
+    places, x, y, right = [], font, pad, picture.shape[1]
     for kind, text in legend.items():
-        width = text_size(text, font)[0] + gap + (sample + pad if kind else 0)
-        if x > gap and x + width > picture.shape[1]:
-            x, y = gap, y + tall
+        width = text_size(text, font)[0] + font + (sample + pad if kind else 0)
+        if x > font and x + width > picture.shape[1]:
+            x, y = font, y + tall
         places.append((x, y, kind, text))
         x += width
         right = max(right, x)
-    strip = np.full((y + tall, right, 3), _LEGEND_GROUND, np.uint8)
+    sheet = np.full((len(picture) + y + tall, right, 3), _LEGEND_GROUND, np.uint8)
+    sheet[: len(picture), : picture.shape[1]] = picture
+    strip = sheet[len(picture) :]
     for x, y, kind, text in places:
         if kind:
             box = (x, y + pad // 2, x + sample, y + tall - pad - pad // 2)
-            draw_box(strip, box, *STYLES[kind], max(2, font // 7), 0)
+            draw_line_box(strip, box, *STYLES[kind], max(2, font // 7), 0)
             x += sample + pad
         draw_text(strip, x, y, text, _LEGEND_INK, font)
-    beside = right - picture.shape[1]
-    wide = cv2.copyMakeBorder(picture, 0, 0, 0, beside, cv2.BORDER_CONSTANT, value=_LEGEND_GROUND)
-    return np.concatenate([wide, strip])
+    return sheet
 
 
 @VISUALIZERS.register_module()
@@ -369,8 +307,6 @@ class DetectionPainter(DetLocalVisualizer):
         vis_backends (list, optional): Configs of the backends.
         save_dir (str, optional): Folder of the backends.
         iou_thr (float): Least IoU of a correct detection, in (0, 1]. Defaults to 0.5.
-        min_side (int): Smaller images are enlarged by a whole factor until their longer side
-            reaches this many pixels. Defaults to 640.
 
     Example:
         >>> # in a config
@@ -389,11 +325,9 @@ class DetectionPainter(DetLocalVisualizer):
         vis_backends: Optional[list] = None,
         save_dir: Optional[str] = None,
         iou_thr: float = 0.5,
-        min_side: int = 640,
     ) -> None:
         super().__init__(name=name, image=image, vis_backends=vis_backends, save_dir=save_dir)
         self.iou_thr = iou_thr
-        self.min_side = min_side
 
     @master_only
     def add_datasample(
@@ -427,27 +361,17 @@ class DetectionPainter(DetLocalVisualizer):
         """
         picture = to_rgb(image)
         if data_sample is not None:
-            gt = data_sample.get('gt_instances', {}) if draw_gt else {}
-            ignored = data_sample.get('ignored_instances', {}) if draw_gt else {}
-            found = data_sample.get('pred_instances', {}) if draw_pred else {}
-            picture = draw_detections(
-                picture,
-                gt.get('bboxes'),
-                gt.get('labels'),
-                found.get('bboxes'),
-                found.get('labels'),
-                found.get('scores'),
-                self.dataset_meta.get('classes'),
-                pred_score_thr,
-                self.min_side,
-                self.iou_thr,
-                ignored.get('bboxes'),
-                ignored.get('labels'),
-            )
+            names = ['gt_instances', 'ignored_instances'] * draw_gt + ['pred_instances'] * draw_pred
+            shown = DetDataSample()
+            for key in names:
+                if 'bboxes' in data_sample.get(key, ()):
+                    setattr(shown, key, data_sample.get(key))
+            classes = self.dataset_meta.get('classes')
+            picture = draw_detections(picture, shown, classes, pred_score_thr, self.iou_thr)
         self.set_image(picture)
         if show:
             self.show(picture, win_name=name, wait_time=wait_time)
         if out_file is not None:
-            mmcv.imwrite(picture[..., ::-1], out_file)
+            save_picture(picture, out_file)
         else:
             self.add_image(name, picture, step)

@@ -4,10 +4,9 @@ import argparse
 import os
 import os.path as osp
 import sys
-from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple, Union
 
 import cv2
-import mmcv
 import numpy as np
 import torch
 from mmcv.transforms import Compose
@@ -20,7 +19,7 @@ from torch import Tensor, nn
 
 from mmdet_contrast.utils.checkpoint import check_weights, name_classes
 from mmdet_contrast.utils.config import LaunchError, load_config
-from mmdet_contrast.utils.files import PathLike, image_size, prepare_folder
+from mmdet_contrast.utils.files import PathLike, image_size, load_image, prepare_folder
 from mmdet_contrast.utils.model import build_detector
 from mmdet_contrast.utils.picture_extent import tell_padding
 from mmdet_contrast.utils.safe_loading import add_trust_option, trust_checkpoints
@@ -102,39 +101,6 @@ def load_detector(
     return model.to(device or ('cuda:0' if torch.cuda.is_available() else 'cpu'))
 
 
-def list_images(path: str) -> List[str]:
-    """List the images that a path names.
-
-    Args:
-        path (str): An image, or a folder with images.
-
-    Returns:
-        list[str]: The image, or those of the folder in the order of their names, hidden files left
-        out.
-
-    Raises:
-        FileNotFoundError: If there is no such path, or the folder has no image.
-    """
-    if osp.isfile(path):
-        return [path]
-    if not osp.isdir(path):
-        raise FileNotFoundError(f'{path!r} does not exist: give an image or a folder of images.')
-    names = sorted(
-        entry.name
-        for entry in os.scandir(path)
-        # a link to a file that is gone is an image that cannot be read
-        if not entry.is_dir()
-        and entry.name.lower().endswith(IMG_EXTENSIONS)
-        # macOS leaves '._a.jpg' beside 'a.jpg' on foreign disks
-        and not entry.name.startswith('.')
-    )
-    if not names:
-        raise FileNotFoundError(
-            f'folder {path!r} has no image ({", ".join(IMG_EXTENSIONS)}): give a folder that has.'
-        )
-    return [osp.join(path, name) for name in names]
-
-
 def prepare_picture(pipeline: Compose, data: Dict[str, Any], size: Tuple[int, int]) -> dict:
     """Run a test pipeline on one picture.
 
@@ -153,63 +119,53 @@ def prepare_picture(pipeline: Compose, data: Dict[str, Any], size: Tuple[int, in
     try:
         return pipeline(data)
     except (cv2.error, ValueError, MemoryError) as error:
-        reason = getattr(error, 'err', None) or str(error).strip() or type(error).__name__
-        for step in pipeline.transforms:
-            scale = getattr(step, 'scale', None)
-            keeps = getattr(step, 'keep_ratio', False) and isinstance(scale, tuple)
-            if keeps and 0 in mmcv.rescale_size(size, scale):
-                reason = f'Resize to {scale[0]} x {scale[1]} leaves no pixel of it'
+        reason = ' '.join(f'{type(error).__name__}: {error}'.split())
         raise UnusablePicture(
             f'the test pipeline cannot prepare {size[0]} x {size[1]} pixels: {reason}'
         ) from error
 
 
-def read_images(
-    detector: nn.Module, paths: Sequence[str]
-) -> Iterator[Union[DetectorInput, SavedPicture]]:
+def read_images(detector: nn.Module, inputs: str) -> Iterator[Union[DetectorInput, SavedPicture]]:
     """Prepare images one by one with the detector's own test pipeline.
 
     Args:
         detector (nn.Module): As :func:`load_detector` returns it.
-        paths (Sequence[str]): Image files.
+        inputs (str): An image, or a folder with images, which come in the order of their names;
+            hidden files are left out.
 
     Yields:
         DetectorInput | SavedPicture: The image; or, of a file that cannot be read or prepared, the
         note that says so.
+
+    Raises:
+        FileNotFoundError: If there is no such path, or the folder has no image.
     """
     pipeline = Compose(tell_padding(get_test_pipeline_cfg(detector.cfg)))
-    for path in paths:
+    for path in _list_images(inputs):
         try:
             # finds what is cut off, which OpenCV fills with grey
             image_size(path, verify=True)
-            picture = mmcv.imread(path, channel_order='rgb')
-        except (OSError, cv2.error, AttributeError):
-            picture = None
-        if picture is None:
-            yield SavedPicture(path, None, 'cannot be read as an image, or is cut off', False)
-            continue
-        try:
+            picture = load_image(path)[..., ::-1]
             data = prepare_picture(pipeline, dict(img_path=path, img_id=0), picture.shape[1::-1])
-        except UnusablePicture as error:
-            yield SavedPicture(path, None, str(error), False)
+        except (OSError, UnusablePicture) as error:
+            yield SavedPicture(path, None, f'cannot be used: {error}', False)
             continue
         batch = dict(inputs=[data['inputs']], data_samples=[data['data_samples']])
         batch = detector.data_preprocessor(batch, False)
         yield DetectorInput(path, picture, batch['inputs'], batch['data_samples'][0])
 
 
-def picture_stems(paths: Sequence[str]) -> List[str]:
-    """Name pictures after their images.
-
-    Args:
-        paths (Sequence[str]): Image files of one folder.
-
-    Returns:
-        list[str]: The file names without their ending, or with it where two would be the same.
-    """
-    names = [osp.basename(path) for path in paths]
-    stems = [osp.splitext(name)[0] for name in names]
-    return stems if len(set(stems)) == len(stems) else names
+def _list_images(path: str) -> List[str]:
+    """List an image, or the images of a folder."""
+    if osp.isfile(path):
+        return [path]
+    names = sorted(os.listdir(path)) if osp.isdir(path) else []
+    # macOS leaves '._a.jpg' beside 'a.jpg' on foreign disks
+    names = [n for n in names if n.lower().endswith(IMG_EXTENSIONS) and not n.startswith('.')]
+    paths = [osp.join(path, name) for name in names if not osp.isdir(osp.join(path, name))]
+    if not paths:
+        raise FileNotFoundError(f'{path!r} is neither an image nor a folder that has one.')
+    return paths
 
 
 def run_pictures(
@@ -239,12 +195,6 @@ def run_pictures(
     )
     parser.add_argument(
         '--level', type=int, help='which map of a module that gives several (default: all)'
-    )
-    parser.add_argument(
-        '--min-side', type=int, default=480, help='enlarge smaller images (default: 480 pixels)'
-    )
-    parser.add_argument(
-        '--alpha', type=float, default=0.5, help='share of the map in the picture (default: 0.5)'
     )
     parser.add_argument('--device', help='e.g. cpu or cuda:1 (default: a GPU if there is one)')
     parser.add_argument(

@@ -1,9 +1,8 @@
 """Feature maps of a detector as pictures, and any map of numbers laid over a picture."""
 
 import os.path as osp
-from typing import Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Iterator, List, Optional, Sequence, Tuple
 
-import cv2
 import numpy as np
 import torch
 from mmdet.structures import DetDataSample
@@ -14,11 +13,10 @@ from torch.nn import functional as F
 from mmdet_contrast.utils.model import ModuleCapture, map_size
 from mmdet_contrast.utils.picture_extent import picture_extent
 
-from .canvas import draw_text, enlarge, grid, save_picture, stack_panels, text_size
-from .detector_input import SavedPicture, list_images, picture_stems, read_images
+from .canvas import draw_text, enlarge, grid, save_picture
+from .detector_input import SavedPicture, read_images
 
-_BAR = 16
-_GAP = 8
+_NUMBERS = 16
 
 
 def align_to_image(
@@ -52,25 +50,19 @@ def align_to_image(
     return F.interpolate(whole, size=tuple(shape), **smooth)[0]
 
 
-def paint_heat(
-    heat: Tensor, picture: Optional[np.ndarray] = None, alpha: float = 0.5
-) -> np.ndarray:
+def paint_heat(heat: Tensor, picture: Optional[np.ndarray] = None) -> np.ndarray:
     """Paint a map in colours, blue (its least value) to red (its greatest), on a picture or alone.
 
     The painting is that of MMEngine's ``Visualizer.draw_featmap``.
 
     Args:
         heat (Tensor): (H, W).
-        picture (ndarray, optional): (H, W, 3) uint8 RGB.
-        alpha (float): Share of the colours in [0, 1], the picture's being the rest. Defaults to
-            0.5.
+        picture (ndarray, optional): (H, W, 3) uint8 RGB; half of it is seen.
 
     Returns:
         ndarray: (H, W, 3) uint8 RGB.
     """
-    return Visualizer.draw_featmap(
-        heat[None], picture, channel_reduction='squeeze_mean', alpha=alpha
-    )
+    return Visualizer.draw_featmap(heat[None], picture, channel_reduction='squeeze_mean', alpha=0.5)
 
 
 def add_colour_bar(picture: np.ndarray, low: float, high: float) -> np.ndarray:
@@ -84,38 +76,12 @@ def add_colour_bar(picture: np.ndarray, low: float, high: float) -> np.ndarray:
     Returns:
         ndarray: (H, W', 3) uint8 RGB.
     """
-    texts = [f'{value:.3g}' for value in (high, low)]
-    widths, line = zip(*(text_size(text) for text in texts))
-    height = picture.shape[0]
-    bar = np.full((height, _GAP + _BAR + 4 + max(widths), 3), 255, np.uint8)
-    ramp = torch.linspace(1, 0, height)[:, None].expand(-1, _BAR)
-    bar[:, _GAP : _GAP + _BAR] = paint_heat(ramp.contiguous())
-    for text, y in zip(texts, (0, max(height - line[0], 0))):
-        draw_text(bar, _GAP + _BAR + 4, y, text, (0, 0, 0))
-    return cv2.hconcat([picture, bar])
-
-
-class FeatureMapStyle(NamedTuple):
-    """How feature maps are drawn.
-
-    Attributes:
-        topk (int, optional): Draw this many of the strongest channels, see
-            :func:`strongest_channels`.
-        channels (Sequence[int], optional): Else draw these channels. With neither, the mean over
-            all channels is drawn.
-        overlay (bool): On the picture, smoothed; or alone, with its cells visible.
-        columns (int): Channels per row.
-        min_side (int): Smaller pictures are enlarged by a whole factor until their longer side
-            reaches this many pixels.
-        alpha (float): Share of the map in the picture, in [0, 1].
-    """
-
-    topk: Optional[int] = None
-    channels: Optional[Sequence[int]] = None
-    overlay: bool = True
-    columns: int = 4
-    min_side: int = 480
-    alpha: float = 0.5
+    height = len(picture)
+    bar = np.full((height, 124, 3), 255, np.uint8)
+    bar[:, 8:24] = paint_heat(torch.linspace(1, 0, height)[:, None].repeat(1, 16))
+    draw_text(bar, 28, 0, f'{high:.3g}', (0, 0, 0), _NUMBERS)
+    draw_text(bar, 28, max(height - 20, 0), f'{low:.3g}', (0, 0, 0), _NUMBERS)
+    return np.hstack([picture, bar])
 
 
 def strongest_channels(features: Tensor, num: int) -> List[int]:
@@ -139,7 +105,9 @@ def draw_feature_map(
     features: Tensor,
     picture: np.ndarray,
     sample: DetDataSample,
-    style: Optional[FeatureMapStyle] = None,
+    topk: Optional[int] = None,
+    channels: Optional[Sequence[int]] = None,
+    overlay: bool = True,
 ) -> np.ndarray:
     """Draw one feature map beside its image: the mean over its channels, or some of them.
 
@@ -149,7 +117,12 @@ def draw_feature_map(
         features (Tensor): (C, h, w).
         picture (ndarray): (H, W, 3) uint8 RGB, the image in its own size.
         sample (DetDataSample): As the test pipeline gives it; says what is padding.
-        style (FeatureMapStyle, optional): Defaults to the mean, on the picture.
+        topk (int, optional): Draw this many of the strongest channels, see
+            :func:`strongest_channels`.
+        channels (Sequence[int], optional): Else draw these channels. With neither, the mean over
+            all channels is drawn.
+        overlay (bool): On the picture, smoothed; or alone, with its cells visible. Defaults to
+            True.
 
     Returns:
         ndarray: (H', W', 3) uint8 RGB.
@@ -158,28 +131,23 @@ def draw_feature_map(
         ValueError: If a value is not finite.
 
     Example:
-        >>> style = FeatureMapStyle(topk=8)
-        >>> drawn = draw_feature_map(features[0], picture, sample, style)
+        >>> drawn = draw_feature_map(features[0], picture, sample, topk=8)
     """
-    style = style or FeatureMapStyle()
-    chosen = style.channels
-    if style.topk is not None:
-        chosen = strongest_channels(features, style.topk)
-    picture, _ = enlarge(picture, style.min_side)
+    chosen = channels if topk is None else strongest_channels(features, topk)
+    picture, _ = enlarge(picture)
     if chosen is None:
         maps, titles = features.float().mean(0, keepdim=True), [f'mean of {len(features)} channels']
     else:
         maps, titles = features[list(chosen)], [f'channel {channel}' for channel in chosen]
-    mode = 'bilinear' if style.overlay else 'nearest'
     height, width = picture_extent(sample)
-    panels = [stack_panels([picture], [f'image, {width} x {height}'])]
+    panels, titles = [picture], [f'image, {width} x {height}', *titles]
     # One at a time: 256 channels in the size of a picture are gigabytes.
-    for values, title in zip(maps, titles):
+    for values in maps:
+        mode = 'bilinear' if overlay else 'nearest'
         heat = align_to_image(values[None], sample, picture.shape[:2], mode)[0]
-        painted = paint_heat(heat, picture if style.overlay else None, style.alpha)
-        painted = add_colour_bar(painted, float(heat.min()), float(heat.max()))
-        panels.append(stack_panels([painted], [title]))
-    return grid(panels, style.columns)
+        painted = paint_heat(heat, picture if overlay else None)
+        panels.append(add_colour_bar(painted, float(heat.min()), float(heat.max())))
+    return grid(panels, titles, columns=4)
 
 
 def save_feature_maps(
@@ -188,7 +156,7 @@ def save_feature_maps(
     out_dir: str,
     modules: Sequence[str] = ('neck',),
     level: Optional[int] = None,
-    style: Optional[FeatureMapStyle] = None,
+    **options: Any,
 ) -> Iterator[SavedPicture]:
     """Draw feature maps of an image or a folder of images, a picture for each map.
 
@@ -200,7 +168,7 @@ def save_feature_maps(
         out_dir (str): Folder for the pictures, made if absent.
         modules (Sequence[str]): Dotted paths, e.g. ``backbone.layer2``. Defaults to ('neck',).
         level (int, optional): Which map of a module that gives several. Defaults to all of them.
-        style (FeatureMapStyle, optional): Defaults to the mean over the channels, on the picture.
+        **options (Any): ``topk``, ``channels`` and ``overlay`` of :func:`draw_feature_map`.
 
     Yields:
         SavedPicture: What became of each picture.
@@ -215,9 +183,7 @@ def save_feature_maps(
         >>> for saved in save_feature_maps(detector, 'data/shapes/test', 'maps', ['backbone']):
         ...     print(saved.out_file)
     """
-    style = style or FeatureMapStyle()
-    paths = list_images(inputs)
-    for stem, entry in zip(picture_stems(paths), read_images(detector, paths)):
+    for entry in read_images(detector, inputs):
         if isinstance(entry, SavedPicture):
             yield entry
             continue
@@ -225,8 +191,9 @@ def save_feature_maps(
             detector.predict(entry.inputs, [entry.sample])
         for place in capture.chosen(level, one_image=True):
             captured = capture.maps[place]
-            drawn = draw_feature_map(captured.features[0], entry.picture, entry.sample, style)
-            out_file = osp.join(out_dir, f'{stem}.{captured.name}.{captured.level}.png')
+            drawn = draw_feature_map(captured.features[0], entry.picture, entry.sample, **options)
+            name = f'{osp.basename(entry.path)}.{captured.name}.{captured.level}.png'
+            out_file = osp.join(out_dir, name)
             save_picture(drawn, out_file)
             note = f'{captured.name}, level {captured.level}, {map_size(captured.features)}'
             yield SavedPicture(entry.path, out_file, note)

@@ -5,7 +5,7 @@ import os
 import os.path as osp
 from dataclasses import dataclass, field
 from glob import escape, glob
-from typing import Dict, List, Optional, Sequence
+from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 
 import numpy as np
 from mmengine.utils import mkdir_or_exist
@@ -21,7 +21,8 @@ class RunLog:
         name (str): Label of the run in a picture.
         train (list[dict]): Training records in the order of their iteration; each has ``step`` (the
             iteration, from 1), ``epoch`` in an epoch-based run, and the logged values.
-        val (list[dict]): Validation records; ``step`` is the iteration at which they were taken.
+        val (list[dict]): Validation records; ``step`` is the iteration at which they were taken,
+            ``epoch`` what MMEngine counts validations by.
     """
 
     name: str
@@ -30,31 +31,22 @@ class RunLog:
 
     def keys(self) -> List[str]:
         """Return the names of the logged values, of training first."""
-        names: Dict[str, None] = {}
-        for record in [*self.train, *self.val]:
-            names.update(dict.fromkeys(key for key in record if key not in _COUNTERS))
-        return list(names)
-
-    def series(self, key: str, split: Optional[str] = None) -> 'tuple[np.ndarray, np.ndarray]':
-        """Return iterations and values at which ``key`` was logged.
-
-        Args:
-            key (str): Name of a logged value.
-            split (str, optional): ``'train'`` or ``'val'``. Defaults to training, or to validation
-                where training did not log it.
-
-        Returns:
-            tuple[ndarray, ndarray]: (N,) iterations and (N,) values.
-        """
-        for name, records in (('train', self.train), ('val', self.val)):
-            points = [(r['step'], r[key]) for r in records if key in r]
-            if points and split in (None, name):
-                steps, values = zip(*points)
-                return np.asarray(steps, float), np.asarray(values, float)
-        return np.empty(0), np.empty(0)
+        names = dict.fromkeys(key for record in [*self.train, *self.val] for key in record)
+        return [name for name in names if name not in ('step', 'epoch', 'iter')]
 
 
-_COUNTERS = ('step', 'epoch', 'iter')
+def series(records: Sequence[Dict[str, float]], key: str) -> Tuple[np.ndarray, np.ndarray]:
+    """Return iterations and values at which a value was logged.
+
+    Args:
+        records (Sequence[dict]): Records of training or validation.
+        key (str): Name of the value.
+
+    Returns:
+        tuple[ndarray, ndarray]: (N,) iterations and (N,) values.
+    """
+    own = [record for record in records if key in record]
+    return np.array([x['step'] for x in own], float), np.array([x[key] for x in own], float)
 
 
 def read_run(path: str, skip_epochs: int = 0) -> RunLog:
@@ -77,45 +69,41 @@ def read_run(path: str, skip_epochs: int = 0) -> RunLog:
     run = RunLog(osp.basename(osp.normpath(path)))
     for file in files:
         train, val = [], []
-        with open(file, encoding='utf-8') as stream:
-            for line in stream:
-                if not line.strip():
-                    continue
-                try:
-                    record = json.loads(line)
-                except json.JSONDecodeError:
-                    # A killed process can leave half a line behind, and nothing after it.
-                    if stream.readline():
-                        raise
-                    break
-                if 'iter' in record:
-                    train.append(record)
-                elif 'step' in record:
-                    # Validation is written with an epoch (or an iteration) of its own; the records
-                    # above it tell the iteration.
-                    val.append((len(train), record))
+        for record in _read_lines(file):
+            if 'iter' in record:
+                train.append(record)
+            elif 'step' in record:
+                # Validation is written with an epoch (or an iteration) of its own; the records
+                # above it tell the iteration.
+                step = train[-1]['step'] if train else 0
+                val.append({**record, 'epoch': record['step'], 'step': step})
         if not train:
             continue
         first = train[0]['step']
         # A record at `first` stands for the iterations up to it, so earlier records that share an
         # epoch with it remain only when they lie before it.
-        run.train = [record for record in run.train if record['step'] < first]
-        run.val = [record for record in run.val if record['step'] < first]
-        run.train += train
-        for count, record in val:
-            step = train[count - 1]['step'] if count else first
-            run.val.append({**record, 'val_step': record['step'], 'step': step})
+        run.train = [record for record in run.train if record['step'] < first] + train
+        run.val = [record for record in run.val if record['step'] < first] + val
     if skip_epochs:
-        run.val = [r for r in run.val if r['val_step'] > skip_epochs]
-        run.train = [r for r in run.train if r['epoch'] > skip_epochs]
+        run.val = [record for record in run.val if record['epoch'] > skip_epochs]
+        run.train = [record for record in run.train if record['epoch'] > skip_epochs]
     if not run.train:
         raise LaunchError(
             f'no training record in {", ".join(files)} after {skip_epochs} epochs: was the run '
             'stopped before its first log line (default_hooks.logger.interval)?'
         )
-    for record in run.val:
-        record.pop('val_step')
     return run
+
+
+def _read_lines(file: str) -> Iterator[Dict[str, float]]:
+    with open(file, encoding='utf-8') as stream:
+        for line in filter(str.strip, stream):
+            try:
+                yield json.loads(line)
+            except json.JSONDecodeError:
+                # A killed process can leave half a line behind, and nothing after it.
+                if next(stream, None):
+                    raise
 
 
 def moving_average(values: np.ndarray, window: int) -> np.ndarray:
@@ -125,18 +113,16 @@ def moving_average(values: np.ndarray, window: int) -> np.ndarray:
 
     Args:
         values (ndarray): (N,) values.
-        window (int): Number of values to average.
+        window (int): Number of values to average, at least 1.
 
     Returns:
         ndarray: (N,) averages; the first ones are over as many values as there are.
     """
-    finite = np.isfinite(values)
-    sums = np.cumsum(np.concatenate([[0.0], np.where(finite, values, 0.0)]))
-    counts = np.cumsum(np.concatenate([[0], finite]))
-    ends = np.arange(1, len(values) + 1)
-    starts = np.maximum(ends - max(window, 1), 0)
-    means = (sums[ends] - sums[starts]) / np.maximum(counts[ends] - counts[starts], 1)
-    return np.where(finite, means, values)
+    averages = np.array(values, dtype=float)
+    for place in np.flatnonzero(np.isfinite(values)):
+        near = values[max(place + 1 - window, 0) : place + 1]
+        averages[place] = near[np.isfinite(near)].mean()
+    return averages
 
 
 def plot_losses(
@@ -170,11 +156,12 @@ def plot_losses(
     Example:
         >>> plot_losses(['work_dirs/retina_contrast_shapes'], 'losses.png', smooth=5)
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     logs = [read_run(run, skip_epochs) for run in runs]
-    _make_names_unique(logs, runs)
+    if len({log.name for log in logs}) < len(logs):
+        for log, path in zip(logs, runs):
+            log.name = os.fspath(path)
     known = list(dict.fromkeys(key for log in logs for key in log.keys()))
     if keys:
         absent = [key for key in keys if key not in known]
@@ -187,7 +174,6 @@ def plot_losses(
     rows = -(-len(panels) // 2) if len(panels) > 3 else 1
     columns = -(-len(panels) // rows)
     figure = Figure(figsize=(5.2 * columns, 3.9 * rows), layout='constrained')
-    FigureCanvasAgg(figure)
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for axis, (title, names) in zip(axes, panels.items()):
         for number, name in enumerate(names):
@@ -210,8 +196,7 @@ def plot_losses(
 def _find_logs(path: str) -> List[str]:
     if osp.isfile(path):
         return [path]
-    patterns = ('scalars.json', 'vis_data/scalars.json', '*/vis_data/scalars.json')
-    for pattern in patterns:
+    for pattern in ('scalars.json', 'vis_data/scalars.json', '*/vis_data/scalars.json'):
         # The folders are named by time stamp, so their order is that of time.
         files = sorted(glob(osp.join(escape(os.fspath(path)), pattern)))
         if files:
@@ -220,13 +205,6 @@ def _find_logs(path: str) -> List[str]:
         f'no log under {path!r}: give a work directory that holds '
         'TIME_STAMP/vis_data/scalars.json, or a scalars.json.'
     )
-
-
-def _make_names_unique(logs: Sequence[RunLog], runs: Sequence[str]) -> None:
-    names = [log.name for log in logs]
-    if len(set(names)) < len(names):
-        for log, run in zip(logs, runs):
-            log.name = os.fspath(run)
 
 
 def _default_panels(known: Sequence[str], many_logs: bool) -> Dict[str, List[str]]:
@@ -240,34 +218,31 @@ def _default_panels(known: Sequence[str], many_logs: bool) -> Dict[str, List[str
 
 
 def _draw_series(
-    axis: 'object',
-    log: RunLog,
-    key: str,
-    colour: str,
-    many_keys: bool,
-    many_logs: bool,
-    smooth: int,
+    axis: Any, log: RunLog, key: str, colour: str, many_keys: bool, many_logs: bool, smooth: int
 ) -> None:
     short = key.replace('loss_contrast_', '').replace('coco/', '').replace('bbox_', '')
     # With one key its name is the title; one run alone still needs something in the legend.
-    label = ' '.join([log.name] * many_logs + [short] * (many_keys or not many_logs))
-    style = dict(color=colour, linewidth=1.4)
-    steps, values = log.series(key, 'train')
-    if len(steps):
-        # a line needs two values
-        marker = 'o' if np.isfinite(values).sum() == 1 else None
-        averages = moving_average(values, smooth)
-        own = label + _remark(values)
-        axis.plot(steps, averages, marker=marker, markersize=4, label=own, **style)
-        if smooth > 1:
-            axis.plot(steps, values, color=colour, alpha=0.2, linewidth=0.7)
-    val_steps, val_values = log.series(key, 'val')
-    if len(val_steps):
-        line = '--' if len(steps) else '-'
-        label += (', validation' if len(steps) else '') + _remark(val_values)
-        axis.plot(val_steps, val_values, line, marker='o', markersize=4, label=label, **style)
-
-
-def _remark(values: np.ndarray) -> str:
-    """Say why a curve is not seen."""
-    return '' if np.isfinite(values).any() else ' (not finite)'
+    name = ' '.join([log.name] * many_logs + [short] * (many_keys or not many_logs))
+    for records in (log.train, log.val):
+        steps, values = series(records, key)
+        if not len(steps):
+            continue
+        validation = records is log.val
+        beside = validation and any(key in record for record in log.train)
+        label = name + (', validation' if beside else '')
+        label += '' if np.isfinite(values).any() else ' (not finite)'
+        if not validation:
+            if smooth > 1:
+                axis.plot(steps, values, color=colour, alpha=0.2, linewidth=0.7)
+            values = moving_average(values, smooth)
+        axis.plot(
+            steps,
+            values,
+            '--' if beside else '-',
+            # a line needs two values
+            marker='o' if validation or np.isfinite(values).sum() == 1 else None,
+            markersize=4,
+            label=label,
+            color=colour,
+            linewidth=1.4,
+        )

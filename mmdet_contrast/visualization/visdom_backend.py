@@ -21,11 +21,8 @@ _TIMEOUT = (2, 10)
 
 def _connect(**kwargs: Any) -> Any:
     """Build a client that writes to its file alone once the server does not answer."""
-    try:
-        import requests
-        import visdom
-    except ImportError as error:
-        raise ImportError('VisdomVisBackend needs Visdom: pip install visdom') from error
+    import requests
+    import visdom
 
     class Client(visdom.Visdom):
         """Visdom's client, which asks the server nothing and gives up after one failure."""
@@ -76,9 +73,6 @@ class VisdomVisBackend(BaseVisBackend):
             (``'http://localhost'``), ``port`` (8097), ``username``, ``env`` … An ``env`` is the
             page of a run; by default it is named after the work directory and the time of start.
 
-    Raises:
-        ImportError: On first use, if Visdom is not installed.
-
     Example:
         >>> vis_backends = [dict(type='LocalVisBackend'), dict(type='VisdomVisBackend')]
     """
@@ -109,14 +103,7 @@ class VisdomVisBackend(BaseVisBackend):
 
     @force_init_env
     def add_image(self, name: str, image: np.ndarray, step: int = 0, **kwargs: Any) -> None:
-        """Add an image to the window of its name.
-
-        Args:
-            name (str): The window.
-            image (np.ndarray): (H, W, 3) uint8, RGB.
-            step (int): Written below the image.
-            **kwargs (Any): Not used.
-        """
+        """Add an image, (H, W, 3) uint8 RGB, to the window of its name."""
         opts = dict(title=name, caption=f'step {step}', store_history=True, jpgquality=90)
         self._visdom.image(image.transpose(2, 0, 1), win=name, opts=opts)
 
@@ -128,14 +115,7 @@ class VisdomVisBackend(BaseVisBackend):
         step: int = 0,
         **kwargs: Any,
     ) -> None:
-        """Append a value to the line of its tag; what is no number has no line.
-
-        Args:
-            name (str): The tag.
-            value (int | float | Tensor | np.ndarray): A gap of the line if it is not finite.
-            step (int): Place on the x-axis.
-            **kwargs (Any): Not used.
-        """
+        """Append a value to the line of its tag; what is no number has no line."""
         if not isinstance(value, (int, float, torch.Tensor, np.ndarray, np.number)):
             return
         # Training counts iterations, validation epochs, and both log `time`: a line goes forwards
@@ -167,14 +147,7 @@ class VisdomVisBackend(BaseVisBackend):
         file_path: Optional[str] = None,
         **kwargs: Any,
     ) -> None:
-        """Append each value to the line of its tag.
-
-        Args:
-            scalar_dict (dict): Values by tag.
-            step (int): Place on the x-axis.
-            file_path (str, optional): For backends that write files; not used.
-            **kwargs (Any): Not used.
-        """
+        """Append each value to the line of its tag."""
         for name, value in scalar_dict.items():
             self.add_scalar(name, value, step)
 

@@ -2,16 +2,17 @@
 
 import mmcv
 import numpy as np
+import pytest
 import torch
 from mmdet.structures.bbox import HorizontalBoxes
 
 from mmdet_contrast.visualization.canvas import (
-    draw_label,
-    draw_named_boxes,
+    DrawnBox,
+    draw_boxes,
+    grid,
     palette,
     save_picture,
     shorten,
-    stack_panels,
     text_size,
     to_array,
 )
@@ -27,21 +28,30 @@ def test_arrays_of_anything(on_gpu):
 
 def dark_columns(picture):
     """Columns of the header with letters in them."""
-    return np.flatnonzero((picture[:28] < 128).all(-1).any(0))
+    return np.flatnonzero((picture[:32] < 128).all(-1).any(0))
 
 
 def test_titles_of_narrow_panels_are_whole_and_apart():
     panels = [np.full((40, 30, 3), ink, np.uint8) for ink in (200, 220)]
     title = 'boxes in the view (12 boxes)'
-    alone = stack_panels(panels[:1], [title])
-    both = stack_panels(panels, [title, title])
+    alone = grid(panels[:1], [title])
+    both = grid(panels, [title, title])
     assert both.shape[1] == 2 * alone.shape[1] + 8
     assert np.array_equal(both[:, : alone.shape[1]], alone)
     assert np.array_equal(dark_columns(both[:, alone.shape[1] + 8 :]), dark_columns(alone))
     # what is beyond the title is white
-    wide = stack_panels([np.zeros((40, 600, 3), np.uint8)], [title])
+    wide = grid([np.zeros((40, 600, 3), np.uint8)], [title])
     assert np.array_equal(dark_columns(wide), dark_columns(alone))
-    assert (both[28:, alone.shape[1] + 8 :][:, :30] == 220).all()
+    assert (both[32:, alone.shape[1] + 8 :][:, :30] == 220).all()
+
+
+def test_rows_and_columns_are_as_large_as_their_largest_picture():
+    sizes = [(10, 20), (30, 5), (7, 40)]
+    sheet = grid([np.full((*size, 3), 9, np.uint8) for size in sizes], columns=2)
+    assert sheet.shape == (30 + 8 + 7, 40 + 8 + 5, 3)
+    drawn = (sheet == 9).all(-1)
+    assert drawn[:10, :20].all() and drawn[:30, 48:].all() and drawn[38:, :40].all()
+    assert drawn.sum() == sum(height * width for height, width in sizes)
 
 
 def test_pictures_are_written(tmp_path):
@@ -62,28 +72,30 @@ def test_colours_are_distinct_and_stay_with_their_class():
 
 
 def test_long_names_are_shortened_to_the_picture():
-    assert shorten('cat 0.90', 200) == 'cat 0.90'
-    short = shorten('x' * 200 + ' 0.90', 200)
-    assert text_size(short)[0] <= 200 and short.startswith('xxxx') and short.endswith('…x 0.90')
+    assert shorten('cat 0.90', 200, 14) == 'cat 0.90'
+    short = shorten('x' * 200 + ' 0.90', 200, 14)
+    assert text_size(short, 14)[0] <= 200
+    assert short.startswith('xxxx') and short.endswith('…x 0.90')
     # nothing is left to cut
-    assert shorten('abc', 1) == 'abc'
-    image = np.zeros((60, 100, 3), np.uint8)
-    draw_label(image, [40, 30, 60, 50], 'y' * 200, (250, 0, 0))
+    assert shorten('abc', 1, 14) == 'abc'
+
+
+@pytest.mark.parametrize('text', ['y' * 200, 'two\nlines', '', '\u505c\u6b62 \U0001f642'])
+@pytest.mark.parametrize('size', [(60, 100), (2, 300), (300, 2), (1, 1)])
+def test_any_name_fits_in_any_picture(text, size):
+    image = np.zeros((*size, 3), np.uint8)
+    draw_boxes(image, [DrawnBox((40, 30, 60, 50), (250, 0, 0), text)])
     assert image[..., 0].any()
 
 
 def test_names_do_not_bury_a_crowded_picture():
-    boxes = np.stack([np.arange(1000.0) % 40 * 5, np.arange(1000) // 40 * 7.0] * 2, 1) + 10
-    boxes[:, 2:] += 30
-    drawn = [np.zeros((200, 300, 3), np.uint8) for _ in range(2)]
-    colours = [(0, 200, 0)] * 1000
-    draw_named_boxes(drawn[0], boxes, ['object 0.50'] * 1000, colours)
-    draw_named_boxes(drawn[1], boxes[:3], ['object 0.50'] * 3, colours[:3])
-    names = [(picture == 255).all(-1).sum() for picture in drawn]
+    corners = np.stack([np.arange(1000.0) % 40 * 5, np.arange(1000) // 40 * 7.0], 1) + 10
+    boxes = [DrawnBox((x, y, x + 30, y + 30), (0, 200, 0), 'object 0.50') for x, y in corners]
+    plain, few, many = (np.zeros((200, 300, 3), np.uint8) for _ in range(3))
+    draw_boxes(plain, [box._replace(text='') for box in boxes])
+    draw_boxes(few, boxes[:3])
+    draw_boxes(many, boxes)
     # names are written in white on this green
-    assert 0 < names[1] < names[0]
-    taken = []
-    for box in boxes:
-        draw_label(np.zeros((200, 300, 3), np.uint8), box, 'object 0.50', (0, 200, 0), 11, taken)
-    areas = [(x2 - x1) * (y2 - y1) for x1, y1, x2, y2 in taken]
-    assert len(taken) >= 3 and sum(areas[:-1]) < 200 * 300 / 2
+    assert 0 < (few == 255).all(-1).sum() < (many == 255).all(-1).sum()
+    # the sixth name finds a quarter of the picture covered
+    assert (many != plain).any(-1).mean() < 0.5

@@ -16,7 +16,7 @@ from mmengine.structures import InstanceData
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from mmdet_contrast.visualization import detection_painter
+from mmdet_contrast.visualization import canvas, detection_painter
 from mmdet_contrast.visualization.detection_painter import (
     STYLES,
     draw_detections,
@@ -96,7 +96,6 @@ def test_ignored_boxes_take_no_part():
     assert inside.verdicts == ['ignored'] and inside.gt_indices.tolist() == [-1]
     other = verdicts(BOX, [0.9], [1], NONE, [], ignored_bboxes=crowd, ignored_labels=[0])
     assert other.verdicts == ['nothing there']
-    assert verdicts(BOX, [0.9], [1], NONE, [], ignored_bboxes=crowd).verdicts == ['ignored']
     # An object is preferred to the crowd around it.
     real = verdicts(BOX, [0.9], [0], BOX, [0], ignored_bboxes=crowd, ignored_labels=[0])
     assert real.verdicts == ['correct']
@@ -161,25 +160,28 @@ def test_right_and_ignored_are_those_of_pycocotools(seed, capsys):
     assert 'correct' in expected.values() and 'ignored' in expected.values()
 
 
-SIZE = 200
-OBJECT = np.array([20.0, 60, 100, 140])
-OTHER = np.array([120.0, 120, 180, 180])
+SIZE = 640
+OBJECT = np.array([60.0, 180, 300, 420])
+OTHER = np.array([360.0, 360, 540, 540])
 
 
-def draw(gt, found, classes=('cat', 'dog'), size=SIZE, **options):
+def instances(boxes, labels, **fields):
+    boxes = torch.tensor(np.array(boxes)).reshape(-1, 4)
+    return InstanceData(bboxes=boxes, labels=torch.tensor(labels).long(), **fields)
+
+
+def draw(gt, found, classes=('cat', 'dog')):
     """``gt`` is a list of (box, label), ``found`` one of (box, label, score); None for none."""
-    gt_bboxes, gt_labels = zip(*gt) if gt else ((), ())
-    bboxes, labels, scores = zip(*found) if found else ((), (), ())
-    return draw_detections(
-        np.zeros((size, size, 3), np.uint8),
-        None if gt is None else np.array(gt_bboxes),
-        gt_labels,
-        None if found is None else np.array(bboxes),
-        labels,
-        scores,
-        classes,
-        **{'min_side': size, **options},
-    )
+    data = DetDataSample()
+    if gt is not None:
+        data.gt_instances = instances([box for box, _ in gt], [label for _, label in gt])
+    if found is not None:
+        data.pred_instances = instances(
+            [x[0] for x in found],
+            [x[1] for x in found],
+            scores=torch.tensor([float(x[2]) for x in found]),
+        )
+    return draw_detections(np.zeros((SIZE, SIZE, 3), np.uint8), data, classes)
 
 
 def kinds(picture, size=SIZE):
@@ -222,21 +224,15 @@ def test_found_is_solid_and_missed_is_dashed():
     shares = []
     # Without labels' help: in the right column, clear of the label below.
     for found in ([(OBJECT, 0, 0.9)], []):
-        column = draw([(OBJECT, 0)], found)[66:134, 98:104]
+        column = draw([(OBJECT, 0)], found)[200:400, 296:305]
         shares.append((column == np.array(STYLES['missed'].colour)).all(-1).any(1).mean())
     assert shares[0] == 1 and 0.3 < shares[1] < 0.8
 
 
 def test_the_true_class_is_written_on_a_wrong_one(monkeypatch):
     texts = []
-    for name in ('draw_label', 'draw_text'):
-        plain = getattr(detection_painter, name)
-
-        def remember(image, *args, plain=plain, **kwargs):
-            texts.append(next(arg for arg in args if isinstance(arg, str)))
-            return plain(image, *args, **kwargs)
-
-        monkeypatch.setattr(detection_painter, name, remember)
+    for module in (canvas, detection_painter):
+        monkeypatch.setattr(module, 'draw_text', lambda *args: texts.append(args[3]))
     draw([(OBJECT, 0), (OTHER, 1)], [(OBJECT, 1, 0.75)])
     assert texts[:3] == ['dog 0.75, is cat', 'missed cat', 'missed dog']
     assert texts[3:] == [
@@ -283,17 +279,7 @@ IMAGE = np.zeros((SIDE, SIDE, 3), np.uint8)
 
 def test_paints_what_draw_detections_draws(painter, tmp_path):
     painter.add_datasample('x', IMAGE, sample(), out_file=str(tmp_path / 'x.png'))
-    expected = draw_detections(
-        IMAGE,
-        np.array([CORNERS]),
-        [1],
-        np.array([CORNERS, [1.0, 1, 9, 9]]),
-        [1, 0],
-        [0.75, 0.25],
-        ('cat', 'dog'),
-        ignored_bboxes=np.array([[50.0, 50, 60, 60]]),
-        ignored_labels=[0],
-    )
+    expected = draw_detections(IMAGE, sample(), ('cat', 'dog'))
     np.testing.assert_array_equal(cv2.imread(str(tmp_path / 'x.png'))[..., ::-1], expected)
     # MMEngine's canvas is matplotlib's, which before 3.11 changes pixels.
     canvas = painter.get_image()
@@ -400,9 +386,11 @@ def validate_and_test(folder, names, classes, visualizer):
 def test_the_hook_of_mmdetection_uses_it_in_validation_and_test(tmp_path):
     cv2.imwrite(str(tmp_path / 'a.png'), IMAGE)
     validate_and_test(tmp_path, ['a.png'], ('cat',), 'DetectionPainter')
-    expected = draw_detections(
-        IMAGE, np.array([CORNERS]), [0], np.array([CORNERS]), [0], [np.float32(0.9)], ('cat',)
+    data = DetDataSample(
+        gt_instances=instances([CORNERS], [0]),
+        pred_instances=instances([CORNERS], [0], scores=torch.tensor([0.9])),
     )
+    expected = draw_detections(IMAGE, data, ('cat',))
     (validated,) = (tmp_path / 'work').glob('*/vis_data/vis_image/val_img_0.png')
     (tested,) = (tmp_path / 'work').glob('*/painted/a.png')
     for path in (validated, tested):
@@ -435,7 +423,7 @@ SOUND = [(OBJECT, 0, 0.9), (OTHER, 1, 0.8)]
 def test_what_is_not_finite_is_left_out_and_counted(box, score, monkeypatch):
     legends = []
     monkeypatch.setattr(
-        detection_painter, '_add_legend', lambda picture, legend, font: (
+        detection_painter, '_add_legend', lambda picture, legend: (
             legends.append(legend[''].split(', ')[1:]) or picture
         )
     )  # fmt: skip

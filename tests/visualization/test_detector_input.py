@@ -1,7 +1,5 @@
 """A detector from its files, and what it is refused for."""
 
-import shutil
-
 import cv2
 import numpy as np
 import pytest
@@ -14,9 +12,7 @@ from mmdet_contrast.utils.config import load_config
 from mmdet_contrast.utils.model import build_detector
 from mmdet_contrast.visualization.detector_input import (
     UnusablePicture,
-    list_images,
     load_detector,
-    picture_stems,
     prepare_picture,
     read_images,
 )
@@ -58,29 +54,33 @@ def test_the_student_of_a_distillation(config, weights, tmp_path):
                        weights['neck.fpn_convs.0.conv.weight'])  # fmt: skip
 
 
-def test_images_that_are_cut_off_are_named(config, weights, tiny_shapes, tmp_path):
+def test_images_that_cannot_be_used_are_named(config, weights, tiny_shapes, tmp_path):
     detector = load_detector(config, save(dict(state_dict=weights), tmp_path), 'cpu')
-    source = sorted((tiny_shapes / 'test').iterdir())[0]
-    whole = tmp_path / 'whole.png'
-    shutil.copy(source, tmp_path / source.name)
-    cv2.imwrite(str(whole), cv2.imread(str(source)))
-    content = source.read_bytes()
-    (tmp_path / 'cut.jpg').write_bytes(content[: len(content) * 3 // 4])
-    assert cv2.imread(str(tmp_path / 'cut.jpg')) is not None
-    first, second = read_images(detector, [str(whole), str(tmp_path / 'cut.jpg')])
-    assert first.picture.shape == cv2.imread(str(source)).shape
-    assert not second.readable and second.out_file is None
-
-
-def test_images_that_cannot_be_resized_are_named(config, weights, tmp_path):
-    detector = load_detector(config, save(dict(state_dict=weights), tmp_path), 'cpu')
-    shapes = {'wide.png': (2, 4000), 'tall.png': (4000, 2), 'dot.png': (1, 1)}
-    for name, shape in shapes.items():
-        cv2.imwrite(str(tmp_path / name), np.zeros((*shape, 3), np.uint8))
-    wide, tall, dot = read_images(detector, [str(tmp_path / name) for name in shapes])
-    assert not wide.readable and '4000 x 2 pixels: Resize to 128 x 128 leaves no' in wide.note
-    assert not tall.readable and '2 x 4000 pixels: Resize to 128 x 128 leaves no' in tall.note
+    folder = tmp_path / 'images'
+    (folder / 'folder.jpg').mkdir(parents=True)
+    content = sorted((tiny_shapes / 'test').iterdir())[0].read_bytes()
+    whole = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
+    cv2.imwrite(str(folder / 'a.PNG'), whole)
+    (folder / 'b.jpg').write_bytes(content[: len(content) * 3 // 4])
+    assert cv2.imread(str(folder / 'b.jpg')) is not None
+    for name, shape in (('c.png', (2, 4000)), ('d.png', (4000, 2)), ('e.png', (1, 1))):
+        cv2.imwrite(str(folder / name), np.zeros((*shape, 3), np.uint8))
+    (folder / 'f.png').symlink_to('nowhere.png')
+    for name in ('._a.jpg', '.hidden.png', 'notes.txt'):
+        (folder / name).touch()
+    first, cut, wide, tall, dot, gone = read_images(detector, str(folder))
+    assert np.array_equal(first.picture, whole[..., ::-1])
     assert dot.sample.img_shape == (128, 128)
+    for entry in (cut, wide, tall, gone):
+        assert not entry.readable and entry.out_file is None
+    assert 'the test pipeline cannot prepare 4000 x 2 pixels: ' in wide.note
+    assert 'the test pipeline cannot prepare 2 x 4000 pixels: ' in tall.note
+    # what is named itself is taken
+    (hidden,) = read_images(detector, str(folder / '.hidden.png'))
+    assert hidden.image == str(folder / '.hidden.png') and not hidden.readable
+    for path in (folder / 'folder.jpg', 'nowhere'):
+        with pytest.raises(FileNotFoundError, match='is neither an image nor a folder that has'):
+            next(read_images(detector, str(path)))
 
 
 def test_errors_of_a_picture_alone_are_told_as_its_own():
@@ -90,27 +90,8 @@ def test_errors_of_a_picture_alone_are_told_as_its_own():
 
         return Compose([step])
 
-    with pytest.raises(UnusablePicture, match='prepare 3 x 2 pixels: height and width must be'):
+    with pytest.raises(UnusablePicture, match='prepare 3 x 2 pixels: ValueError: height and width'):
         prepare_picture(fail(ValueError('height and width must be > 0')), {}, (3, 2))
     # a step that lacks a key fails for all pictures
     with pytest.raises(KeyError):
         prepare_picture(fail(KeyError('img')), {}, (3, 2))
-
-
-def test_only_visible_files_of_a_folder(tmp_path):
-    for name in ('b.PNG', 'a.jpg', '._a.jpg', '.hidden.png', 'notes.txt'):
-        (tmp_path / name).touch()
-    (tmp_path / 'folder.jpg').mkdir()
-    # it is said that it cannot be read
-    (tmp_path / 'c.png').symlink_to('nowhere.png')
-    assert list_images(str(tmp_path)) == [str(tmp_path / n) for n in ('a.jpg', 'b.PNG', 'c.png')]
-    # what is named itself is taken
-    assert list_images(str(tmp_path / '.hidden.png')) == [str(tmp_path / '.hidden.png')]
-    with pytest.raises(FileNotFoundError, match='has no image'):
-        (tmp_path / 'folder.jpg' / '.a.png').touch()
-        list_images(str(tmp_path / 'folder.jpg'))
-
-
-def test_names_of_pictures():
-    assert picture_stems(['d/a.jpg', 'd/b.c.png']) == ['a', 'b.c']
-    assert picture_stems(['d/a.jpg', 'd/b.png', 'd/a.png']) == ['a.jpg', 'b.png', 'a.png']

@@ -16,7 +16,6 @@ from mmdet_contrast.visualization import feature_map
 from mmdet_contrast.visualization.canvas import enlarge
 from mmdet_contrast.visualization.detector_input import DetectorInput, read_images
 from mmdet_contrast.visualization.feature_map import (
-    FeatureMapStyle,
     add_colour_bar,
     align_to_image,
     draw_feature_map,
@@ -26,7 +25,7 @@ from mmdet_contrast.visualization.feature_map import (
 )
 
 SIZE = (32, 48)
-HEADER = 28
+HEADER = 32
 
 
 def sample_of(img_shape, batch_input_shape):
@@ -65,7 +64,7 @@ def test_an_object_is_hot_where_it_is_behind_pad(tmp_path, shape):
     picture = np.zeros((*shape, 3), np.uint8)
     picture[y1:y2, x1:x2] = (0, 0, 255)
     cv2.imwrite(str(tmp_path / 'a.png'), picture)
-    (entry,) = read_images(detector, [str(tmp_path / 'a.png')])
+    (entry,) = read_images(detector, str(tmp_path / 'a.png'))
     # the shape in the metadata is that of the padded image
     assert entry.sample.img_shape == entry.inputs.shape[-2:] == (640, 640)
     with ModuleCapture(detector, ['backbone']) as capture, torch.no_grad():
@@ -92,10 +91,9 @@ def test_colours_and_blend():
     # blue at the least value, red at the greatest
     assert painted[0, 0].argmax() == 2 and painted[1, 1].argmax() == 0
     picture = np.full((2, 2, 3), 200, np.uint8)
-    blend = paint_heat(heat, picture, alpha=0.25)
-    expected = 0.75 * picture + 0.25 * painted.astype(float)
+    blend = paint_heat(heat, picture)
+    expected = 0.5 * picture + 0.5 * painted.astype(float)
     assert np.abs(blend - expected).max() <= 1
-    assert np.array_equal(paint_heat(heat, picture, alpha=0), picture)
     # a map without contrast is blue, not noise
     assert (paint_heat(torch.full((2, 2), 3.0)) == painted[0, 0]).all()
 
@@ -120,27 +118,17 @@ def picture():
     return np.random.RandomState(0).randint(0, 255, (*SIZE, 3), np.uint8)
 
 
-def panel(drawn, number, columns=4):
-    """The pixels of one panel; the first is the image."""
-    # panels are 96 wide; those of maps have a bar beside them, and all cells are as wide
-    height = HEADER + 64 + 8
-    rows = drawn.shape[0] // height
-    cells = drawn.shape[1] // min(columns, 1 + number if rows == 1 else columns)
-    row, column = divmod(number, columns)
-    y, x = row * height + HEADER, column * cells
-    return drawn[y : y + 64, x : x + 96]
-
-
 def test_mean_on_the_picture(sample, picture):
     features = torch.randn(5, 4, 8)
-    style = FeatureMapStyle(min_side=96, alpha=0.3)
-    drawn = draw_feature_map(features, picture, sample, style)
-    large = enlarge(picture, 96)[0]
-    assert np.array_equal(panel(drawn, 0), large)
+    drawn = draw_feature_map(features, picture, sample)
+    large, factor = enlarge(picture)
+    assert factor == 14
+    height, width = large.shape[:2]
+    assert np.array_equal(drawn[HEADER:, :width], large)
     mean = sum(features[channel] for channel in range(5)) / 5
-    heat = align_to_image(mean[None], sample, large.shape[:2])[0]
-    difference = panel(drawn, 1).astype(int) - paint_heat(heat, large, 0.3)
-    assert np.abs(difference).max() <= 1
+    heat = align_to_image(mean[None], sample, (height, width))[0]
+    painted = drawn[HEADER:, width + 8 : 2 * width + 8].astype(int)
+    assert np.abs(painted - paint_heat(heat, large)).max() <= 1
 
 
 def test_chosen_and_strongest_channels(sample, picture):
@@ -149,11 +137,11 @@ def test_chosen_and_strongest_channels(sample, picture):
     expected = sorted(range(6), key=lambda c: -sum(abs(v) for v in features[c].flatten().tolist()))
     assert strongest_channels(features, 3) == expected[:3]
     assert strongest_channels(features, 99) == expected
-    strongest = draw_feature_map(features, picture, sample, FeatureMapStyle(topk=2, min_side=96))
-    chosen = FeatureMapStyle(channels=expected[:2], min_side=96)
-    assert np.array_equal(strongest, draw_feature_map(features, picture, sample, chosen))
-    swapped = chosen._replace(channels=expected[1::-1])
-    assert not np.array_equal(strongest, draw_feature_map(features, picture, sample, swapped))
+    strongest = draw_feature_map(features, picture, sample, topk=2)
+    chosen = draw_feature_map(features, picture, sample, channels=expected[:2])
+    assert np.array_equal(strongest, chosen)
+    swapped = draw_feature_map(features, picture, sample, channels=expected[1::-1])
+    assert not np.array_equal(strongest, swapped)
 
 
 @pytest.mark.parametrize('number', [0, 3])
@@ -170,13 +158,13 @@ def test_maps_of_regions_are_refused(sample, picture, monkeypatch, tmp_path, num
     path = tmp_path / 'a.png'
     path.touch()
     entry = DetectorInput(str(path), picture, torch.zeros(1, 3, 32, 64), sample)
-    monkeypatch.setattr(feature_map, 'read_images', lambda *_: [entry])
+    monkeypatch.setattr(feature_map, 'read_images', lambda *_: iter([entry]))
     out = tmp_path / 'maps'
     with pytest.raises(ValueError, match=f"'roi_head' gives a map for each of {number} regions"):
         list(save_feature_maps(TwoStages(), str(path), str(out), ['neck', 'roi_head']))
     assert not out.exists()
     (saved,) = save_feature_maps(TwoStages(), str(path), str(out))
-    assert saved.out_file == str(out / 'a.neck.0.png')
+    assert saved.out_file == str(out / 'a.png.neck.0.png')
 
 
 @pytest.mark.parametrize(
@@ -191,14 +179,14 @@ def test_tool(call, checkpoints, folder, tmp_path, name, modules):
     out = tmp_path / 'maps'
     text = call(
         'feature_map', config, checkpoint, folder, '--out-dir', out, '--modules', *modules,
-        '--min-side', '96', '--device', 'cpu', status=1,
+        '--device', 'cpu', status=1,
     )  # fmt: skip
     assert f'{2 * sum(modules.values())} pictures in' in text
-    assert 'broken.jpg: cannot be read as an image' in text and 'notes.txt' not in text
-    stems = [path.stem for path in folder.iterdir() if path.stem not in ('broken', 'notes')]
+    assert 'broken.jpg: cannot be used: ' in text and 'notes.txt' not in text
+    names = [path.name for path in folder.iterdir() if path.stem not in ('broken', 'notes')]
     expected = {
-        f'{stem}.{module}.{level}.png'
-        for stem in stems
+        f'{name}.{module}.{level}.png'
+        for name in names
         for module, levels in modules.items()
         for level in range(levels)
     }
@@ -213,13 +201,13 @@ def test_tool_with_channels_of_one_level(call, checkpoints, folder, tmp_path):
     )
     out = tmp_path / 'maps'
     common = (config, checkpoint, image, '--out-dir', out, '--device', 'cpu')
-    call('feature_map', *common, '--level', '1', '--topk', '3', '--min-side', '96')
-    assert [path.name for path in out.iterdir()] == [f'{image.stem}.neck.1.png']
+    call('feature_map', *common, '--level', '1', '--topk', '3')
+    assert [path.name for path in out.iterdir()] == [f'{image.name}.neck.1.png']
     for wrong, message in (
         ((config, 'no.pth', image), 'no.pth'),
         (('no.py', checkpoint, image), "config file 'no.py' does not exist"),
         ((config, checkpoints['yolov8'][1], image), 'the checkpoint does not fit the model'),
-        ((config, checkpoint, 'no.jpg'), "'no.jpg' does not exist: give an image or a folder"),
+        ((config, checkpoint, 'no.jpg'), "'no.jpg' is neither an image nor a folder"),
     ):
         with pytest.raises(SystemExit, match=f'feature_map.py: error: .*{message}'):
             call('feature_map', *wrong, '--out-dir', out, '--device', 'cpu')
@@ -227,7 +215,7 @@ def test_tool_with_channels_of_one_level(call, checkpoints, folder, tmp_path):
 
 def test_maps_on_a_gpu(sample, picture, on_gpu):
     features = torch.randn(3, 4, 8)
-    for style in (FeatureMapStyle(), FeatureMapStyle(topk=2, overlay=False)):
-        drawn = draw_feature_map(on_gpu(features), picture, sample, style)
-        difference = drawn.astype(int) - draw_feature_map(features, picture, sample, style)
+    for options in ({}, dict(topk=2, overlay=False)):
+        drawn = draw_feature_map(on_gpu(features), picture, sample, **options)
+        difference = drawn.astype(int) - draw_feature_map(features, picture, sample, **options)
         assert np.abs(difference).max() <= 1

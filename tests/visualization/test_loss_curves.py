@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mmdet_contrast.utils.config import LaunchError
-from mmdet_contrast.visualization.loss_curves import moving_average, plot_losses, read_run
+from mmdet_contrast.visualization.loss_curves import moving_average, plot_losses, read_run, series
 
 
 def write(folder, stamp, lines):
@@ -37,8 +37,8 @@ def work_dir(tmp_path):
 def test_validation_is_placed_at_its_iteration(work_dir):
     run = read_run(str(work_dir))
     assert run.name == 'a [run]'
-    np.testing.assert_array_equal(run.series('loss'), [[5, 10, 15, 20], [4, 3, 2, 1]])
-    np.testing.assert_array_equal(run.series('coco/bbox_mAP'), [[10, 20], [0.1, 0.2]])
+    np.testing.assert_array_equal(series(run.train, 'loss'), [[5, 10, 15, 20], [4, 3, 2, 1]])
+    np.testing.assert_array_equal(series(run.val, 'coco/bbox_mAP'), [[10, 20], [0.1, 0.2]])
     assert run.keys() == ['loss', 'loss_contrast_p3', 'coco/bbox_mAP', 'coco/bbox_mAP_50']
 
 
@@ -46,8 +46,8 @@ def test_a_resumed_run_replaces_what_it_repeats(work_dir):
     lines = [train_line(15, 9.0, 2), train_line(20, 8.0, 2), val_line(2, 0.5)]
     write(work_dir, '20260102_000000', lines)
     run = read_run(str(work_dir))
-    np.testing.assert_array_equal(run.series('loss'), [[5, 10, 15, 20], [4, 3, 9, 8]])
-    np.testing.assert_array_equal(run.series('coco/bbox_mAP'), [[10, 20], [0.1, 0.5]])
+    np.testing.assert_array_equal(series(run.train, 'loss'), [[5, 10, 15, 20], [4, 3, 9, 8]])
+    np.testing.assert_array_equal(series(run.val, 'coco/bbox_mAP'), [[10, 20], [0.1, 0.5]])
 
 
 def test_half_a_line_at_the_end_is_left_behind_by_a_killed_process(work_dir):
@@ -59,8 +59,8 @@ def test_half_a_line_at_the_end_is_left_behind_by_a_killed_process(work_dir):
 
 def test_skipped_epochs(work_dir):
     run = read_run(str(work_dir), skip_epochs=1)
-    np.testing.assert_array_equal(run.series('loss')[0], [15, 20])
-    np.testing.assert_array_equal(run.series('coco/bbox_mAP')[0], [20])
+    np.testing.assert_array_equal(series(run.train, 'loss')[0], [15, 20])
+    np.testing.assert_array_equal(series(run.val, 'coco/bbox_mAP')[0], [20])
     with pytest.raises(LaunchError, match='no training record in .* after 2 epochs'):
         read_run(str(work_dir), skip_epochs=2)
 

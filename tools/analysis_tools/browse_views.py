@@ -19,20 +19,13 @@ def main() -> None:
     parser.add_argument('--num', type=int, default=8, help='number of samples (default: 8)')
     parser.add_argument('--seed', type=int, default=0, help='seed of the pipeline (default: 0)')
     parser.add_argument(
-        '--warm-up',
-        type=int,
-        default=32,
-        help='samples loaded beforehand where views show other objects (default: 32)',
-    )
-    parser.add_argument(
         '--clean', action='store_true', help='put the images without boxes beside those with them'
     )
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='key=value')
     args = parser.parse_args()
-    options = dict(num=args.num, seed=args.seed, warm_up=args.warm_up, clean=args.clean)
     try:
         config = load_config(args.config, cfg_options=args.cfg_options)
-        paths = save_view_pairs(config, args.out_dir, **options)
+        paths = save_view_pairs(config, args.out_dir, args.num, args.seed, args.clean)
     except (LaunchError, OSError) as error:
         raise SystemExit(f'browse_views.py: error: {error}') from None
     print(f'{len(paths)} pictures in {args.out_dir}')

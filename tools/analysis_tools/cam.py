@@ -6,14 +6,15 @@ from typing import Iterator
 from torch import nn
 
 from mmdet_contrast.visualization.cam import METHODS
-from mmdet_contrast.visualization.cam_pictures import CamOptions, save_cams
+from mmdet_contrast.visualization.cam_pictures import save_cams
 from mmdet_contrast.visualization.detector_input import SavedPicture, run_pictures
 
 
 def draw(detector: nn.Module, args: argparse.Namespace) -> Iterator[SavedPicture]:
     """Draw what the command line says."""
-    options = CamOptions(**{name: getattr(args, name) for name in CamOptions._fields})
-    return save_cams(detector, args.inputs, args.out_dir, options)
+    names = ('modules', 'level', 'method', 'boxes', 'class_name', 'score_thr')
+    options = {name: getattr(args, name) for name in names}
+    return save_cams(detector, args.inputs, args.out_dir, **options)
 
 
 def main() -> None:
@@ -35,17 +36,13 @@ def main() -> None:
         metavar='INDEX',
         help='explain these detections, counted from the surest (default: 0)',
     )
-    what.add_argument('--class', dest='class_name', metavar='NAME', help='explain this class')
-    parser.add_argument(
-        '--reduce',
-        choices=('sum', 'max'),
-        default='sum',
-        help='of a class: the sum over its detections, or its strongest prediction (default: sum)',
+    what.add_argument(
+        '--class',
+        dest='class_name',
+        metavar='NAME',
+        help='explain this class: all its detections, or its strongest',
     )
     parser.add_argument('--score-thr', type=float, default=0.3, help='least score (default: 0.3)')
-    parser.add_argument(
-        '--chunk', type=int, default=8, help='images of a pass of ablation-cam (default: 8)'
-    )
     run_pictures(parser, draw)
 
 

@@ -6,7 +6,7 @@ from mmengine.config import DictAction
 
 from mmdet_contrast.utils.config import LaunchError
 from mmdet_contrast.utils.safe_loading import add_trust_option, trust_checkpoints
-from mmdet_contrast.visualization.embedding_map import METHODS, save_embedding_map
+from mmdet_contrast.visualization.embedding_map import save_embedding_map
 
 
 def _level(text: str) -> object:
@@ -19,7 +19,6 @@ def main() -> None:
     parser.add_argument('config', help='config file of the detector')
     parser.add_argument('checkpoint', help='checkpoint file')
     parser.add_argument('--out', required=True, help='PNG to write')
-    parser.add_argument('--method', choices=METHODS, default='pca', help='default: pca')
     parser.add_argument('--module', help="module's path (default: neck, else backbone)")
     parser.add_argument(
         '--level', type=_level, default='scale', help='index, all or scale (default: scale)'
@@ -28,9 +27,6 @@ def main() -> None:
     parser.add_argument(
         '--max-samples', type=int, default=2000, help='images of each set (default: 2000)'
     )
-    parser.add_argument('--max-points', type=int, default=5000, help='boxes drawn (default: 5000)')
-    parser.add_argument('--k', type=int, default=200, help='neighbours that vote (default: 200)')
-    parser.add_argument('--batch-size', type=int, default=8, help='images in a batch (default: 8)')
     parser.add_argument('--device', help='e.g. cpu or cuda:1 (default: the GPU, if there is one)')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='key=value')
     add_trust_option(parser)
@@ -41,16 +37,12 @@ def main() -> None:
                 args.config,
                 args.checkpoint,
                 args.out,
-                args.method,
                 args.module,
                 args.level,
                 args.pool_size,
                 args.max_samples,
-                args.max_points,
-                args.k,
-                batch_size=args.batch_size,
-                device=args.device,
-                cfg_options=args.cfg_options,
+                args.device,
+                args.cfg_options,
             )
     except (LaunchError, OSError) as error:
         raise SystemExit(f'embedding_map.py: error: {error}') from None

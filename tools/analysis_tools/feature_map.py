@@ -6,15 +6,15 @@ from typing import Iterator
 from torch import nn
 
 from mmdet_contrast.visualization.detector_input import SavedPicture, run_pictures
-from mmdet_contrast.visualization.feature_map import FeatureMapStyle, save_feature_maps
+from mmdet_contrast.visualization.feature_map import save_feature_maps
 
 
 def draw(detector: nn.Module, args: argparse.Namespace) -> Iterator[SavedPicture]:
     """Draw what the command line says."""
-    style = FeatureMapStyle(
-        args.topk, args.channels, not args.plain, args.columns, args.min_side, args.alpha
+    options = dict(topk=args.topk, channels=args.channels, overlay=not args.plain)
+    return save_feature_maps(
+        detector, args.inputs, args.out_dir, args.modules, args.level, **options
     )
-    return save_feature_maps(detector, args.inputs, args.out_dir, args.modules, args.level, style)
 
 
 def main() -> None:
@@ -24,7 +24,6 @@ def main() -> None:
     which.add_argument('--topk', type=int, help='draw the strongest channels (default: the mean)')
     which.add_argument('--channels', type=int, nargs='+', help='draw these channels')
     parser.add_argument('--plain', action='store_true', help='maps alone, not on the picture')
-    parser.add_argument('--columns', type=int, default=4, help='channels per row (default: 4)')
     run_pictures(parser, draw)
 
 

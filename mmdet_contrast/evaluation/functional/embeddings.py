@@ -1,11 +1,14 @@
 """Figures of embeddings: what their nearest neighbours say, and how they lie on the unit sphere."""
 
 from math import log
-from typing import Dict, List, Sequence, Tuple
+from typing import Dict, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+# similarities in memory at once: 256 MiB
+_CHUNK = 2**26
 
 
 def knn_predict(
@@ -15,15 +18,13 @@ def knn_predict(
     num_classes: int,
     k: int = 200,
     temperature: float = 0.1,
-    query_chunk: int = 1024,
-    bank_chunk: int = 65536,
 ) -> Tensor:
     r"""Rank the classes of embeddings by the votes of their nearest neighbours.
 
     The weighted vote of Wu et al. (arXiv 1805.01978, section 3.4), which became the usual monitor
     of representations: the k entries of the bank with the largest cosine similarity :math:`s` vote
-    for their class with the weight :math:`\exp(s / \tau)`. The search is exact; both sides are cut
-    in chunks, so that memory does not grow with their product.
+    for their class with the weight :math:`\exp(s / \tau)`. The search is exact; the queries are
+    cut in chunks, so that memory does not grow with the product of both.
 
     Args:
         queries (Tensor): (Q, D) embeddings of any length.
@@ -32,8 +33,6 @@ def knn_predict(
         num_classes (int): Number of classes C.
         k (int): Neighbours that vote; the whole bank where it is smaller. Defaults to 200.
         temperature (float): :math:`\tau`. Defaults to 0.1.
-        query_chunk (int): Queries compared at once.
-        bank_chunk (int): Entries of the bank compared at once.
 
     Returns:
         Tensor: (Q, C) class indices, the class with the most votes first; classes of equal votes,
@@ -54,8 +53,8 @@ def knn_predict(
     k = min(k, len(bank))
     queries, bank = F.normalize(queries.float(), dim=1), F.normalize(bank.float(), dim=1)
     ranking = [queries.new_zeros((0, num_classes), dtype=torch.long)]
-    for chunk in queries.split(query_chunk):
-        similarity, index = _nearest(chunk, bank, k, bank_chunk)
+    for chunk in queries.split(_rows(len(bank))):
+        similarity, index = (chunk @ bank.T).topk(k, dim=1)
         # a factor common to all votes of a query changes no rank, and keeps exp() finite
         weight = ((similarity - similarity[:, :1]) / temperature).exp()
         votes = weight.new_zeros((len(chunk), num_classes))
@@ -83,7 +82,7 @@ def knn_accuracy(
         num_classes (int): Number of classes C.
         topk (Sequence[int]): Numbers of classes a query may be among; clamped to C, so with no
             more than 5 classes top-5 is 1.
-        **kwargs: As in :func:`knn_predict`: ``k``, ``temperature``, the chunks.
+        **kwargs: ``k`` and ``temperature`` of :func:`knn_predict`.
 
     Returns:
         dict[str, float]: ``top1``, ``top5`` … in [0, 1], and ``class_mean``: the top-1 accuracy of
@@ -119,64 +118,46 @@ def embedding_std(embeddings: Tensor) -> float:
     return F.normalize(embeddings.float(), dim=1).std(dim=0).mean().item()
 
 
-def alignment(first: Tensor, second: Tensor, alpha: float = 2.0) -> float:
+def alignment(first: Tensor, second: Tensor) -> float:
     r"""Compute how far the two embeddings of a positive pair are apart.
 
     Wang and Isola (arXiv 2005.10242, section 4.1):
-    :math:`\mathbb{E}\,\lVert f(x) - f(y) \rVert_2^\alpha` over pairs of unit vectors. 0 where all
-    pairs coincide; with :math:`\alpha = 2` it equals 2 - 2 times their mean cosine, at most 4.
+    :math:`\mathbb{E}\,\lVert f(x) - f(y) \rVert_2^2` over pairs of unit vectors. 0 where all pairs
+    coincide; it equals 2 - 2 times their mean cosine, at most 4.
 
     Args:
         first (Tensor): (N, D) embeddings of any length, N at least 1.
         second (Tensor): (N, D) embeddings of the same objects, row by row.
-        alpha (float): Exponent of the distance. Defaults to 2.
 
     Returns:
         float: The mean, not negative; lower is better.
     """
     difference = F.normalize(first.float(), dim=1) - F.normalize(second.float(), dim=1)
-    return difference.norm(dim=1).pow(alpha).mean().item()
+    return difference.square().sum(dim=1).mean().item()
 
 
-def uniformity(embeddings: Tensor, t: float = 2.0, chunk: int = 1024) -> float:
+def uniformity(embeddings: Tensor) -> float:
     r"""Compute how evenly embeddings fill the sphere.
 
     Wang and Isola (arXiv 2005.10242, section 4.1):
-    :math:`\log \mathbb{E}\, e^{-t \lVert f(x) - f(y) \rVert_2^2}` over all pairs of different
-    embeddings. 0 where all coincide; an even distribution in many dimensions has about
-    :math:`-2t`.
+    :math:`\log \mathbb{E}\, e^{-2 \lVert f(x) - f(y) \rVert_2^2}` over all pairs of different
+    embeddings. 0 where all coincide; an even distribution in many dimensions has about -4.
 
     Args:
         embeddings (Tensor): (N, D) embeddings of any length, N at least 2.
-        t (float): Factor of the squared distance. Defaults to 2.
-        chunk (int): Rows compared with all others at once.
 
     Returns:
         float: The logarithm, at most 0; lower is more even.
     """
     unit = F.normalize(embeddings.float(), dim=1)
-    count = len(unit)
-    sums = []
-    for start in range(0, count, chunk):
-        rows = unit[start : start + chunk]
-        exponent = -t * (2 - 2 * rows @ unit.T).clamp(min=0)
-        own = torch.arange(len(rows), device=unit.device)
-        exponent[own, start + own] = float('-inf')
+    count, sums = len(unit), []
+    for rows in torch.arange(count, device=unit.device).split(_rows(count)):
+        exponent = -2 * (2 - 2 * unit[rows] @ unit.T).clamp(min=0)
+        exponent.scatter_(1, rows[:, None], float('-inf'))
         sums.append(exponent.double().logsumexp(dim=1))
     return torch.cat(sums).logsumexp(dim=0).item() - log(count * (count - 1))
 
 
-def _nearest(queries: Tensor, bank: Tensor, k: int, bank_chunk: int) -> Tuple[Tensor, Tensor]:
-    """Return similarities and indices (Q, k) of the nearest entries of the bank, nearest first."""
-    best: List[Tensor] = []
-    for start in range(0, len(bank), bank_chunk):
-        similarity = queries @ bank[start : start + bank_chunk].T
-        similarity, index = similarity.topk(min(k, similarity.shape[1]), dim=1)
-        index += start
-        if best:
-            similarity = torch.cat((best[0], similarity), dim=1)
-            index = torch.cat((best[1], index), dim=1)
-            similarity, order = similarity.topk(min(k, similarity.shape[1]), dim=1)
-            index = index.gather(1, order)
-        best = [similarity, index]
-    return best[0], best[1]
+def _rows(columns: int) -> int:
+    """Choose how many rows of similarities are in memory at once."""
+    return max(_CHUNK // max(columns, 1), 1)
