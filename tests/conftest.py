@@ -39,10 +39,12 @@ def _seeded():
 
 
 @pytest.fixture(autouse=True)
-def _default_scope():
-    """Begin every test in MMDetection's scope: runners of an earlier test may have changed it."""
+def _no_leftovers():
+    """Begin every test in MMDetection's scope and without the visualizers of earlier runners."""
     from mmengine.registry import DefaultScope
+    from mmengine.visualization import Visualizer
 
+    Visualizer._instance_dict.clear()
     DefaultScope.get_instance(f'test-{next(_numbers)}', scope_name='mmdet')
 
 
