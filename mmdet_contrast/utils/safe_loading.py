@@ -34,7 +34,7 @@ from .config import LaunchError
 
 MapLocation = Optional[Union[str, torch.device, Callable, Dict[str, str]]]
 
-_trusted = False
+_trusted = 0
 
 
 @contextmanager
@@ -51,12 +51,13 @@ def trust_checkpoints(trust: bool = True) -> Iterator[None]:
         >>> with trust_checkpoints():
         ...     model = init_detector('config.py', 'my_own.pth')
     """
+    # a count: a run that failed may be collected, and end its switch, in the middle of another one
     global _trusted
-    before, _trusted = _trusted, _trusted or trust
+    _trusted += trust
     try:
         yield
     finally:
-        _trusted = before
+        _trusted -= trust
 
 
 def add_trust_option(parser: argparse.ArgumentParser) -> None:

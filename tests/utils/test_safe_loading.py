@@ -194,6 +194,19 @@ def test_numbers_do_not_become_addresses(tmp_path):
         assert load_checkpoint(path)['a'].flags == np.dtype('f8').flags
 
 
+def test_the_end_of_another_switch_changes_nothing(tmp_path, monkeypatch):
+    """That of a run that failed ends when it is collected, be it in the middle of the next one."""
+    monkeypatch.chdir(tmp_path)
+    path = save(dict(a=ATTACKS['posix.system']), tmp_path)
+    other = trust_checkpoints(False)
+    other.__enter__()
+    with trust_checkpoints():
+        other.__exit__(None, None, None)
+        load_checkpoint(path)
+    with pytest.raises(LaunchError, match='needs posix.system'):
+        load_checkpoint(path)
+
+
 def test_trust_loads_it_and_ends(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path = save(dict(a=ATTACKS['posix.system']), tmp_path)
