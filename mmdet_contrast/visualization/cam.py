@@ -248,9 +248,13 @@ def class_target(
         CamTarget: Its score.
 
     Raises:
-        ValueError: If there is no such class, or a detection cannot be traced back.
+        LaunchError: If there is no such class.
+        ValueError: If a detection cannot be traced back.
     """
-    head, label = detector.bbox_head, list(detector.dataset_meta['classes']).index(name)
+    head, names = detector.bbox_head, list(detector.dataset_meta['classes'])
+    if name not in names:
+        raise LaunchError(f'the detector has no class {name!r}, but {", ".join(names)}.')
+    label = names.index(name)
     own = (detections.labels == label).nonzero()[:, 0].tolist()
     if own:
         priors = trace_detections(head, outputs, sample, detections, own).unique()

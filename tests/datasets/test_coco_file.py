@@ -451,6 +451,7 @@ def folder(tmp_path_factory):
 @settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck), print_blob=True)
 @given(st.lists(mutations(), min_size=1, max_size=3))
 @example([('delete', 'annotations', 3, 'area', None), ('set', 'annotations', 3, 'id', 0)])
+@example([('remove section', 'annotations', 0, 'area', None)])
 def test_names_file_and_entry_or_the_data_are_right(folder, changes):
     content = valid()
     for change in changes:
@@ -484,6 +485,8 @@ def check_data(path):
         path = whole
     with open(path, encoding='utf-8') as stream:
         content = json.load(stream)
+    # a file that lists images to test on may have none
+    content.setdefault('annotations', [])
     names = {entry['id']: entry['name'] for entry in content['categories']}
     meta = dict(classes=tuple(names.values()))
     # serialising waits for the garbage collector each time

@@ -345,7 +345,7 @@ def test_class_targets():
     strongest = class_target(detector, outputs, sample, found, 'blue')
     assert strongest.priors.tolist() == [12 + 7] and not len(strongest.boxes)
     assert strongest.text == 'strongest blue, not detected'
-    with pytest.raises(ValueError, match='green'):
+    with pytest.raises(LaunchError, match="no class 'green', but red"):
         class_target(detector, outputs, sample, found, 'green')
 
 
