@@ -24,9 +24,9 @@ from mmengine.runner import CheckpointLoader
 from torch import nn
 
 from mmdet_contrast.models.dense_heads import YOLOv8Head
-from mmdet_contrast.models.distill import model_section
 from mmdet_contrast.utils.checkpoint import dataset_meta_of, find_misfits, refuse_misfits
 from mmdet_contrast.utils.config import LaunchError, type_name
+from mmdet_contrast.utils.model import model_section
 
 # Heads that give (N, A * C, H, W) class logits and then boxes, subclasses included.
 _HEADS = (YOLOv8Head, RetinaHead, FCOSHead, ATSSHead, GFLHead)

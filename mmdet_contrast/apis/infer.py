@@ -19,17 +19,17 @@ from mmdet.structures.mask import encode_mask_results
 from mmdet.utils import get_test_pipeline_cfg
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
-from mmengine.device import get_device
-from mmengine.runner.checkpoint import CheckpointLoader
 from tqdm import tqdm
 
-from mmdet_contrast.utils.checkpoint import check_weights, name_classes
 from mmdet_contrast.utils.config import LaunchError, load_config
 from mmdet_contrast.utils.files import PathLike, image_size, prepare_folder
-from mmdet_contrast.utils.model import build_detector
 from mmdet_contrast.utils.safe_loading import trust_checkpoints
 from mmdet_contrast.visualization.canvas import DrawnBox, draw_boxes, palette, to_array, to_rgb
-from mmdet_contrast.visualization.detector_input import UnusablePicture, prepare_picture
+from mmdet_contrast.visualization.detector_input import (
+    UnusablePicture,
+    load_detector,
+    prepare_picture,
+)
 
 from .frame_sources import Frame, FrameSource, VideoStream, find_sources
 from .frame_writers import Detections, ImageWriter, StreamWriter
@@ -139,15 +139,10 @@ class _Detector:
     def __init__(
         self, cfg: Config, checkpoint: str, device: Optional[str], score_thr: float
     ) -> None:
-        model = build_detector(cfg)
-        state = CheckpointLoader.load_checkpoint(os.fspath(checkpoint), map_location='cpu')
-        # a wrapper's checkpoint is its student's
-        check_weights(getattr(model, 'student', model), state)
-        self._model = model.to(device or get_device())
+        self._model = load_detector(cfg, checkpoint, device)
         self._score_thr = score_thr
-        meta = name_classes(model, state, cfg)
-        self._names = meta['classes']
-        given = meta.get('palette')
+        self._names = self._model.dataset_meta['classes']
+        given = self._model.dataset_meta.get('palette')
         self._colours = palette(len(self._names), given if isinstance(given, list) else ())
         steps = deepcopy(get_test_pipeline_cfg(cfg))
         self._loader = TRANSFORMS.build(steps[0])

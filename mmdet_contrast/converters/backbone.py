@@ -7,8 +7,8 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from torch import Tensor
 
-from mmdet_contrast.models.distill import model_section
 from mmdet_contrast.utils.checkpoint import check_weights
+from mmdet_contrast.utils.model import model_section
 
 from .coco import ConversionError
 from .keys import describe_prefixes, read_weights, save_weights

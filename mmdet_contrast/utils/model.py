@@ -2,12 +2,13 @@
 
 import difflib
 from contextlib import contextmanager
-from typing import Any, Callable, Iterator, List, NamedTuple, Optional, Sequence
+from pathlib import Path
+from typing import Any, Callable, Iterator, List, NamedTuple, Optional, Sequence, Union
 
 import torch
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.model import BaseTTAModel, is_model_wrapper, revert_sync_batchnorm
 from mmengine.registry import init_default_scope
 from mmengine.runner.checkpoint import CheckpointLoader
@@ -256,6 +257,29 @@ class PlainForward(nn.Module):
         return self.model(inputs, samples, mode='tensor')
 
 
+def model_section(
+    config: Union[dict, str, Path], data_preprocessor: Optional[dict] = None
+) -> ConfigDict:
+    """Return the model section of a config.
+
+    Args:
+        config (dict | str | Path): A ``model`` section, a whole config, or the path of one.
+        data_preprocessor (dict, optional): For a model that has none, nor its config beside it.
+
+    Returns:
+        ConfigDict: The ``model`` section. As a ``Runner`` does it, what stands beside it in a whole
+        config as ``data_preprocessor`` is in it, if it has none of its own.
+    """
+    content = Config.fromfile(str(config)) if isinstance(config, (str, Path)) else config
+    if 'model' in content:
+        data_preprocessor = content.get('data_preprocessor') or data_preprocessor
+        content = content['model']
+    section = ConfigDict(content)
+    if data_preprocessor is not None:
+        section.setdefault('data_preprocessor', data_preprocessor)
+    return section
+
+
 def build_detector(
     cfg: Config, checkpoint: Optional[str] = None, trust_checkpoint: bool = False
 ) -> nn.Module:
@@ -277,7 +301,7 @@ def build_detector(
     """
     init_default_scope(cfg.get('default_scope', 'mmdet'))
     # `init_weights` is what would download, and it is left to the runner.
-    model = revert_sync_batchnorm(MODELS.build(cfg.model)).eval()
+    model = revert_sync_batchnorm(MODELS.build(model_section(cfg))).eval()
     if checkpoint is not None:
         # What the model has no place for, such as a projector that only training needs, stays out.
         with trust_checkpoints(trust_checkpoint):

@@ -8,19 +8,19 @@ from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Tu
 
 import cv2
 import numpy as np
-import torch
 from mmcv.transforms import Compose
 from mmdet.apis.det_inferencer import IMG_EXTENSIONS
 from mmdet.structures import DetDataSample
 from mmdet.utils import get_test_pipeline_cfg
 from mmengine.config import Config, DictAction
+from mmengine.device import get_device
 from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 
 from mmdet_contrast.utils.checkpoint import check_weights, name_classes
 from mmdet_contrast.utils.config import LaunchError, load_config
 from mmdet_contrast.utils.files import PathLike, image_size, load_image, prepare_folder
-from mmdet_contrast.utils.model import build_detector
+from mmdet_contrast.utils.model import build_detector, model_section
 from mmdet_contrast.utils.picture_extent import tell_padding
 from mmdet_contrast.utils.safe_loading import add_trust_option, trust_checkpoints
 
@@ -91,14 +91,13 @@ def load_detector(
     cfg = load_config(config, cfg_options=cfg_options)
     student = cfg.model.get('student')
     if student is not None:
-        student = Config.fromfile(student) if isinstance(student, str) else student
-        cfg.model = student.get('model', student)
+        cfg.model = model_section(student, cfg.get('data_preprocessor'))
     model = build_detector(cfg)
     weights = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu')
     check_weights(model, weights)
     model.dataset_meta = name_classes(model, weights, cfg)
     model.cfg = cfg
-    return model.to(device or ('cuda:0' if torch.cuda.is_available() else 'cpu'))
+    return model.to(device or get_device())
 
 
 def prepare_picture(pipeline: Compose, data: Dict[str, Any], size: Tuple[int, int]) -> dict:

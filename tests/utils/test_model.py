@@ -1,8 +1,16 @@
 import pytest
 import torch
+from mmengine.config import Config, ConfigDict
 from torch import nn
 
-from mmdet_contrast.utils.model import ModuleCapture, find_module
+from mmdet_contrast import config_path
+from mmdet_contrast.utils.config import load_config
+from mmdet_contrast.utils.model import (
+    ModuleCapture,
+    build_detector,
+    find_module,
+    model_section,
+)
 
 
 class Nested(nn.Module):
@@ -83,3 +91,32 @@ def test_wrong_names(model):
         model(torch.zeros(1, 1, 2, 2))
     with pytest.raises(ValueError, match="module '1.pool' gave no feature map"):
         capture.chosen()
+
+
+MODEL = dict(type='RetinaNet', backbone=dict(depth=18))
+
+
+def test_a_section_a_config_and_a_path_are_the_same(tmp_path):
+    path = tmp_path / 'config.py'
+    path.write_text(f'model = {MODEL!r}\n')
+    for given in (MODEL, dict(model=MODEL), Config.fromfile(str(path)), str(path), path):
+        section = model_section(given)
+        assert isinstance(section, ConfigDict) and section == MODEL
+        assert section.backbone.depth == 18
+
+
+def test_the_data_preprocessor_is_the_models_then_its_configs_then_the_given():
+    own, beside, given = dict(mean=[1]), dict(mean=[2]), dict(mean=[3])
+    whole = dict(model=dict(MODEL, data_preprocessor=own), data_preprocessor=beside)
+    assert model_section(whole, given).data_preprocessor == own
+    whole = dict(model=MODEL, data_preprocessor=beside)
+    assert model_section(whole, given).data_preprocessor == beside
+    assert model_section(MODEL, given).data_preprocessor == given
+    assert 'data_preprocessor' not in model_section(MODEL) and 'data_preprocessor' not in MODEL
+
+
+def test_a_detector_normalises_as_its_config_says_beside_the_model():
+    cfg = load_config(config_path('retina_shapes.py'))
+    mean = torch.tensor(cfg.model.data_preprocessor.mean)
+    cfg.data_preprocessor = cfg.model.pop('data_preprocessor')
+    assert torch.equal(build_detector(cfg).data_preprocessor.mean.flatten(), mean)

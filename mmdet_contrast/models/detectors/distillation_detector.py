@@ -14,6 +14,7 @@ from mmengine.logging import MMLogger
 from torch import Tensor, nn
 
 from mmdet_contrast.compat import rename_state
+from mmdet_contrast.utils.model import model_section
 
 from ..distill import (
     Distiller,
@@ -24,7 +25,6 @@ from ..distill import (
     confidence,
     decode_boxes,
     map_classes,
-    model_section,
     record,
     select_classes,
     spare_unannotated,

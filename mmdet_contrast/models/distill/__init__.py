@@ -8,7 +8,7 @@ from .distiller import (
     record,
 )
 from .head_maps import confidence, decode_boxes, select_classes, spare_unannotated
-from .teacher import Teacher, model_section
+from .teacher import Teacher
 from .weight_transfer import TransferReport, map_classes, transfer_weights
 
 __all__ = [
@@ -21,7 +21,6 @@ __all__ = [
     'confidence',
     'decode_boxes',
     'map_classes',
-    'model_section',
     'record',
     'select_classes',
     'spare_unannotated',

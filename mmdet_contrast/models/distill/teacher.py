@@ -7,35 +7,12 @@ import torch
 from mmdet.models.detectors.base import BaseDetector
 from mmdet.registry import MODELS
 from mmdet.structures import SampleList
-from mmengine.config import Config, ConfigDict
 from mmengine.runner import CheckpointLoader
 from torch import Tensor
 
 from mmdet_contrast.compat import reverses_channels
 from mmdet_contrast.utils.checkpoint import dataset_meta_of, find_misfits, refuse_misfits
-
-
-def model_section(
-    config: Union[dict, str, Path], data_preprocessor: Optional[dict] = None
-) -> ConfigDict:
-    """Return the model section of a config.
-
-    Args:
-        config (dict | str | Path): A ``model`` section, a whole config, or the path of one.
-        data_preprocessor (dict, optional): For a model that has none, nor its config beside it.
-
-    Returns:
-        ConfigDict: The ``model`` section. As a ``Runner`` does it, what stands beside it in a whole
-        config as ``data_preprocessor`` is in it, if it has none of its own.
-    """
-    content = Config.fromfile(str(config)) if isinstance(config, (str, Path)) else config
-    if 'model' in content:
-        data_preprocessor = content.get('data_preprocessor') or data_preprocessor
-        content = content['model']
-    section = ConfigDict(content)
-    if data_preprocessor is not None:
-        section.setdefault('data_preprocessor', data_preprocessor)
-    return section
+from mmdet_contrast.utils.model import model_section
 
 
 class Teacher:
