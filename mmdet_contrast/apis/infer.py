@@ -141,8 +141,9 @@ class _Detector:
     ) -> None:
         self._model = load_detector(cfg, checkpoint, device)
         self._score_thr = score_thr
-        self._names = self._model.dataset_meta['classes']
-        given = self._model.dataset_meta.get('palette')
+        meta: Any = self._model.dataset_meta
+        self._names = meta['classes']
+        given = meta.get('palette')
         self._colours = palette(len(self._names), given if isinstance(given, list) else ())
         steps = deepcopy(get_test_pipeline_cfg(cfg))
         self._loader = TRANSFORMS.build(steps[0])
