@@ -27,6 +27,7 @@ CLASS_WEIGHT = 2.0
 BOX_DISTRIBUTION_WEIGHT = 1.5
 BOX_WEIGHT = 1.5
 CENTERNESS_WEIGHT = 1.0
+FEATURE_WEIGHT = 8.0
 # What becomes of the learning rate, and of the limit of the gradient, which the terms of
 # distillation add to.
 LR_FACTOR = 0.5
@@ -186,7 +187,7 @@ def add_classes_config(
             annotated_classes=[*new, *annotated],
             start_from_teacher=True,
             norm_eval=True,
-            distillers=distillation_terms(head),
+            distillers=distillation_terms(head, 'neck' if section.get('neck') else 'backbone'),
         ),
         train_dataloader=_short_loader(loader, raw, merged.uniform),
         **evaluation,
@@ -201,11 +202,12 @@ def add_classes_config(
     return cfg
 
 
-def distillation_terms(head: nn.Module) -> List[Dict[str, Any]]:
+def distillation_terms(head: nn.Module, features: str = 'neck') -> List[Dict[str, Any]]:
     """List the terms of distillation that keep the old classes in a detector.
 
     Args:
         head (nn.Module): Its head.
+        features (str): Path of the module whose outputs the head gets.
 
     Returns:
         list[dict]: ``distillers`` of a ``DistillationDetector``.
@@ -227,7 +229,8 @@ def distillation_terms(head: nn.Module) -> List[Dict[str, Any]]:
     if isinstance(head, (FCOSHead, ATSSHead)) and not isinstance(head, RTMDetHead):
         loss = dict(type='LogitsKLDivergence')
         terms.append(dict(source='bbox_head.centerness', loss=loss, weight=CENTERNESS_WEIGHT))
-    return terms
+    loss = dict(type='ChannelWiseDivergence')
+    return [*terms, dict(source=features, loss=loss, weight=FEATURE_WEIGHT)]
 
 
 def teacher_test_config(cfg: Config) -> Config:

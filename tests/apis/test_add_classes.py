@@ -74,13 +74,14 @@ DISTRIBUTION = dict(
 )
 BOXES = dict(source='bbox_head.boxes', loss=dict(type='GIoULoss'), weight=1.5)
 CENTERNESS = dict(source='bbox_head.centerness', loss=dict(type='LogitsKLDivergence'), weight=1.0)
+FEATURES = dict(source='neck', loss=dict(type='ChannelWiseDivergence'), weight=8.0)
 TERMS = dict(
-    yolo=[DISTRIBUTION],
-    retina=[BOXES],
-    gfl=[dict(DISTRIBUTION, loss=dict(type='BoxDistributionKLLoss', reg_max=17))],
-    fcos=[BOXES, CENTERNESS],
-    atss=[BOXES, CENTERNESS],
-    rtmdet=[BOXES],
+    yolo=[DISTRIBUTION, FEATURES],
+    retina=[BOXES, FEATURES],
+    gfl=[dict(DISTRIBUTION, loss=dict(type='BoxDistributionKLLoss', reg_max=17)), FEATURES],
+    fcos=[BOXES, CENTERNESS, FEATURES],
+    atss=[BOXES, CENTERNESS, FEATURES],
+    rtmdet=[BOXES, FEATURES],
 )
 
 

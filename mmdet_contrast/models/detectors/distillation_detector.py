@@ -48,7 +48,8 @@ class DistillationDetector(BaseDetector):
     heads without distributions, with one of MMDetection's losses of boxes) and
     ``'bbox_head.centerness'``. All but the classes are weighted by the teacher's confidence at the
     location, the square of its highest score, and divided by the sum of these weights. Other
-    sources are features; those with several maps (a neck) are averaged over the maps.
+    sources are features; those with several maps (a neck) are averaged over the maps. All terms are
+    multiplied by what the head's own losses are multiplied by: YOLOv8's, by the batch.
 
     ``DistillationHook`` has to be among the ``custom_hooks``: it prepares the teacher before
     training and keeps adapters for resuming.
@@ -234,9 +235,10 @@ class DistillationDetector(BaseDetector):
                 losses = self.student.loss(batch_inputs, batch_data_samples)
         if self.detection_weight != 1:
             losses = {k: _scale(v, self.detection_weight) for k, v in losses.items()}
+        factor = self._batch_factor(batch_data_samples)
         for distiller in self.distillers:
             maps = distiller.source.maps(ours), distiller.teacher_source.maps(theirs)
-            value = self._distil(distiller, *maps, outputs) * distiller.weight
+            value = self._distil(distiller, *maps, outputs) * (distiller.weight * factor)
             self._watch(distiller, value)
             losses[f'loss_distill_{distiller.name}'] = value
         return losses
@@ -337,6 +339,13 @@ class DistillationDetector(BaseDetector):
         masks = [self._annotated_in.get(path, self._annotated) for path in paths]
         return spare_unannotated(self.student.bbox_head, torch.stack(masks).to(device))
 
+    def _batch_factor(self, samples: SampleList) -> float:
+        """Return what the head's own losses are multiplied by, as YOLOv8's are by the batch."""
+        factor = getattr(getattr(self.student, 'bbox_head', None), 'batch_factor', None)
+        # the head sees the originals, not the views of a contrastive batch
+        number = sum(not sample.metainfo.get('view', 0) for sample in samples)
+        return 1.0 if factor is None else factor(number)
+
     def _distil(
         self, distiller: Distiller, ours: List[Tensor], theirs: List[Tensor], outputs: Any
     ) -> Tensor:
@@ -346,13 +355,11 @@ class DistillationDetector(BaseDetector):
             return self._compare_features(distiller, ours, theirs)
         assert self.teacher.model is not None
         head, other = self.student.bbox_head, self.teacher.model.bbox_head
-        # the head of a contrastive student sees the originals, which come before their views
+        # the originals of a contrastive batch come before their views
         number = len(ours[0])
         theirs = [level[:number] for level in theirs]
         weights = [confidence(each[:number], other.cls_out_channels) for each in outputs[0]]
         objects = reduce_mean(torch.stack([level.sum() for level in weights]).sum()).clamp(min=1)
-        # as the head's own losses, which YOLOv8's multiplies by the batch
-        factor = head.batch_factor(number) if hasattr(head, 'batch_factor') else 1.0
         if distiller.kind == 'classes':
             assert self.shared is not None
             ours, theirs = (
@@ -364,17 +371,17 @@ class DistillationDetector(BaseDetector):
             )
             if getattr(criterion, 'average', None) != 'objects':
                 return criterion(ours, theirs)
-            return criterion(ours, theirs, avg_factor=objects) * factor
+            return criterion(ours, theirs, avg_factor=objects)
         if distiller.kind == 'decoded':
             pairs = zip(decode_boxes(head, ours), decode_boxes(other, theirs))
             boxes = [torch.cat([level.flatten(0, 2) for level in side]) for side in zip(*pairs)]
             weight = torch.cat([level.flatten() for level in weights])
-            return criterion(*boxes, weight, avg_factor=objects) * factor
+            return criterion(*boxes, weight, avg_factor=objects)
         if distiller.kind == 'centerness':
             ours, theirs = (
                 [level.flatten(0, 1)[:, None] for level in maps] for maps in (ours, theirs)
             )
-        return criterion(ours, theirs, weights, avg_factor=objects) * factor
+        return criterion(ours, theirs, weights, avg_factor=objects)
 
     def _compare_features(
         self, distiller: Distiller, ours: List[Tensor], theirs: List[Tensor]
