@@ -63,21 +63,18 @@ def one_line(error: BaseException) -> str:
 
 def _probe(name: str, stack: Stack) -> None:
     """Import a module and keep its version, or the reason why it does not import."""
+    version = _distributed(name)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')
             module = importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name == name:
-            return
-        stack.errors[name] = one_line(error)
+        version = getattr(module, '__version__', version)
     # A broken binary raises anything from OSError to RuntimeError or AssertionError.
     except Exception as error:
+        if isinstance(error, ModuleNotFoundError) and error.name == name:
+            return
         stack.errors[name] = one_line(error)
-    else:
-        stack.versions[name] = str(getattr(module, '__version__', '') or _distributed(name) or '?')
-        return
-    stack.versions[name] = _distributed(name) or '?'
+    stack.versions[name] = str(version or '?')
 
 
 def _distributed(name: str) -> Optional[str]:
@@ -127,9 +124,6 @@ def _run_op_on_gpu() -> None:
     nms(torch.zeros(1, 4).cuda(), torch.zeros(1).cuda(), 0.5)
 
 
-MMCV_RANGE = ((2, 0), (2, 2))
-MMDET_RANGE = ((3, 2), (3, 4))
-MMENGINE_RANGE = ((0, 10), (1, 0))
 BUILD_TOOLS = 'pip install "setuptools<82" wheel ninja psutil'
 MMCV_BUILD = (
     'MMCV_WITH_OPS=1 pip install --no-build-isolation --no-deps --no-cache-dir --force-reinstall '
@@ -169,17 +163,14 @@ def release(version: Optional[str]) -> Optional[Tuple[int, int]]:
     return int(match.group(1)), int(match.group(2))
 
 
-def _outside(
-    version: Optional[str], limits: Tuple[Tuple[int, int], Tuple[int, int]]
-) -> Optional[bool]:
+def _below(version: Optional[str], limit: Tuple[int, int]) -> bool:
     number = release(version)
-    return None if number is None else not limits[0] <= number < limits[1]
+    return number is not None and number < limit
 
 
 def _build_mmcv(stack: Stack) -> str:
     """Give the command that builds mmcv's ops for the installed torch."""
-    torch = release(stack.versions.get('torch'))
-    if torch is not None and torch >= (2, 14):
+    if release(stack.versions.get('torch')) and not _below(stack.versions['torch'], (2, 14)):
         # torch's headers need C++20 from 2.14 on, and mmcv 2.1.0 asks for C++17.
         return (
             f'{BUILD_TOOLS} && pip download --no-deps --no-build-isolation --no-binary mmcv '
@@ -189,19 +180,10 @@ def _build_mmcv(stack: Stack) -> str:
     return f'{BUILD_TOOLS} && {MMCV_BUILD} mmcv==2.1.0'
 
 
-def _mend_import(name: str, message: str) -> str:
-    """Give the command for a module that is installed and does not import."""
-    missing = re.search(r"No module named '([\w.]+)'", message)
-    if missing:
-        return f'pip install {missing.group(1).split(".")[0]}'
-    return f'pip install --force-reinstall --no-deps {MODULES.get(name, name)}'
-
-
 def _diagnose_base(stack: Stack) -> Iterator[Finding]:
     """Check setuptools, torch, numpy, OpenCV, pycocotools and torchvision."""
     versions, errors = stack.versions, stack.errors
-    setuptools = release(versions.get('setuptools'))
-    if 'pkg_resources' in errors or (setuptools is not None and setuptools >= (82, 0)):
+    if 'pkg_resources' in errors:
         yield Finding(
             'error',
             f'setuptools {versions.get("setuptools", "is missing:")} has no pkg_resources, '
@@ -212,91 +194,72 @@ def _diagnose_base(stack: Stack) -> Iterator[Finding]:
         if name not in versions:
             package = MODULES[name]
             yield Finding('error', f'{package} is not installed.', f'pip install {package}')
-        elif name in errors and not _torch_numpy_mismatch(stack):
-            yield Finding(
-                'error',
-                f'{name} {versions[name]} does not import ({errors[name]}).',
-                _mend_import(name, errors[name]),
-            )
-    if _torch_numpy_mismatch(stack):
+        elif name in errors:
+            yield _broken(stack, name)
+    if 'numpy_bridge' in errors:
+        # until 2.3 torch was built for numpy 1
+        old = _below(versions['torch'], (2, 3)) and not _below(versions['numpy'], (2, 0))
         yield Finding(
             'error',
-            f'torch {versions["torch"]} was built for numpy 1 and numpy is {versions["numpy"]}'
-            ': tensors cannot become arrays.',
-            'pip install "numpy<2"',
-        )
-    elif 'numpy_bridge' in errors:
-        yield Finding(
-            'error',
-            f'torch {versions.get("torch")} cannot use numpy {versions.get("numpy")} '
+            f'torch {versions["torch"]} cannot use numpy {versions["numpy"]} '
             f'({errors["numpy_bridge"]}).',
-            'pip install --force-reinstall --no-deps numpy',
+            'pip install "numpy<2"' if old else 'pip install --force-reinstall --no-deps numpy',
         )
     if 'torchvision' in errors:
         yield Finding(
             'error',
-            f'torchvision {versions.get("torchvision", "?")} is installed and broken '
+            f'torchvision {versions["torchvision"]} is installed and broken '
             f'({errors["torchvision"]}): mmdet fails to import beside it, and needs none.',
             'pip uninstall -y torchvision',
         )
 
 
-def _torch_numpy_mismatch(stack: Stack) -> bool:
-    torch, numpy = release(stack.versions.get('torch')), release(stack.versions.get('numpy'))
-    return torch is not None and numpy is not None and torch < (2, 3) and numpy >= (2, 0)
+def _broken(stack: Stack, name: str) -> Finding:
+    """Describe a module that is installed and does not import."""
+    reason = stack.errors[name]
+    missing = re.search(r"No module named '([\w.]+)'", reason)
+    command = f'pip install --force-reinstall --no-deps {MODULES[name]}'
+    if missing:
+        command = f'pip install {missing.group(1).split(".")[0]}'
+    return Finding('error', f'{name} {stack.versions[name]} does not import ({reason}).', command)
 
 
 def _diagnose_openmmlab(stack: Stack) -> Iterator[Finding]:
-    """Check mmengine, mmcv with its ops, mmdet and mim."""
+    """Check mmengine, mmcv with its ops, and mmdet."""
     versions, errors = stack.versions, stack.errors
-    lite = [name for name in stack.distributions if name in ('mmcv-lite', 'mmcv-full')]
-    if lite:
+    build = _build_mmcv(stack)
+    if stack.distributions:
+        lite = ' '.join(stack.distributions)
         yield Finding(
             'error',
-            f'{" and ".join(lite)} writes into the same folder as mmcv, whose ops are needed.',
-            f'pip uninstall -y mmcv {" ".join(lite)} && {_build_mmcv(stack)}',
+            f'{lite} writes into the same folder as mmcv, whose ops are needed.',
+            f'pip uninstall -y mmcv {lite} && {build}',
         )
-    if 'mmengine' not in versions:
-        yield Finding('error', 'mmengine is not installed.', 'pip install mmengine==0.10.7')
-    elif _outside(versions['mmengine'], MMENGINE_RANGE):
-        yield Finding(
-            'error',
-            f'mmengine {versions["mmengine"]} is outside of >=0.10, <1.0.',
-            'pip install mmengine==0.10.7',
-        )
-    if 'mmcv' not in versions:
-        yield Finding('error', 'mmcv is not installed.', _build_mmcv(stack))
-    elif _outside(versions['mmcv'], MMCV_RANGE):
-        yield Finding(
-            'error',
-            f'mmcv {versions["mmcv"]} is outside of >=2.0, <2.2, the only versions that mmdet '
-            '3.3 accepts.',
-            _build_mmcv(stack),
-        )
-    elif 'mmcv._ext' in errors and not lite:
-        reason = errors['mmcv._ext']
-        text = (
-            f'mmcv {versions["mmcv"]} was built without its ops (mmcv._ext), which mmdet needs.'
-            if 'No module named' in reason
-            else f"mmcv {versions['mmcv']}'s ops do not load, as they were built for another torch "
-            f'or Python ({reason}).'
-        )
-        yield Finding('error', text, _build_mmcv(stack))
-    elif 'mmcv.ops.nms' in errors:
-        yield Finding(
-            'error',
-            f"mmcv {versions['mmcv']}'s ops were built without CUDA, or for another GPU than the "
-            f'one that torch sees ({errors["mmcv.ops.nms"]}); building them needs nvcc.',
-            _build_mmcv(stack),
-        )
-    if 'mmdet' not in versions:
-        yield Finding('error', 'mmdet is not installed.', MMDET_INSTALL)
-    elif _outside(versions['mmdet'], MMDET_RANGE):
-        yield Finding(
-            'error',
-            f'mmdet {versions["mmdet"]} is outside of >=3.2, <3.4.',
-            MMDET_INSTALL,
-        )
+    for name, low, high, command in (
+        ('mmengine', (0, 10), (1, 0), 'pip install mmengine==0.10.7'),
+        # the only versions that mmdet 3.3 accepts
+        ('mmcv', (2, 0), (2, 2), build),
+        ('mmdet', (3, 2), (3, 4), MMDET_INSTALL),
+    ):
+        if name not in versions:
+            yield Finding('error', f'{name} is not installed.', command)
+        elif release(versions[name]) and not low <= release(versions[name]) < high:
+            limits = f'>={low[0]}.{low[1]}, <{high[0]}.{high[1]}'
+            yield Finding('error', f'{name} {versions[name]} is outside of {limits}.', command)
+        elif name == 'mmcv' and 'mmcv._ext' in errors and not stack.distributions:
+            yield Finding(
+                'error',
+                f'mmcv {versions["mmcv"]} has no ops (mmcv._ext), which mmdet needs, or they were '
+                f'built for another torch or Python ({errors["mmcv._ext"]}).',
+                build,
+            )
+        elif name == 'mmcv' and 'mmcv.ops.nms' in errors:
+            yield Finding(
+                'error',
+                f"mmcv {versions['mmcv']}'s ops were built without CUDA, or for another GPU than "
+                f'the one that torch sees ({errors["mmcv.ops.nms"]}); building them needs nvcc.',
+                build,
+            )
 
 
 def _diagnose_imports(stack: Stack) -> Iterator[Finding]:
@@ -304,29 +267,18 @@ def _diagnose_imports(stack: Stack) -> Iterator[Finding]:
     below = ('torch', 'torchvision', 'numpy', 'cv2', 'pycocotools')
     # What is broken below makes these fail as well: one line for the cause, none for effects.
     if not any(name in stack.errors for name in below):
-        for name in ('mmengine', 'mmcv', 'mmdet'):
-            if name in stack.errors:
-                yield Finding(
-                    'error',
-                    f'{name} {stack.versions[name]} does not import ({stack.errors[name]}).',
-                    _mend_import(name, stack.errors[name]),
-                )
-                return
+        broken = [name for name in ('mmengine', 'mmcv', 'mmdet') if name in stack.errors]
+        yield from (_broken(stack, name) for name in broken[:1])
 
 
 def _diagnose_extras(stack: Stack) -> Iterator[Finding]:
-    """Collect what training can do without, and what the package mends by itself."""
+    """Collect what training can do without."""
     versions, errors = stack.versions, stack.errors
-    if 'mim' not in versions:
+    if 'mim' not in versions or 'mim' in errors and 'pkg_resources' not in errors:
         yield Finding(
             'warning',
-            'openmim is not installed: `mim train` is not there, `python tools/train.py` is.',
-            OPENMIM_INSTALL,
-        )
-    elif 'mim' in errors and 'pkg_resources' not in errors:
-        yield Finding(
-            'warning',
-            f'openmim {versions["mim"]} does not import ({errors["mim"]}).',
+            'openmim is not installed or does not import: `mim train` is not there, `python '
+            'tools/train.py` is.',
             OPENMIM_INSTALL,
         )
     if 'tensorboard' not in versions or 'tensorboard' in errors:
@@ -335,7 +287,7 @@ def _diagnose_extras(stack: Stack) -> Iterator[Finding]:
             'tensorboard is not installed or does not import: configs that log to it stop.',
             'pip install tensorboard',
         )
-    if release(versions.get('torch')) is not None and stack.gpus == 0:
+    if 'torch' in versions and stack.gpus == 0:
         yield Finding(
             'note',
             'torch sees no GPU: training runs on the CPU, where AMP and SyncBN do not.',
@@ -385,18 +337,14 @@ def report(stack: Stack, findings: Sequence[Finding]) -> str:
     Returns:
         str: The text, without a newline at its end.
     """
-    versions = dict(stack.versions)
     lines = [f'{"python":<14} {stack.python}']
     for name, package in MODULES.items():
-        text = versions.get(name, 'not installed')
-        if name == 'torch' and name in versions:
+        text = stack.versions.get(name, 'not installed')
+        broken = [key for key in stack.errors if key == name or key.startswith(f'{name}.')]
+        if broken:
+            text += f' (broken: {", ".join(broken)})'
+        elif name == 'torch':
             text += f' (CUDA {stack.cuda}, {stack.gpus} GPU(s))' if stack.cuda else ' (CPU only)'
-        if name == 'mmcv' and name in versions:
-            broken = 'mmcv._ext' in stack.errors or 'mmcv' in stack.errors
-            ops = 'with ops, on the CPU only' if 'mmcv.ops.nms' in stack.errors else 'with ops'
-            text += ' (ops missing)' if broken else f' ({ops})'
-        elif name in stack.errors:
-            text += ' (broken)'
         lines.append(f'{package:<14} {text}')
     lines.append(f'{"mmdet_contrast":<14} {__version__}')
     for finding in findings:

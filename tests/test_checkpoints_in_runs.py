@@ -172,7 +172,7 @@ def test_what_is_no_checkpoint(run, cfg):
     torch.save(dict(state_dict=dict(w=torch.ones(999))), 'cut.pth')
     with open('cut.pth', 'r+b') as file:
         file.truncate(2000)
-    with pytest.raises(LaunchError, match='cut.pth.* cut off'):
+    with pytest.raises(LaunchError, match='cut.pth.* cannot be read'):
         run(cfg, 'cut.pth')
     with pytest.raises(FileNotFoundError, match='gone.pth'):
         run(cfg, 'gone.pth')
@@ -190,7 +190,7 @@ def save_weights(prefix='', drop=()):
 
 def test_a_start_of_which_nothing_fits(cfg):
     save_weights('architecture.')
-    with pytest.raises(LaunchError, match=r"load_from 'x.pth': .*--strip architecture\."):
+    with pytest.raises(LaunchError, match=r"load_from 'x.pth' fits none .*--strip architecture\."):
         start_from(cfg, 'x.pth')
     cfg.load_from = None
     with pytest.raises(LaunchError, match="model.init_cfg: .*set prefix='architecture.' in it"):

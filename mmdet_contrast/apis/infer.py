@@ -22,7 +22,7 @@ from mmengine.dataset import pseudo_collate
 from tqdm import tqdm
 
 from mmdet_contrast.utils.config import LaunchError, load_config
-from mmdet_contrast.utils.files import PathLike, image_size, prepare_folder
+from mmdet_contrast.utils.files import PathLike, check_image, prepare_folder
 from mmdet_contrast.utils.safe_loading import trust_checkpoints
 from mmdet_contrast.visualization.canvas import DrawnBox, draw_boxes, palette, to_array, to_rgb
 from mmdet_contrast.visualization.detector_input import (
@@ -153,7 +153,7 @@ class _Detector:
     def load(self, path: str) -> np.ndarray:
         """Read an image as the test pipeline does."""
         # OpenCV fills what is cut off with grey
-        image_size(path, verify=True)
+        check_image(path)
         return self._loader(dict(img_path=path))['img']
 
     def prepare(self, image: np.ndarray) -> dict:

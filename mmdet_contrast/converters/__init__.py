@@ -1,8 +1,7 @@
 """Converters: annotations to COCO JSON, and checkpoints of one model to those of another."""
 
-from .backbone import export_backbone
-from .coco import ConversionError, ConversionReport
-from .keys import rename_keys
+from .coco import ConversionReport
+from .keys import export_backbone, rename_keys
 from .shards import coco_to_shards
 from .subset import subset_coco
 from .txt import txt_to_coco
@@ -10,7 +9,6 @@ from .ultralytics import convert_ultralytics_state_dict, map_ultralytics_state_d
 from .voc import voc_to_coco
 
 __all__ = [
-    'ConversionError',
     'ConversionReport',
     'coco_to_shards',
     'convert_ultralytics_state_dict',

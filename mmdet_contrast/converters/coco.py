@@ -1,62 +1,26 @@
-"""What converters to COCO JSON share: finding files, checking boxes, writing, and the report."""
+"""What converters to COCO JSON share: checking boxes, the report, and the command line."""
 
 import argparse
-import codecs
 import math
-import re
-import sys
 from collections import Counter
-from pathlib import Path
-from types import MappingProxyType
-from typing import (
-    Any,
-    Callable,
-    Dict,
-    Iterable,
-    Iterator,
-    List,
-    Mapping,
-    NamedTuple,
-    Optional,
-    Sequence,
-    Tuple,
-    TypeVar,
-    Union,
-)
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
 
-from tqdm import tqdm
+from terminaltables import AsciiTable
 
-from mmdet_contrast.utils.config import LaunchError
+from mmdet_contrast.utils.config import LaunchError, errors_in_one_line
 from mmdet_contrast.utils.files import PathLike, write_json
 
 Box = Tuple[float, float, float, float]
-T = TypeVar('T')
 
-IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
-# UTF-32 first: its mark begins with that of UTF-16.
-_BYTE_ORDER_MARKS = (
-    (codecs.BOM_UTF8, 'utf-8-sig'),
-    (codecs.BOM_UTF32_LE, 'utf-32'),
-    (codecs.BOM_UTF32_BE, 'utf-32'),
-    (codecs.BOM_UTF16_LE, 'utf-16'),
-    (codecs.BOM_UTF16_BE, 'utf-16'),
-)
-# Whether a class is in the image, after its name.
-_COLUMN = re.compile(r'(?<=\S)\s+(-1|0|1)\s*$')
 # CocoDataset skips thinner boxes without a word, so they are left out here, with one.
 _THINNEST = 1.0
 # A box may leave the picture by a pixel merely because tools count pixels differently.
 _PIXEL = 1.0
-_FILES_SHOWN = 3
 _PROBLEMS_SHOWN = 30
 
 # Notes describe the data and are expected in a clean set; everything else is a problem, at which a
 # strict conversion stops.
 _NOTES = frozenset({'difficult', 'below_min_size', 'image_without_objects', 'box_snapped'})
-
-
-class ConversionError(LaunchError):
-    """A conversion that cannot be done; the message says why and what to change."""
 
 
 class Finding(NamedTuple):
@@ -84,12 +48,12 @@ class ConversionReport:
     """Counts of a conversion, and by file name everything that was changed or left out.
 
     Args:
-        classes (Sequence[str]): Class names in the order of their category ids (from 1).
-        out_file (str): The COCO JSON file that was written, '' if none.
-        strict (bool): Raise :class:`ConversionError` at the first problem. Notes (difficult flags,
+        out_file (str): The COCO JSON file that is written.
+        strict (bool): Raise :class:`LaunchError` at the first problem. Notes (difficult flags,
             images without objects, boxes below ``min_size``) never raise.
 
     Attributes:
+        classes (List[str]): Class names in the order of their category ids (from 1).
         num_images (int): Images written.
         num_boxes (int): Boxes written, ignored ones (``iscrowd=1``) included.
         num_ignored (int): Boxes written with ``iscrowd=1``.
@@ -97,16 +61,14 @@ class ConversionReport:
         findings (List[Finding]): In the order in which they were found.
 
     Examples:
-        >>> report = ConversionReport(['cat'])
+        >>> report = ConversionReport()
         >>> report.add('box_outside', 'a.xml', 'cat at (900, 3, 950, 9)', 'left out')
         >>> report.count('box_outside'), report.files('box_outside')
         (1, ['a.xml'])
     """
 
-    def __init__(
-        self, classes: Sequence[str] = (), out_file: str = '', strict: bool = False
-    ) -> None:
-        self.classes = list(classes)
+    def __init__(self, out_file: str = '', strict: bool = False) -> None:
+        self.classes: List[str] = []
         self.out_file = out_file
         self.strict = strict
         self.num_images = 0
@@ -125,13 +87,13 @@ class ConversionReport:
             action (str): What was done about it.
 
         Raises:
-            ConversionError: If the report is strict and the finding is a problem.
+            LaunchError: If the report is strict and the finding is a problem.
         """
-        finding = Finding(kind, str(file), detail, action)
+        finding = Finding(kind, file, detail, action)
         self.findings.append(finding)
         if self.strict and not finding.is_note:
-            raise ConversionError(
-                f'{finding.file}: {kind.replace("_", " ")}: {detail}. Correct the file, or convert '
+            raise LaunchError(
+                f'{file}: {kind.replace("_", " ")}: {detail}. Correct the file, or convert '
                 f'without strict ({action}).'
             )
 
@@ -153,9 +115,9 @@ class ConversionReport:
         return sorted({f.kind for f in self.findings}, key=lambda k: (k in _NOTES, k))
 
     @property
-    def num_problems(self) -> int:
-        """int: Number of findings that are not notes."""
-        return sum(not f.is_note for f in self.findings)
+    def problems(self) -> List[Finding]:
+        """List[Finding]: The findings that are not notes."""
+        return [f for f in self.findings if not f.is_note]
 
     def to_dict(self) -> Dict[str, Any]:
         """Return the whole report as JSON-serialisable values; every finding is in it."""
@@ -165,42 +127,30 @@ class ConversionReport:
             'num_images': self.num_images,
             'num_boxes': self.num_boxes,
             'num_ignored': self.num_ignored,
-            'num_problems': self.num_problems,
+            'num_problems': len(self.problems),
             'per_class': {c: self.per_class[c] for c in self.classes},
             'findings': {k: [f._asdict() for f in self.of_kind(k)] for k in self.kinds},
         }
 
     def __str__(self) -> str:
-        """Format a table for the terminal: totals, boxes per class, findings by kind."""
-        lines = [
-            f'{self.num_images} images, {self.num_boxes} boxes '
-            f'({self.num_ignored} of them ignored: iscrowd=1)'
-            + (f' -> {self.out_file}' if self.out_file else '')
-        ]
-        lines += _table([('class', 'boxes')], ((c, str(self.per_class[c])) for c in self.classes))
+        """Format tables for the terminal: boxes per class, and findings by kind."""
+        boxes = [['class', 'boxes'], *([c, self.per_class[c]] for c in self.classes)]
+        text = (
+            f'{self.num_images} images, {self.num_boxes} boxes ({self.num_ignored} of them '
+            f'ignored: iscrowd=1) -> {self.out_file}\n{AsciiTable(boxes).table}'
+        )
         if not self.findings:
-            return '\n'.join(lines + ['nothing was changed or left out'])
-        rows = []
+            return text + '\nnothing was changed or left out'
+        rows = [['found', '', 'times', 'files', 'done']]
         for kind in self.kinds:
-            found, files = self.of_kind(kind), self.files(kind)
-            actions = '; '.join(sorted({f.action for f in found}))
-            shown = ', '.join(files[:_FILES_SHOWN])
-            if len(files) > _FILES_SHOWN:
-                shown += f' … and {len(files) - _FILES_SHOWN} more'
             label = 'note' if kind in _NOTES else 'problem'
-            rows.append((kind, label, str(len(found)), actions, shown))
-        lines += _table([('found', '', 'times', 'done', 'in')], rows)
-        problems = [f for f in self.findings if not f.is_note]
-        lines += [f'  {f.file}: {f.kind}: {f.detail}' for f in problems[:_PROBLEMS_SHOWN]]
-        if len(problems) > _PROBLEMS_SHOWN:
+            done = '; '.join(sorted({f.action for f in self.of_kind(kind)}))
+            rows.append([kind, label, str(self.count(kind)), str(len(self.files(kind))), done])
+        lines = [text, AsciiTable(rows).table]
+        lines += [f'  {f.file}: {f.kind}: {f.detail}' for f in self.problems[:_PROBLEMS_SHOWN]]
+        if len(self.problems) > _PROBLEMS_SHOWN:
             lines.append('  … (save the report as JSON for all of them)')
         return '\n'.join(lines)
-
-
-def _table(header: List[Sequence[str]], rows: Iterable[Sequence[str]]) -> List[str]:
-    rows = [*header, *rows]
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    return ['  ' + '  '.join(map(str.ljust, row, widths)).rstrip() for row in rows]
 
 
 class RawBox(NamedTuple):
@@ -209,7 +159,6 @@ class RawBox(NamedTuple):
     name: str
     corners: Box
     ignore: bool = False
-    extra: Optional[Dict[str, Any]] = None
 
 
 class RawImage(NamedTuple):
@@ -222,182 +171,35 @@ class RawImage(NamedTuple):
     source: str
 
 
-def require_folder(folder: Path, name: str) -> Path:
-    """Return a folder, or refuse a path that is none, in which nothing would be found."""
-    if not folder.is_dir():
-        raise ConversionError(f'{name} {folder} is not a folder.')
-    return folder
-
-
-def progress(items: Sequence[T], label: str) -> Iterator[T]:
-    """Iterate with a progress bar on standard error.
-
-    Args:
-        items (Sequence): What to iterate over.
-        label (str): Text in front of the bar.
-
-    Yields:
-        Any: Each item.
-    """
-    # where it is no terminal every update stays, so there are few
-    yield from tqdm(items, desc=label, mininterval=0.1 if sys.stderr.isatty() else 5)
-
-
-def find_files(
-    folder: Path, suffixes: Sequence[str], report: ConversionReport, ambiguous: str
-) -> Dict[str, str]:
-    """Find the files of some kinds below a folder.
-
-    Args:
-        folder (Path): The folder, searched with its subfolders.
-        suffixes (Sequence[str]): Endings of the files, in small letters.
-        report (ConversionReport): Files that differ in their ending only are added to it.
-        ambiguous (str): What such a finding is called.
-
-    Returns:
-        Dict[str, str]: Relative path without suffix → relative path (POSIX), sorted.
-    """
-    names: Dict[str, str] = {}
-    for path in sorted(folder.rglob('*')):
-        if path.suffix.lower() not in suffixes or not path.is_file():
-            continue
-        relative = path.relative_to(folder)
-        name, key = relative.as_posix(), relative.with_suffix('').as_posix()
-        try:
-            name.encode()
-        except UnicodeEncodeError:
-            report.add('unreadable_name', ascii(name), 'the name is not in UTF-8', 'file left out')
-            continue
-        if names.setdefault(key, name) != name:
-            report.add(ambiguous, names[key], f'also {name}', 'first taken')
-    return names
-
-
-def decode_text(content: bytes) -> str:
-    """Decode UTF-8, or what a byte order mark says.
-
-    Raises:
-        ValueError: If it is something else.
-    """
-    text = content.decode(byte_order_mark(content) or 'utf-8')
-    if '\0' in text:
-        raise ValueError('zeros among the characters, as in UTF-16 without a byte order mark')
-    return text
-
-
-def byte_order_mark(content: bytes) -> Optional[str]:
-    """Return the encoding that the first bytes of a text file announce, None if there is none."""
-    return next((name for mark, name in _BYTE_ORDER_MARKS if content.startswith(mark)), None)
-
-
-def read_split(
-    path: Path, report: ConversionReport, known: Mapping[str, Optional[str]] = MappingProxyType({})
-) -> List[str]:
-    """Read image names from an ImageSets file, without the -1/0/1 column of per-class sets.
-
-    A line is the name of an image, with or without folders and ending. Only if there is no such
-    image, it is a name and a column.
-
-    Args:
-        path (Path): A text file with one image name a line.
-        report (ConversionReport): Repeated and doubtful names are added to it.
-        known (Mapping[str, str | None]): The names that there are, without ending, and the image
-            file of each.
-
-    Returns:
-        List[str]: The names, sorted, each once. Those that are not known are among them.
-
-    Raises:
-        ConversionError: If it is no text file.
-        FileNotFoundError: If it does not exist.
-    """
-    try:
-        lines = decode_text(path.read_bytes()).splitlines()
-    except ValueError as error:
-        raise ConversionError(f'{path} is not text in UTF-8 ({error}): save it as such.') from error
-    lines = [line for line in lines if line.strip()]
-    # In a set of a class every line has a column, so none of its lines is a name as it stands.
-    is_class_set = all(_COLUMN.search(line) and not _known_name(line, known) for line in lines)
-    names = set()
-    for line in lines:
-        shown = line.strip()
-        stated, column = shown, _COLUMN.search(line)
-        name = _known_name(line, known)
-        if name is None and column:
-            stated = line[: column.start()].strip()
-            name = _known_name(stated, known)
-            if name is not None and not is_class_set:
-                detail = f'there is no image {shown!r}'
-                report.add('doubtful_line', path.name, detail, f'taken as {name!r}')
-        if name is None:
-            name = ' '.join(stated.split())
-            name = str(Path(name).with_suffix('')) if _has_ending(name) else name
-        file = known.get(name)
-        suffix = Path(stated).suffix
-        if file and suffix.lower() in IMAGE_SUFFIXES and not f'{name}{suffix}' == file:
-            detail = f'{shown!r} is listed, the image is {file!r}'
-            report.add('file_name_differs', path.name, detail, 'image of that name taken')
-        if name in names:
-            report.add('duplicate_image', path.name, f'{name!r} is listed again', 'taken once')
-        names.add(name)
-    return sorted(names)
-
-
-def _known_name(line: str, known: Mapping[str, Optional[str]]) -> Optional[str]:
-    """Find the image that a line names; of several, the one with most of its folders."""
-    files = [token for token in line.split() if _has_ending(token)]
-    if len(files) > 1 and line.strip() not in known:
-        # some lists name the annotation file beside the image
-        names = {_known_name(file, known) for file in files}
-        return names.pop() if len(names) == 1 else None
-    # A name may hold blanks, but what is around it is seldom meant.
-    for text in (line, line.strip(), ' '.join(line.split())):
-        for name in _spellings(text):
-            if name in known:
-                return name
-    return None
-
-
-def _spellings(text: str) -> Iterator[str]:
-    """Yield a name as it stands, then with fewer and fewer folders, with its ending and without."""
-    yield text
-    parts = [part for part in text.replace('\\', '/').split('/') if part not in ('', '.')]
-    for start in range(len(parts)):
-        name = '/'.join(parts[start:])
-        yield name
-        if _has_ending(name):
-            yield name.rpartition('.')[0]
-
-
-def _has_ending(name: str) -> bool:
-    return Path(name).suffix.lower() in (*IMAGE_SUFFIXES, '.txt', '.xml')
-
-
-def assemble(
+def write_coco(
     images: Sequence[RawImage],
     classes: Sequence[str],
     report: ConversionReport,
+    out_json: PathLike,
     min_size: float = 0,
-    clip: bool = True,
-) -> Dict[str, Any]:
-    """Check the boxes and put together the COCO dictionary.
+) -> ConversionReport:
+    """Check the boxes and write the COCO file.
 
     Args:
         images (Sequence[RawImage]): Images with boxes in pixels, (x1, y1, x2, y2).
         classes (Sequence[str]): Class names, each once; their category ids count from 1.
         report (ConversionReport): Counts and findings are added to it.
+        out_json (str | PathLike): The file to write.
         min_size (float): Boxes with a side below this many pixels are written with ``iscrowd=1``.
-        clip (bool): Clip boxes that leave the picture.
 
     Returns:
-        Dict[str, Any]: ``images``, ``annotations``, ``categories``: sorted by file name, ids
-        from 1, so that the order of the input does not matter.
+        ConversionReport: The report.
 
     Raises:
-        ConversionError: If a class is given twice, or a string in place of a list.
+        LaunchError: If a class is given twice, or a string in place of a list, or if there is no
+            image.
     """
     if isinstance(classes, str) or len(set(classes)) < len(classes):
-        raise ConversionError(f'classes is {classes!r}: give a list of names, each once.')
+        raise LaunchError(f'classes is {classes!r}: give a list of names, each once.')
+    if not images:
+        lost = [f for f in report.findings if f.action == 'image left out']
+        why = f' of {len(lost)}, such as {lost[0].file}: {lost[0].detail}' if lost else ''
+        raise LaunchError(f'no image is left{why}; nothing is written.')
     category = {name: index + 1 for index, name in enumerate(classes)}
     report.classes = list(classes)
     coco: Dict[str, Any] = {
@@ -407,6 +209,7 @@ def assemble(
         'categories': [{'id': category[c], 'name': c, 'supercategory': ''} for c in classes],
     }
     seen: Dict[str, str] = {}
+    # sorted, so that the ids do not depend on the order of the input
     for image in sorted(images, key=lambda i: (i.file_name, i.source)):
         if image.file_name in seen:
             detail = f'{image.file_name!r} was already described by {seen[image.file_name]}'
@@ -419,35 +222,35 @@ def assemble(
         )
         kept = set()
         for box in image.boxes:
-            annotation = _annotation(box, image, category, report, min_size, clip)
-            if annotation is None:
+            values = _values(box, image, category, report, min_size)
+            if values is None:
                 continue
-            signature = (annotation['category_id'], tuple(annotation['bbox']))
+            signature = (box.name, tuple(values['bbox']))
             if signature in kept:
                 report.add('duplicate_box', image.source, _describe(box), 'kept')
             kept.add(signature)
-            annotation['id'] = len(coco['annotations']) + 1
-            annotation['image_id'] = image_id
-            coco['annotations'].append(annotation)
-            report.num_boxes += 1
-            report.num_ignored += annotation['iscrowd']
+            number = len(coco['annotations']) + 1
+            coco['annotations'].append(
+                dict(id=number, image_id=image_id, category_id=category[box.name], **values)
+            )
+            report.num_ignored += values['iscrowd']
             report.per_class[box.name] += 1
         if not kept:
             detail = f'{len(image.boxes)} were read' if image.boxes else 'none annotated'
             report.add('image_without_objects', image.source, detail, 'image kept')
-    report.num_images = len(coco['images'])
-    return coco
+    report.num_images, report.num_boxes = len(coco['images']), len(coco['annotations'])
+    write_json(out_json, coco)
+    return report
 
 
-def _annotation(
+def _values(
     box: RawBox,
     image: RawImage,
     category: Dict[str, int],
     report: ConversionReport,
     min_size: float,
-    clip: bool,
 ) -> Optional[Dict[str, Any]]:
-    """Make an annotation of a box, or report why there is none."""
+    """Give what an annotation says of a box, or report why there is none."""
     x1, y1, x2, y2 = box.corners
     over = max(-x1, -y1, x2 - image.width, y2 - image.height)
     detail = _describe(box)
@@ -471,29 +274,23 @@ def _annotation(
 
     if over > 0:
         kind = 'box_clipped' if over > _PIXEL else 'box_snapped'
-        report.add(kind, image.source, detail, 'clipped to the picture' if clip else 'kept')
-        if clip:
-            x1, y1 = max(x1, 0.0), max(y1, 0.0)
-            x2, y2 = min(x2, float(image.width)), min(y2, float(image.height))
+        report.add(kind, image.source, detail, 'clipped to the picture')
+        x1, y1, x2, y2 = max(x1, 0), max(y1, 0), min(x2, image.width), min(y2, image.height)
     width, height = x2 - x1, y2 - y1
-    if width < _THINNEST or height < _THINNEST:
+    if min(width, height) < _THINNEST:
         report.add('box_below_one_pixel', image.source, detail, 'left out')
         return None
     ignore = box.ignore
-    if width < min_size or height < min_size:
+    if min(width, height) < min_size:
         report.add('below_min_size', image.source, detail, 'ignored: iscrowd=1')
         ignore = True
     # Only iscrowd: CocoDataset drops an annotation with 'ignore', so its region would be trained
     # and evaluated as background.
-    return {
-        'id': 0,
-        'image_id': 0,
-        'category_id': category[box.name],
-        'bbox': [_tidy(v) for v in (x1, y1, width, height)],
-        'area': _tidy(width * height),
-        'iscrowd': int(ignore),
-        **(box.extra or {}),
-    }
+    return dict(
+        bbox=[_tidy(v) for v in (x1, y1, width, height)],
+        area=_tidy(width * height),
+        iscrowd=int(ignore),
+    )
 
 
 def _tidy(value: float) -> Union[int, float]:
@@ -503,37 +300,6 @@ def _tidy(value: float) -> Union[int, float]:
 
 def _describe(box: RawBox) -> str:
     return f'{box.name} at ({", ".join(f"{value:g}" for value in box.corners)})'
-
-
-def save(
-    coco: Dict[str, Any],
-    report: ConversionReport,
-    out_json: Optional[PathLike],
-    report_json: Optional[PathLike],
-) -> ConversionReport:
-    """Write the COCO file and the report, each where a path is given, and return the report.
-
-    Raises:
-        ConversionError: If no image is left. The report is written, the COCO file is not.
-    """
-    if report_json is not None:
-        write_json(report_json, report.to_dict(), indent=1)
-    if not coco['images']:
-        raise ConversionError(f'no image is left, so no annotations are written: {_why(report)}.')
-    if out_json is not None:
-        write_json(out_json, coco)
-    return report
-
-
-def _why(report: ConversionReport) -> str:
-    """Say in a line why there is no image."""
-    reasons = []
-    for kind in report.kinds:
-        found = [f for f in report.of_kind(kind) if f.action.endswith('left out')]
-        if found:
-            first = f'{found[0].file}: {found[0].detail}'
-            reasons.append(f'{len(found)} x {kind.replace("_", " ")} ({first})')
-    return '; '.join(reasons) or 'none was found'
 
 
 def run_converter(
@@ -553,26 +319,17 @@ def run_converter(
         '--min-size', type=float, default=0, help='ignore boxes with a side below this, in pixels'
     )
     parser.add_argument(
-        '--no-clip', dest='clip', action='store_false', help='keep what lies beyond the picture'
-    )
-    parser.add_argument(
         '--missing-annotations',
         choices=['leave_out', 'empty'],
         default='leave_out',
         help='leave out images without an annotation file (default), or keep them without boxes',
     )
-    parser.add_argument(
-        '--no-verify', dest='verify_images', action='store_false', help='read image headers only'
-    )
     parser.add_argument('--strict', action='store_true', help='stop at the first problem')
-    parser.add_argument(
-        '--report',
-        dest='report_json',
-        metavar='REPORT',
-        help='also write the whole report to this JSON file',
-    )
+    parser.add_argument('--report', help='also write the whole report to this JSON file')
     args = vars(parser.parse_args())
-    try:
-        print(convert(**args))
-    except (LaunchError, FileNotFoundError) as error:
-        raise SystemExit(f'{parser.prog}: error: {error}') from error
+    report_json = args.pop('report')
+    with errors_in_one_line(parser):
+        report = convert(**args)
+    if report_json:
+        write_json(report_json, report.to_dict(), indent=1)
+    print(report)

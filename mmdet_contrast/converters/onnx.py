@@ -3,17 +3,14 @@
 import inspect
 import os
 import warnings
-from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import torch
-from mmengine.config import Config
 from torch import Tensor, nn
 
-from mmdet_contrast.utils.config import load_config
+from mmdet_contrast.utils.config import LaunchError
 from mmdet_contrast.utils.files import PathLike
-from mmdet_contrast.utils.model import PlainForward, build_detector, dummy_images, evaluating
-
-from .coco import ConversionError
+from mmdet_contrast.utils.model import PlainForward, dummy_images, evaluating
 
 INPUT_NAME = 'images'
 # The newest that the TorchScript exporter of torch 2.1 writes.
@@ -47,13 +44,13 @@ def flatten_outputs(
         ``output0_level2`` for one in a list.
 
     Raises:
-        ConversionError: If the number of names differs.
+        LaunchError: If the number of names differs.
     """
     groups = list(outputs) if isinstance(outputs, (tuple, list)) else [outputs]
     if names is None:
         names = [f'output{index}' for index in range(len(groups))]
     if len(names) != len(groups):
-        raise ConversionError(
+        raise LaunchError(
             f'{len(names)} output names were given ({", ".join(names)}), but the head returns '
             f'{len(groups)} kinds of outputs: give one name for each.'
         )
@@ -71,7 +68,6 @@ def export_onnx(
     path: PathLike,
     shape: Sequence[int],
     names: Optional[Sequence[str]] = None,
-    opset: int = _OPSET,
 ) -> List[str]:
     """Write a single-stage detector's network to an ONNX file.
 
@@ -84,14 +80,13 @@ def export_onnx(
         path (str | PathLike): File to write; its folder is made.
         shape (Sequence[int]): Height and width of the images in pixels.
         names (Sequence[str], optional): See :func:`flatten_outputs`.
-        opset (int): Version of ONNX's operators. Defaults to 17.
 
     Returns:
         list[str]: The names of the outputs.
 
     Raises:
         ImportError: If the package onnx is not installed.
-        ConversionError: If the model has two stages, or ``names`` do not fit.
+        LaunchError: If the model has two stages, or ``names`` do not fit.
 
     Example:
         >>> export_onnx(model, 'retina.onnx', (640, 640), names=['cls_score', 'bbox_pred'])
@@ -99,7 +94,7 @@ def export_onnx(
     import onnx
 
     if getattr(model, 'with_rpn', False):
-        raise ConversionError(
+        raise LaunchError(
             f'{type(model).__name__} has two stages, and the second needs the NMS of the first: '
             'give a single-stage detector.'
         )
@@ -125,44 +120,34 @@ def export_onnx(
             input_names=[INPUT_NAME],
             output_names=output_names,
             dynamic_axes={name: {0: 'batch'} for name in (INPUT_NAME, *output_names)},
-            opset_version=opset,
+            opset_version=_OPSET,
             **options,
         )
     onnx.checker.check_model(os.fspath(path))
     return output_names
 
 
-def check_onnx(
-    model: nn.Module,
-    path: PathLike,
-    shape: Sequence[int],
-    batch_sizes: Sequence[int] = (1, 3),
-    rtol: float = 1e-3,
-    atol: float = 1e-4,
-) -> float:
+def check_onnx(model: nn.Module, path: PathLike, shape: Sequence[int]) -> float:
     """Compare an exported file with the model it came from, on random images.
 
     Args:
         model (nn.Module): The detector, on the CPU.
         path (str | PathLike): The ONNX file.
         shape (Sequence[int]): Height and width of the images in pixels, as exported.
-        batch_sizes (Sequence[int]): Numbers of images to try. Defaults to (1, 3).
-        rtol (float): Allowed difference relative to the model's value. Defaults to 1e-3.
-        atol (float): Allowed difference besides. Defaults to 1e-4.
 
     Returns:
         float: The largest absolute difference.
 
     Raises:
         ImportError: If the package onnxruntime is not installed.
-        AssertionError: If an output differs by more than is allowed.
+        AssertionError: If an output differs by more than 1e-3 of its value and 1e-4.
     """
     import onnxruntime
 
     session = onnxruntime.InferenceSession(os.fspath(path), providers=['CPUExecutionProvider'])
     names = [output.name for output in session.get_outputs()]
     largest = 0.0
-    for batch_size in batch_sizes:
+    for batch_size in (1, 3):
         images = dummy_images(shape, batch_size)
         with evaluating(model), torch.no_grad():
             expected = _FlatForward(model)(images)
@@ -171,44 +156,7 @@ def check_onnx(
             other = torch.from_numpy(array)
             where = f'{name} of {os.fspath(path)!r} for a batch of {batch_size}: '
             torch.testing.assert_close(
-                other, tensor, rtol=rtol, atol=atol, msg=lambda text, where=where: where + text
+                other, tensor, rtol=1e-3, atol=1e-4, msg=lambda text, where=where: where + text
             )
             largest = max(largest, float((other - tensor).abs().max()))
     return largest
-
-
-def export_config(
-    config: Union[PathLike, Config],
-    checkpoint: str,
-    path: PathLike,
-    shape: Sequence[int] = (640, 640),
-    names: Optional[Sequence[str]] = None,
-    check: bool = False,
-    cfg_options: Optional[Dict[str, Any]] = None,
-) -> Tuple[List[str], Optional[float]]:
-    """Export a checkpoint of a config to ONNX.
-
-    Args:
-        config (str | PathLike | Config): Config file, or a loaded config.
-        checkpoint (str): File with the weights.
-        path (str | PathLike): File to write.
-        shape (Sequence[int]): Height and width of the images in pixels. Defaults to (640, 640).
-        names (Sequence[str], optional): See :func:`flatten_outputs`.
-        check (bool): Run the file with onnxruntime and compare. Defaults to False.
-        cfg_options (dict, optional): Dotted config keys and their new values.
-
-    Returns:
-        tuple[list[str], float | None]: The names of the outputs, and the largest difference if it
-        was checked.
-
-    Raises:
-        ImportError: If onnx, or onnxruntime for the check, is not installed.
-        LaunchError: If config or checkpoint cannot be used.
-    """
-    import onnx  # noqa: F401 - now, for building and exporting take long
-
-    if check:
-        import onnxruntime  # noqa: F401
-    model = build_detector(load_config(config, cfg_options=cfg_options), checkpoint)
-    output_names = export_onnx(model, path, shape, names)
-    return output_names, check_onnx(model, path, shape) if check else None

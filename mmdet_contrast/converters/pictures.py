@@ -1,134 +1,192 @@
-"""The pictures of a folder, as training will see them."""
+"""The pictures of a folder, as training will see them, with their annotation files."""
 
+import os.path as osp
+import re
 from pathlib import Path
-from typing import Optional, Tuple
+from typing import Callable, Collection, Dict, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
-from PIL import Image
+from mmdet.utils.misc import IMG_EXTENSIONS
+from tqdm import tqdm
 
-from mmdet_contrast.utils.files import image_size, load_image
+from mmdet_contrast.utils.config import LaunchError
+from mmdet_contrast.utils.files import check_image, load_image
 
-from .coco import IMAGE_SUFFIXES, ConversionReport, find_files, require_folder
+from .coco import ConversionReport, RawBox, RawImage
 
-# Of 256 grey levels. With fewer a picture is as good as black; with those between the two, training
-# can use it, but sees a quarter of what it could.
-_TOO_FEW_LEVELS = 32
-_FEW_LEVELS = 64
-# Pixels of a side that a first look takes, which is enough for most pictures.
-_QUICK_SIDE = 50
+# Whether a class is in the image, after its name.
+_COLUMN = re.compile(r'\s+(-1|0|1)$')
+# Of 256 grey levels; in fewer a picture is as good as black.
+_FEW_LEVELS = 32
 
 
-class ImageFolder:
-    """The images below a folder; what cannot be used as it stands is reported.
-
-    Args:
-        folder (Path): The folder, searched with its subfolders.
-        report (ConversionReport): Findings are added to it.
-        missing_annotations (str): What becomes of an image without an annotation file: 'leave_out',
-            or 'empty' to keep it as an image without objects.
-        verify (bool): Decode each image to find those that training cannot read, or of which it
-            sees nothing; False reads headers only.
+class Annotation(NamedTuple):
+    """What the annotation file of an image holds.
 
     Attributes:
-        names (Dict[str, str]): Relative path without suffix → relative path (POSIX).
-
-    Raises:
-        ConversionError: If there is no such folder.
+        boxes (List[RawBox]): The boxes.
+        file_name (str): The image's name, as far as the file states it.
+        size (Tuple[float, float], optional): Its width and height, as far as the file states them.
     """
 
-    def __init__(
-        self, folder: Path, report: ConversionReport, missing_annotations: str, verify: bool
-    ) -> None:
-        self.folder = require_folder(folder, 'img_dir')
-        self.report = report
-        self.missing_annotations = missing_annotations
-        self.verify = verify
-        self.names = find_files(folder, IMAGE_SUFFIXES, report, 'ambiguous_image')
+    boxes: List[RawBox]
+    file_name: str = ''
+    size: Optional[Tuple[float, float]] = None
 
-    def keeps_without_annotation(self, label: str, kind: str) -> bool:
-        """Report that an annotation file is missing, and tell whether its image is kept.
 
-        Args:
-            label (str): Name of the file that is not there.
-            kind (str): What such a file is called: 'XML', 'text'.
-        """
-        keep = self.missing_annotations == 'empty'
-        action = 'image kept, no boxes' if keep else 'image left out'
-        self.report.add('missing_annotation', label, f'there is no such {kind} file', action)
-        return keep
+def read_images(
+    ann_dir: Path,
+    suffix: str,
+    img_dir: Path,
+    parse: Callable[[Path, str], Annotation],
+    report: ConversionReport,
+    split: Optional[Path] = None,
+    missing_annotations: str = 'leave_out',
+) -> List[RawImage]:
+    """Read the images below a folder with their annotation files, which have the same names.
 
-    def size(self, file_name: str) -> Optional[Tuple[int, int]]:
-        """Return width and height of an image in pixels as training will see it.
+    Args:
+        ann_dir (Path): Folder of the annotation files, searched with its subfolders.
+        suffix (str): Their ending, in small letters.
+        img_dir (Path): Folder of the images, searched with its subfolders.
+        parse (Callable): From an annotation file and its name for the report to what it holds.
+        report (ConversionReport): Whatever is left out, or doubtful, is added to it.
+        split (Path, optional): Text file with one image name a line. None takes every image.
+        missing_annotations (str): What becomes of an image without an annotation file: 'leave_out',
+            or 'empty' to keep it as an image without objects.
 
-        Args:
-            file_name (str): Path relative to the folder.
+    Returns:
+        List[RawImage]: The images that training can read.
 
-        Returns:
-            Optional[Tuple[int, int]]: None where training can make nothing of the image (reported).
-        """
-        path = self.folder / file_name
+    Raises:
+        LaunchError: If a folder does not exist.
+        FileNotFoundError: If the split does not exist.
+    """
+    files = _find_files(ann_dir, (suffix,), report, 'ambiguous_annotation')
+    pictures = _find_files(img_dir, IMG_EXTENSIONS, report, 'ambiguous_image')
+    # Without a list of images, every image in the folder is meant to have an annotation.
+    keys = sorted({*files, *pictures})
+    images = []
+    for key in tqdm(_read_split(split, report, keys) if split else keys, 'reading', disable=None):
+        label = key + suffix
+        found = Annotation([])
+        if key in files:
+            try:
+                found = parse(ann_dir / files[key], label)
+            except LaunchError:
+                raise
+            except (LookupError, OSError, SyntaxError, ValueError) as error:
+                report.add('unreadable_annotation', label, str(error), 'image left out')
+                continue
+        else:
+            keep = missing_annotations == 'empty'
+            action = 'image kept, no boxes' if keep else 'image left out'
+            report.add('missing_annotation', label, 'there is no such file', action)
+            if not keep:
+                continue
+        # The base name only: an annotation must not reach outside the image folder.
+        named = found.file_name.replace('\\', '/').rsplit('/', 1)[-1]
+        name = pictures.get(key) or named
+        if not name or not (img_dir / name).is_file():
+            detail = f'neither {key!r} nor {named!r} is an image of the folder'
+            report.add('missing_image', label, detail, 'image left out')
+            continue
+        if named and osp.splitext(named)[0] != Path(name).stem:
+            action = 'image named as the annotation file taken'
+            report.add('file_name_differs', label, f'it says {named!r}', action)
+        size = _size(img_dir, name, report)
+        if size is None:
+            continue
+        if found.size not in (None, size):
+            stated = ' x '.join(f'{side:g}' for side in found.size or ())
+            detail = f'it says {stated}, the image is {size[0]} x {size[1]}'
+            report.add('size_differs', label, detail, "image's size taken, boxes unchanged")
+        images.append(RawImage(name, *size, found.boxes, label))
+    return images
+
+
+def _find_files(
+    folder: Path, suffixes: Sequence[str], report: ConversionReport, ambiguous: str
+) -> Dict[str, str]:
+    """Give relative path without suffix → relative path (POSIX), sorted."""
+    if not folder.is_dir():
+        raise LaunchError(f'{folder} is not a folder.')
+    names: Dict[str, str] = {}
+    for path in sorted(folder.rglob('*')):
+        # the list of classes is what annotation tools leave beside the annotations
+        if path.suffix.lower() not in suffixes or not path.is_file() or path.name == 'classes.txt':
+            continue
+        relative = path.relative_to(folder)
+        name, key = relative.as_posix(), relative.with_suffix('').as_posix()
         try:
-            width, height, orientation = image_size(path, self.verify)
-            stated = width, height
-            if self.verify:
-                picture = load_image(path)
-                height, width = picture.shape[:2]
-                if not self._shows_content(file_name, picture):
-                    return None
-        except OSError as error:
-            self.report.add('unreadable_image', file_name, str(error), 'image left out')
-            return None
-        if self.verify and _has_frames(path):
-            detail = 'it holds several pictures'
-            self.report.add('several_pictures', file_name, detail, 'the first one taken')
-        if orientation != 1 or stated != (width, height):
-            found = f'EXIF orientation {orientation}'
-            if orientation == 1:
-                found = f'the file says {stated[0]} x {stated[1]}, training sees {width} x {height}'
-            detail = f'{found}: are the boxes drawn on the rotated picture?'
-            self.report.add('rotated_image', file_name, detail, 'size after rotation taken')
-        return width, height
-
-    def _shows_content(self, file_name: str, picture: np.ndarray) -> bool:
-        """Tell whether training sees what the file holds; report where it sees little of it."""
-        step = max(1, min(picture.shape[:2]) // _QUICK_SIDE)
-        if _contrast(picture[::step, ::step], odd=1) >= _FEW_LEVELS:
-            return True
-        shown = _contrast(picture)
-        if shown >= _FEW_LEVELS:
-            return True
-        stored = load_image(self.folder / file_name, 'unchanged')
-        usable = shown >= _TOO_FEW_LEVELS
-        if _contrast(stored) <= shown or usable and stored.dtype == np.uint8:
-            return True
-        detail = (
-            'the picture is in the alpha channel, which training does not read'
-            if stored.dtype == np.uint8
-            else f'of its {stored.dtype} values, training sees {int(shown) + 1} of 256 grey levels:'
-            ' scale them to 8 bits'
-        )
-        action = 'image kept' if usable else 'image left out'
-        self.report.add('content_lost', file_name, detail, action)
-        return usable
+            name.encode()
+        except UnicodeEncodeError:
+            report.add('unreadable_name', ascii(name), 'the name is not in UTF-8', 'file left out')
+            continue
+        if names.setdefault(key, name) != name:
+            report.add(ambiguous, names[key], f'also {name}', 'first taken')
+    return names
 
 
-def _contrast(picture: np.ndarray, odd: float = 0.01) -> float:
-    """Range of values in the channel where it is widest, without a percentage of odd pixels."""
-    pixels = picture.reshape(picture.shape[0] * picture.shape[1], -1)
-    low, high = np.percentile(pixels, (odd, 100 - odd), axis=0)
-    # The objects may be so small that they are among the odd pixels.
-    return float(max(high - low) or max(np.ptp(pixels, axis=0)))
-
-
-def _has_frames(path: Path) -> bool:
-    """Tell whether a file holds several pictures, other than smaller versions of its first."""
+def _read_split(path: Path, report: ConversionReport, known: Collection[str]) -> List[str]:
+    """Read image names from an ImageSets file, without the -1/0/1 column of per-class sets."""
     try:
-        with Image.open(path) as image:
-            # The second picture of a telephone's JPEG belongs to the first.
-            if image.format == 'MPO' or getattr(image, 'n_frames', 1) == 1:
-                return False
-            size = image.size
-            image.seek(1)
-            return image.size == size
-    except Exception:  # Pillow cannot read every file that OpenCV reads
-        return False
+        lines = list(filter(None, map(str.strip, path.read_text('utf-8-sig').splitlines())))
+    except UnicodeDecodeError as error:
+        raise LaunchError(f'{path} is not text in UTF-8 ({error}): save it as such.') from error
+    known = set(known)
+    # A name may end in a number. In a set of a class every line has a column, and none is a name.
+    if all(_COLUMN.search(line) and _find_name(line, known) is None for line in lines):
+        lines = [_COLUMN.sub('', line) for line in lines]
+    names = set()
+    for line in lines:
+        name = _find_name(line, known) or line
+        if name in names:
+            report.add('duplicate_image', path.name, f'{name!r} is listed again', 'taken once')
+        names.add(name)
+    return sorted(names)
+
+
+def _find_name(line: str, known: Collection[str]) -> Optional[str]:
+    """Find the image that a line names with more or fewer folders, with its ending or without."""
+    parts = line.replace('\\', '/').split('/')
+    for start in range(len(parts)):
+        name = '/'.join(parts[start:])
+        for spelling in (name, osp.splitext(name)[0]):
+            if spelling in known:
+                return spelling
+    return None
+
+
+def _size(folder: Path, name: str, report: ConversionReport) -> Optional[Tuple[int, int]]:
+    """Give width and height of an image; None where training can make nothing of it (reported)."""
+    try:
+        orientation = check_image(folder / name)
+        picture = load_image(folder / name)
+    except OSError as error:
+        report.add('unreadable_image', name, str(error), 'image left out')
+        return None
+    levels = _contrast(picture)
+    if levels < _FEW_LEVELS:
+        stored = load_image(folder / name, 'unchanged')
+        if _contrast(stored) > levels:
+            detail = (
+                f'of its {stored.dtype} values training sees {int(levels) + 1} of 256 grey levels, '
+                'without those in an alpha channel: scale them to 8 bits'
+            )
+            report.add('content_lost', name, detail, 'image left out')
+            return None
+    if orientation != 1:
+        detail = f'EXIF orientation {orientation}: are the boxes drawn on the rotated picture?'
+        report.add('rotated_image', name, detail, 'size after rotation taken')
+    height, width = picture.shape[:2]
+    return width, height
+
+
+def _contrast(picture: np.ndarray) -> float:
+    """Give the range of values in the channel where it is widest, without odd pixels."""
+    # a part of the pixels is enough, and much faster
+    step = max(1, min(picture.shape[:2]) // 100)
+    low, high = np.percentile(picture[::step, ::step], (1, 99), axis=(0, 1))
+    # the objects may be so small that they are among the odd pixels
+    return float(np.max(high - low) or np.max(np.ptp(picture, axis=(0, 1))))

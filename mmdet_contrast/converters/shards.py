@@ -1,23 +1,21 @@
 """A COCO annotation file and its images, as tar shards."""
 
+import importlib.util
 import json
 import math
 import os.path as osp
 import tarfile
-import tempfile
 from collections import defaultdict
 from pathlib import Path
 from typing import Any, Dict, List, Sequence
 
 import numpy as np
+from tqdm import tqdm
 
-from mmdet_contrast.datasets.coco_file import read_coco_file, write_areas
+from mmdet_contrast.datasets.coco_file import complete_annotations, read_coco_file
 from mmdet_contrast.datasets.shard_dataset import INDEX_FILE, contents_of
+from mmdet_contrast.utils.config import LaunchError
 from mmdet_contrast.utils.files import PathLike, write_json
-
-from .coco import ConversionError, progress, require_folder
-
-_SHOWN = 3
 
 
 def coco_to_shards(
@@ -40,37 +38,40 @@ def coco_to_shards(
         dict[str, int]: Number of 'images' and of 'shards'.
 
     Raises:
-        ConversionError: If the folder holds shards, images are missing or annotate some of the
-            classes only, or webdataset is not installed.
-        LaunchError: If the file does not hold COCO annotations.
+        LaunchError: If the folder holds shards, images are missing or annotate some of the classes
+            only, the file does not hold COCO annotations, or webdataset is not installed.
     """
-    _import_writer()
+    if importlib.util.find_spec('webdataset') is None:
+        raise LaunchError('shards are written by the package webdataset: pip install webdataset.')
     if shard_size < 1:
-        raise ConversionError(f'{shard_size} images a shard were asked for: give 1 or more.')
-    out, folder = Path(out_dir), require_folder(Path(img_dir), 'img_dir')
+        raise LaunchError(f'shard_size is {shard_size} images: give 1 or more.')
+    out, folder = Path(out_dir), Path(img_dir)
     if (out / INDEX_FILE).exists() or any(out.glob('*.tar')):
-        raise ConversionError(f'{out} holds shards already: remove them or give another folder.')
-    coco = _load_complete(ann_file)
-    images = coco['images']
+        raise LaunchError(f'{out} holds shards already: remove them or give another folder.')
+    read_coco_file(ann_file)
+    with open(ann_file, encoding='utf-8') as stream:
+        coco = json.load(stream)
+    images, found = coco['images'], coco.get('annotations', [])
+    complete_annotations(found)
     partly = sum('annotated_category_ids' in image for image in images)
     if partly:
-        raise ConversionError(
+        raise LaunchError(
             f'{partly} images of {ann_file} have annotated_category_ids, which distillation reads '
             'from the annotation file: train with CocoDataset from it.'
         )
     missing = [x['file_name'] for x in images if not osp.isfile(folder / x['file_name'])]
     if missing:
-        raise ConversionError(
+        raise LaunchError(
             f'{len(missing)} of {len(images)} images of {ann_file} are not in {folder}, such as '
-            f'{", ".join(missing[:_SHOWN])}: give their folder, or take them out of the file.'
+            f'{missing[0]}: give their folder, or take them out of the file.'
         )
     annotations: Dict[Any, List[Any]] = defaultdict(list)
-    for annotation in coco['annotations']:
+    for annotation in found:
         annotations[annotation['image_id']].append(annotation)
     out.mkdir(parents=True, exist_ok=True)
     order = np.random.default_rng(0).permutation(len(images))
     shards = []
-    for number in progress(range(math.ceil(len(images) / shard_size)), 'shards'):
+    for number in tqdm(range(math.ceil(len(images) / shard_size)), 'shards', disable=None):
         numbers = order[number * shard_size : (number + 1) * shard_size]
         chosen = [images[i] for i in numbers]
         path = out / f'{number:05d}.tar'
@@ -86,35 +87,12 @@ def coco_to_shards(
     return dict(images=len(images), shards=len(shards))
 
 
-def _import_writer() -> Any:
-    try:
-        from webdataset import TarWriter
-    except ImportError as error:
-        raise ConversionError(
-            f'shards are written by the package webdataset, which cannot be imported ({error}): '
-            'run pip install webdataset.'
-        ) from error
-    return TarWriter
-
-
-def _load_complete(ann_file: PathLike) -> Dict[str, Any]:
-    """Load a file after it has been judged, with the areas that it may lack."""
-    file = read_coco_file(ann_file)
-    with tempfile.TemporaryDirectory() as folder:
-        path = file.path
-        if file.lacks_area:
-            path = osp.join(folder, 'complete.json')
-            write_areas(file, path)
-        with open(path, encoding='utf-8') as stream:
-            coco: Dict[str, Any] = json.load(stream)
-    coco.setdefault('annotations', [])
-    return coco
-
-
 def _write_shard(path: Path, folder: Path, samples: Sequence[Any], first: int) -> None:
     """Write a tar file, and beside it what it holds."""
+    import webdataset
+
     # the same time in all, so that the same data give the same files
-    with _import_writer()(str(path), encoder=False, mtime=0) as writer:
+    with webdataset.TarWriter(str(path), encoder=False, mtime=0) as writer:
         for i, (image, annotations) in enumerate(samples):
             name = Path(image['file_name'])
             content = json.dumps(dict(image=image, annotations=annotations), ensure_ascii=False)

@@ -6,9 +6,8 @@ from typing import Any, Dict, Optional, Sequence
 import numpy as np
 
 from mmdet_contrast.datasets.coco_file import read_coco_file
+from mmdet_contrast.utils.config import LaunchError
 from mmdet_contrast.utils.files import PathLike, write_json
-
-from .coco import ConversionError
 
 
 def subset_coco(
@@ -28,38 +27,34 @@ def subset_coco(
         ann_file (str | PathLike): COCO annotations.
         out (str | PathLike): File to write.
         classes (Sequence[str], optional): Names of the classes to keep. Defaults to all.
-        num_images (int, optional): Number of pictures, at least 1, drawn at random. Defaults to all
-            that have an annotation that is kept.
+        num_images (int, optional): Number of pictures, drawn at random. Defaults to all that have
+            an annotation that is kept.
         seed (int): Of the draw.
 
     Returns:
         dict[str, int]: Number of 'images' and of 'annotations'.
 
     Raises:
-        ConversionError: If a class is unknown, there are fewer pictures, or none shows a class.
-        LaunchError: If the file does not hold COCO annotations.
+        LaunchError: If a class is unknown, there are fewer pictures, none shows a class, or the
+            file does not hold COCO annotations.
     """
-    if num_images is not None and num_images < 1:
-        raise ConversionError(f'{num_images} pictures were asked for: give 1 or more.')
     names = {name: key for key, name in read_coco_file(ann_file).categories.items()}
     unknown = [name for name in classes or () if name not in names]
     if unknown:
-        raise ConversionError(f'{ann_file} has no class {unknown[0]!r}, only {", ".join(names)}.')
+        raise LaunchError(f'{ann_file} has no class {unknown[0]!r}, only {", ".join(names)}.')
     kept = set(names.values()) if classes is None else {names[name] for name in classes}
     with open(ann_file, encoding='utf-8') as file:
         coco: Dict[str, Any] = json.load(file)
-    annotations = [a for a in coco['annotations'] if a['category_id'] in kept]
+    annotations = [a for a in coco.get('annotations', []) if a['category_id'] in kept]
     shown = {a['image_id'] for a in annotations}
     images = [image for image in coco['images'] if image['id'] in shown]
-    if not images:
-        wanted = 'any class' if classes is None else ' or '.join(classes)
-        raise ConversionError(f'no picture in {ann_file} shows {wanted}: nothing is written.')
+    least = 1 if num_images is None else num_images
+    if not 0 < least <= len(images):
+        raise LaunchError(
+            f'{least} pictures were asked for, and {len(images)} in {ann_file} show one of the '
+            f'classes {list(classes or names)}: nothing is written.'
+        )
     if num_images is not None:
-        if num_images > len(images):
-            raise ConversionError(
-                f'{num_images} pictures were asked for, but only {len(images)} in {ann_file} show '
-                'one of the classes.'
-            )
         chosen = np.random.default_rng(seed).permutation(len(images))[:num_images]
         images = [images[i] for i in sorted(chosen)]
         shown = {image['id'] for image in images}

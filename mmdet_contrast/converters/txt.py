@@ -1,43 +1,25 @@
 """Text files with one box a line (``class cx cy w h``) to COCO JSON."""
 
-import math
 from pathlib import Path
-from typing import FrozenSet, List, Optional, Sequence, Tuple
+from typing import Collection, List, Optional, Sequence, Tuple
 
+from mmdet_contrast.utils.config import LaunchError
 from mmdet_contrast.utils.files import PathLike
 
-from .coco import (
-    ConversionError,
-    ConversionReport,
-    RawBox,
-    RawImage,
-    assemble,
-    decode_text,
-    find_files,
-    progress,
-    read_split,
-    require_folder,
-    save,
-)
-from .pictures import ImageFolder
-
-# What annotation tools leave beside the annotations.
-_CLASS_LISTS = ('classes.txt',)
+from .coco import ConversionReport, RawBox, RawImage, write_coco
+from .pictures import Annotation, read_images
 
 
 def txt_to_coco(
     ann_dir: PathLike,
-    img_dir: Optional[PathLike] = None,
-    out_json: Optional[PathLike] = None,
+    img_dir: PathLike,
+    out_json: PathLike,
     classes: Optional[Sequence[str]] = None,
     split: Optional[PathLike] = None,
     normalized: bool = False,
     min_size: float = 0,
-    clip: bool = True,
     missing_annotations: str = 'leave_out',
-    verify_images: bool = True,
     strict: bool = False,
-    report_json: Optional[PathLike] = None,
 ) -> ConversionReport:
     """Convert text annotations, one ``.txt`` file an image, to one COCO JSON file.
 
@@ -48,9 +30,9 @@ def txt_to_coco(
 
     Args:
         ann_dir (PathLike): Folder of the text files, searched with its subfolders.
-        img_dir (PathLike, optional): Folder of the images, named as the text files; ``file_name``
-            is relative to it. By default ``ann_dir``.
-        out_json (PathLike, optional): The COCO file to write, atomically. None only checks.
+        img_dir (PathLike): Folder of the images, named as the text files; ``file_name`` is relative
+            to it.
+        out_json (PathLike): The COCO file to write, atomically.
         classes (Sequence[str], optional): Class names in the order of their category ids. The files
             may use these names, or, if they hold nothing but integers, indices into them from 0.
             None takes what is found, sorted (integers by value).
@@ -59,19 +41,15 @@ def txt_to_coco(
             instead of pixels.
         min_size (float): Boxes with a side below this many pixels get ``iscrowd=1``: MMDetection
             neither trains on them nor counts them as errors.
-        clip (bool): Clip boxes that leave the picture (reported).
         missing_annotations (str): What becomes of an image without a text file: 'leave_out', or
             'empty' to keep it as an image without objects. Reported in both cases.
-        verify_images (bool): Decode each image to find those that training cannot read, or of which
-            it sees nothing; False reads headers only.
         strict (bool): Raise at the first problem instead of reporting it.
-        report_json (PathLike, optional): Also write the whole report to this file.
 
     Returns:
         ConversionReport: Counts, and everything that was not taken as it stood.
 
     Raises:
-        ConversionError: If a folder does not exist; if the numbers are all at most 1, so that they
+        LaunchError: If a folder does not exist; if the numbers are all at most 1, so that they
             cannot be pixels, and ``normalized`` is not set; if the classes are numbers, so that it
             is unknown whether labels are names or indices; if no image is left; or if ``strict``
             and a problem is met.
@@ -81,23 +59,34 @@ def txt_to_coco(
         >>> report = txt_to_coco('labels', 'images', 'train.json', classes=('cat', 'dog'))
         >>> print(report)  # doctest: +SKIP
     """
-    folder = require_folder(Path(ann_dir), 'ann_dir')
-    report = ConversionReport(out_file=str(out_json or ''), strict=strict)
-    pictures = ImageFolder(Path(img_dir or ann_dir), report, missing_annotations, verify_images)
-    texts = find_files(folder, ('.txt',), report, 'ambiguous_annotation')
-    files = {
-        key: folder / name for key, name in texts.items() if Path(name).name not in _CLASS_LISTS
-    }
-    every = {key: pictures.names.get(key) for key in sorted({*files, *pictures.names})}
-    keys = list(every) if split is None else read_split(Path(split), report, every)
-    known = frozenset(classes or ())
-    read = (_read_image(k, files.get(k), pictures, known) for k in progress(keys, 'reading'))
-    images = [image for image in read if image is not None]
+    report = ConversionReport(str(out_json), strict)
 
+    def parse(file: Path, label: str) -> Annotation:
+        boxes = []
+        for number, line in enumerate(file.read_text('utf-8-sig').splitlines(), start=1):
+            tokens = line.replace(',', ' ').split()
+            if tokens and not tokens[0].startswith('#'):
+                box = _read_box(tokens, classes or ())
+                if box is None:
+                    detail = f'line {number} is {line.strip()!r}, expected class cx cy w h'
+                    report.add('malformed_line', label, detail, 'left out')
+                else:
+                    boxes.append(box)
+        return Annotation(boxes)
+
+    images = read_images(
+        Path(ann_dir),
+        '.txt',
+        Path(img_dir),
+        parse,
+        report,
+        None if split is None else Path(split),
+        missing_annotations,
+    )
     boxes = [box for image in images for box in image.boxes]
     if boxes and not normalized and all(max(map(abs, box.corners)) <= 1 for box in boxes):
-        raise ConversionError(
-            f'all boxes in {folder} lie between 0 and 1, so they cannot be pixels: pass '
+        raise LaunchError(
+            f'all boxes in {ann_dir} lie between 0 and 1, so they cannot be pixels: pass '
             'normalized=True (--normalized).'
         )
     images = [
@@ -105,61 +94,18 @@ def txt_to_coco(
         for image in images
     ]
     images, names = _name_classes(images, classes)
-    coco = assemble(images, names, report, min_size, clip)
-    return save(coco, report, out_json, report_json)
+    return write_coco(images, names, report, out_json, min_size)
 
 
-def _read_image(
-    key: str,
-    file: Optional[Path],
-    folder: ImageFolder,
-    known: FrozenSet[str],
-) -> Optional[RawImage]:
-    """Read one image with its boxes as (cx, cy, w, h); None where it cannot be used (reported)."""
-    label, report = f'{key}.txt', folder.report
-    lines: List[str] = []
-    if file is None:
-        if not folder.keeps_without_annotation(label, 'text'):
-            return None
-    else:
-        try:
-            lines = decode_text(file.read_bytes()).splitlines()
-        except (OSError, ValueError) as error:
-            report.add('unreadable_annotation', label, str(error), 'image left out')
-            return None
-    file_name = folder.names.get(key)
-    if file_name is None:
-        detail = f'{key!r} is no image of the folder'
-        report.add('missing_image', label, detail, 'image left out')
-        return None
-    picture = folder.size(file_name)
-    if picture is None:
-        return None
-    boxes = []
-    for number, line in enumerate(lines, start=1):
-        box = _read_line(line, number, label, report, known)
-        if box is not None:
-            boxes.append(box)
-    return RawImage(file_name, *picture, boxes, label)
-
-
-def _read_line(
-    line: str, number: int, label: str, report: ConversionReport, known: FrozenSet[str]
-) -> Optional[RawBox]:
-    tokens = line.replace(',', ' ').split()
-    if not tokens or tokens[0].startswith('#'):
-        return None
+def _read_box(tokens: List[str], classes: Collection[str]) -> Optional[RawBox]:
+    """Read a box as (cx, cy, w, h); None where the tokens are none."""
     name = ' '.join(tokens[:-4])
-    if len(tokens) != 5 and name not in known:
-        detail = f'line {number} is {line.strip()!r}, expected class cx cy w h'
-        report.add('malformed_line', label, detail, 'left out')
+    # a name may hold blanks, and a sixth number is no part of one
+    if len(tokens) != 5 and name not in classes:
         return None
     try:
-        cx, cy, w, h = (float(token) for token in tokens[-4:])
+        cx, cy, w, h = map(float, tokens[-4:])
     except ValueError:
-        cx = math.nan
-    if not (math.isfinite(cx) and all(map(math.isfinite, (cy, w, h)))):
-        report.add('malformed_number', label, f'line {number} is {line.strip()!r}', 'left out')
         return None
     return RawBox(name, (cx, cy, w, h))
 
@@ -184,7 +130,7 @@ def _name_classes(
         return images, classes
     if any(name.isdecimal() and name != str(index) for index, name in enumerate(classes)):
         # where all labels of a split are names by chance, they would be taken as such
-        raise ConversionError(
+        raise LaunchError(
             f'the labels {", ".join(sorted(found, key=int))} are not the classes '
             f'{", ".join(classes)}, and may not be their indices: use names that are no numbers.'
         )

@@ -6,23 +6,19 @@ import os
 import os.path as osp
 import reprlib
 from collections import Counter
-from typing import Any, Dict, List, NamedTuple, Optional, Tuple, Type, Union
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple, Type
 
-from mmengine.fileio import LocalBackend, get_file_backend, get_text
+from mmengine.fileio import LocalBackend, get_file_backend, load
 
 from mmdet_contrast.utils.config import LaunchError
-from mmdet_contrast.utils.files import PathLike, write_json
+from mmdet_contrast.utils.files import PathLike, replacing
 
 _ONE_OF = dict(categories='category', images='image', annotations='annotation')
 _NUMBERS = frozenset((int, float))
-# pycocotools keeps ids in arrays of 64 bits.
-_IDS = range(-(2**63), 2**63)
 # No picture is so large, and float32 still holds the squares of such coordinates.
 _TOO_LARGE = 1e9
 # Below, boxes of corners are not told from boxes that stick out of their image.
 _MANY_BOXES = 10
-_SHORT = reprlib.Repr()
-_SHORT.maxstring = 80
 
 
 class CocoFile(NamedTuple):
@@ -75,9 +71,7 @@ def read_coco_file(path: PathLike, backend_args: Optional[Dict[str, Any]] = None
 
 
 def write_areas(
-    source: Union[CocoFile, PathLike],
-    target: PathLike,
-    backend_args: Optional[Dict[str, Any]] = None,
+    source: PathLike, target: PathLike, backend_args: Optional[Dict[str, Any]] = None
 ) -> None:
     """Write a copy of an annotation file in which nothing is missing that the evaluation needs.
 
@@ -85,17 +79,23 @@ def write_areas(
     annotation with the id 0 gets a free one.
 
     Args:
-        source (CocoFile | str | PathLike): The annotation file.
+        source (str | PathLike): The annotation file, which ``read_coco_file`` accepts.
         target (str | PathLike): The file to write; missing folders are made.
         backend_args (dict, optional): Storage to read it from, as MMEngine has it.
-
-    Raises:
-        LaunchError: If ``read_coco_file`` refuses the file, or it holds what JSON does not have.
     """
-    path = source.path if isinstance(source, CocoFile) else os.fspath(source)
-    content = _load(path, backend_args)
-    _judge(path, content)
-    annotations = content['annotations']
+    content = _load(os.fspath(source), backend_args)
+    complete_annotations(content['annotations'])
+    # not write_json, which refuses the NaN that the file may hold elsewhere
+    with replacing(target) as temporary, open(temporary, 'w', encoding='utf-8') as stream:
+        json.dump(content, stream)
+
+
+def complete_annotations(annotations: List[Dict[str, Any]]) -> None:
+    """Add what the evaluation needs, see :func:`write_areas`.
+
+    Args:
+        annotations (list[dict]): Those of a file; changed in place.
+    """
     for annotation in annotations:
         _, _, width, height = annotation['bbox']
         annotation.setdefault('area', max(width, 0) * max(height, 0))
@@ -103,13 +103,6 @@ def write_areas(
     ids = {annotation['id']: annotation for annotation in annotations}
     if 0 in ids:
         ids[0]['id'] = next(number for number in range(1, len(ids) + 1) if number not in ids)
-    try:
-        write_json(target, content)
-    except ValueError as error:
-        raise LaunchError(
-            f'annotation file {path!r}: a copy with the missing area or iscrowd cannot be written '
-            f'({error}): remove numbers that are not finite and broken characters.'
-        ) from error
 
 
 @functools.lru_cache(maxsize=16)
@@ -119,71 +112,41 @@ def _read_local(path: str, folder: str, mtime_ns: int, size: int) -> CocoFile:
 
 def _load(path: str, backend_args: Optional[Dict[str, Any]]) -> Any:
     try:
-        text = get_text(path, encoding='utf-8', backend_args=backend_args)
-    except FileNotFoundError as error:
+        return load(path, file_format='json', backend_args=backend_args)
+    except (OSError, ValueError, RecursionError) as error:
         raise LaunchError(
-            f'annotation file {path!r} does not exist (looked in {os.getcwd()}).'
+            f'annotation file {path!r} cannot be read ({error}), seen from {os.getcwd()}: give a '
+            'COCO file, JSON in UTF-8.'
         ) from error
-    except OSError as error:
-        raise LaunchError(f'annotation file {path!r} cannot be read: {error}') from error
-    except UnicodeDecodeError as error:
-        raise _not_json(path, error) from error
-    if not text.strip():
-        raise LaunchError(f'annotation file {path!r} is empty: write it again.')
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise _not_json(path, error) from error
-
-
-def _not_json(path: str, error: Exception) -> LaunchError:
-    return LaunchError(
-        f'annotation file {path!r} is not a JSON file in UTF-8 ({error}): give a COCO annotation '
-        'file.'
-    )
 
 
 def _judge(path: str, content: Any) -> CocoFile:
-    if type(content) is not dict:
-        raise LaunchError(
-            f'annotation file {path!r} holds a {type(content).__name__}, '
-            f'but a COCO file is a JSON object with {", ".join(_ONE_OF)}.'
-        )
-    # the files of a test whose answers are not public have none
-    content.setdefault('annotations', [])
     for section in _ONE_OF:
-        if type(content.get(section)) is not list:
-            found = f'{section} {_short(content[section])}' if section in content else None
+        # the files of a test whose answers are not public have no annotations
+        given = content.get(section, []) if isinstance(content, dict) else None
+        if type(given) is not list or not given and section != 'annotations':
             raise LaunchError(
-                f'annotation file {path!r} has {found or f"no {section}"}, '
-                f'but a COCO file has lists of {", ".join(_ONE_OF)}'
-                + (f', of which it has {_short(sorted(content))}.' if not found else '.')
+                f'annotation file {path!r} has {"no" if given == [] else "no list of"} {section}: '
+                f'give a COCO file, a JSON object with lists of {", ".join(_ONE_OF)}.'
             )
-    categories = _judge_categories(path, content['categories'], content['annotations'])
+    annotations = content.get('annotations', [])
+    categories = _judge_categories(path, content['categories'])
     images, sizes = _judge_images(path, content['images'])
-    usable, dropped, lacks_area = _judge_annotations(
-        path, content['annotations'], categories, sizes
-    )
+    usable, dropped, lacks_area = _judge_annotations(path, annotations, categories, sizes)
     return CocoFile(path, categories, images, sizes, usable, dropped, lacks_area)
 
 
-def _judge_categories(path: str, entries: List[Any], annotations: List[Any]) -> Dict[int, str]:
+def _judge_categories(path: str, entries: List[Any]) -> Dict[int, str]:
     _check_ids(path, 'categories', entries, (int,))
     owners: Dict[str, int] = {}
-    for position, entry in enumerate(entries):
+    for entry in entries:
         name = entry.get('name')
-        if not _is_text(name) or not name.strip():
-            raise _fault(path, 'categories', position, entry, 'name', 'a name')
+        if type(name) is not str or not name.strip():
+            raise _fault(path, 'categories', entry, 'name', 'a name')
         if name in owners:
-            twins = [owners[name], entry['id']]
-            users = [a.get('category_id') for a in annotations if type(a) is dict]
-            unused = [key for key in twins if key not in users]
-            advice = 'give each a name of its own, in metainfo, too'
-            if unused:
-                advice = f'category {unused[0]} has no annotation: remove it from the file'
             raise LaunchError(
-                f'annotation file {path!r}: categories {twins[0]} and {twins[1]} are both called '
-                f'{_short(name)}, which shifts the labels after them; {advice}.'
+                f'annotation file {path!r}: categories {owners[name]} and {entry["id"]} are both '
+                f'called {name!r}, which shifts the labels after them: remove or rename one.'
             )
         owners[name] = entry['id']
     return {key: name for name, key in owners.items()}
@@ -193,21 +156,17 @@ def _judge_images(
     path: str, entries: List[Any]
 ) -> Tuple[Dict[Any, str], Dict[Any, Tuple[int, int]]]:
     _check_ids(path, 'images', entries, (int, str))
-    kind = type(entries[0]['id'])
     images, sizes = {}, {}
-    for position, entry in enumerate(entries):
+    for entry in entries:
         name, key = entry.get('file_name'), entry['id']
-        if type(key) is not kind:
-            raise LaunchError(
-                f'annotation file {path!r}: images have the ids {_short(entries[0]["id"])} and '
-                f'{_short(key)}: write all of them as numbers or all as strings.'
-            )
-        if not name or not _is_text(name):
-            raise _fault(path, 'images', position, entry, 'file_name', 'the name of a picture')
+        if type(key) is not type(entries[0]['id']):
+            raise _fault(path, 'images', entry, 'id', f'of one type with {entries[0]["id"]!r}')
+        if not name or type(name) is not str:
+            raise _fault(path, 'images', entry, 'file_name', 'the name of a picture')
         for side in ('width', 'height'):
             value = entry.get(side)
             if type(value) not in _NUMBERS or not 1 <= value < _TOO_LARGE or value % 1:
-                raise _fault(path, 'images', position, entry, side, 'a whole number of pixels')
+                raise _fault(path, 'images', entry, side, 'a whole number of pixels')
         images[key] = name
         sizes[key] = int(entry['width']), int(entry['height'])
     return images, sizes
@@ -224,33 +183,31 @@ def _judge_annotations(
     usable = dict.fromkeys(categories, 0)
     dropped: Dict[str, int] = Counter()
     lacks_area, fractions, corners, beyond = False, 0, 0, 0
-    for position, entry in enumerate(entries):
+    for entry in entries:
         get = entry.get
         image, category, box = get('image_id'), get('category_id'), get('bbox')
         if type(image) is not kind or image not in sizes:
-            raise _dangling(path, position, entry, 'image_id', 'images', list(sizes))
+            expected = f'an id of images, such as {next(iter(sizes))!r}'
+            raise _fault(path, 'annotations', entry, 'image_id', expected)
         if type(category) is not int or category not in categories:
-            raise _dangling(path, position, entry, 'category_id', 'categories', list(categories))
-        if type(box) is not list or len(box) != 4 or not _NUMBERS.issuperset(map(type, box)):
-            raise _no_box(path, position, entry)
-        x, y, w, h = box
-        # not written as `>=`, so that it is true of NaN, too
-        if not (
-            abs(x) < _TOO_LARGE
-            and abs(y) < _TOO_LARGE
-            and abs(w) < _TOO_LARGE
-            and abs(h) < _TOO_LARGE
+            expected = f'an id of categories, which are {reprlib.repr(list(categories))}'
+            raise _fault(path, 'annotations', entry, 'category_id', expected)
+        if (
+            type(box) is not list
+            or len(box) != 4
+            # so that it is true of NaN, too
+            or not all(type(v) in _NUMBERS and abs(v) < _TOO_LARGE for v in box)
         ):
-            raise _no_box(path, position, entry)
+            expected = '4 finite numbers: x, y, width, height in pixels'
+            raise _fault(path, 'annotations', entry, 'bbox', expected)
+        x, y, w, h = box
         area, crowd, ignore = get('area', w * h), get('iscrowd', 0), get('ignore')
         if type(area) not in _NUMBERS or not abs(area) < float('inf'):
-            raise _fault(
-                path, 'annotations', position, entry, 'area', 'a finite number of square pixels'
-            )
+            raise _fault(path, 'annotations', entry, 'area', 'a finite number of square pixels')
         if crowd not in (0, 1):
-            raise _fault(path, 'annotations', position, entry, 'iscrowd', '0 or 1')
+            raise _fault(path, 'annotations', entry, 'iscrowd', '0 or 1')
         if ignore not in (0, 1, None):
-            raise _fault(path, 'annotations', position, entry, 'ignore', '0 or 1')
+            raise _fault(path, 'annotations', entry, 'ignore', '0 or 1')
         if not entry['id'] or 'area' not in entry or 'iscrowd' not in entry:
             lacks_area = True
 
@@ -274,7 +231,7 @@ def _judge_annotations(
         else:
             usable[category] += 1
 
-    example = f'annotation {entries[0]["id"]} has {_short(entries[0]["bbox"])}' if entries else ''
+    example = f'annotation {entries[0]["id"]} has {entries[0]["bbox"]}' if entries else ''
     largest = max(map(max, sizes.values()))
     if 0 < fractions == len(entries) and largest > 1 and any(max(e['bbox']) for e in entries):
         raise LaunchError(
@@ -292,84 +249,24 @@ def _judge_annotations(
 
 def _check_ids(path: str, section: str, entries: List[Any], kinds: Tuple[Type[Any], ...]) -> None:
     """Refuse entries without an id of their own."""
-    if not entries and section != 'annotations':
-        raise LaunchError(f'annotation file {path!r} has no {section}: its list is empty.')
-    expected = 'a whole number of 64 bits' + (' or a printable string' if str in kinds else '')
     places: Dict[Any, int] = {}
     for position, entry in enumerate(entries):
-        if type(entry) is not dict:
+        key = entry.get('id') if type(entry) is dict else None
+        if type(key) not in kinds:
             raise LaunchError(
-                f'annotation file {path!r}: {section}[{position}] is {_short(entry)}, but must be '
-                'a JSON object.'
+                f'annotation file {path!r}: {section}[{position}] is {reprlib.repr(entry)}, but '
+                f'must be a JSON object with a whole number{" or a string" * (str in kinds)} as id.'
             )
-        key = entry.get('id')
-        good = key in _IDS if type(key) is int else type(key) in kinds and _is_text(key)
-        if not good:
-            raise _fault(path, section, position, entry, 'id', expected)
         if places.setdefault(key, position) != position:
             raise LaunchError(
                 f'annotation file {path!r}: {section}[{places[key]}] and {section}[{position}] '
-                f'have the same id {_short(key)}: give each {_ONE_OF[section]} an id of its own.'
+                f'have the same id {key!r}: give each {_ONE_OF[section]} an id of its own.'
             )
 
 
-def _is_text(value: Any) -> bool:
-    """Tell whether a value is a string that can be printed, and be part of a path."""
-    return (
-        type(value) is str
-        and '\0' not in value
-        and (value.isascii() or value.encode('utf-8', 'ignore').decode() == value)
-    )
-
-
-def _name(section: str, position: int, entry: Dict[str, Any]) -> str:
-    key = entry.get('id')
-    if type(key) in (int, str):
-        return f'{_ONE_OF[section]} {_short(key)}'
-    return f'{section}[{position}]'
-
-
-def _short(value: Any) -> str:
-    return _SHORT.repr(value)
-
-
-def _fault(
-    path: str, section: str, position: int, entry: Dict[str, Any], key: str, expected: str
-) -> LaunchError:
-    found = f'{key} {_short(entry[key])}' if key in entry else f'no {key}'
+def _fault(path: str, section: str, entry: Dict[str, Any], key: str, expected: str) -> LaunchError:
+    found = f'{key} {reprlib.repr(entry[key])}' if key in entry else f'no {key}'
     return LaunchError(
-        f'annotation file {path!r}: {_name(section, position, entry)} has {found}, but {key} must '
+        f'annotation file {path!r}: {_ONE_OF[section]} {entry["id"]!r} has {found}, but {key} must '
         f'be {expected}.'
     )
-
-
-def _no_box(path: str, position: int, entry: Dict[str, Any]) -> LaunchError:
-    expected = '4 finite numbers: x, y, width, height in pixels; mend or remove the annotation'
-    return _fault(path, 'annotations', position, entry, 'bbox', expected)
-
-
-def _dangling(
-    path: str, position: int, entry: Dict[str, Any], key: str, section: str, known: List[Any]
-) -> LaunchError:
-    """Describe an annotation whose image or category does not exist."""
-    value = entry.get(key)
-    twin = next((other for other in known if _same_but_for_type(value, other)), None)
-    if twin is not None:
-        return LaunchError(
-            f'annotation file {path!r}: {_name("annotations", position, entry)} has {key} '
-            f'{_short(value)}, but the id in {section} is {_short(twin)}: write both as the same '
-            'whole number.'
-        )
-    expected = (
-        f'an id of {section}, which are {_short(known)}; add it there or remove the annotation'
-    )
-    return _fault(path, 'annotations', position, entry, key, expected)
-
-
-def _same_but_for_type(first: Any, second: Any) -> bool:
-    if first == second or str(first) == str(second):
-        return True
-    try:
-        return {type(first), type(second)} == {int, str} and int(first) == int(second)
-    except ValueError:
-        return False

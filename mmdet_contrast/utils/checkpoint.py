@@ -3,7 +3,7 @@
 import os.path as osp
 import re
 from collections import Counter, OrderedDict
-from typing import Any, Dict, Iterable, Iterator, List, Mapping, Optional, Tuple
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Mapping, Optional, Tuple
 
 import torch
 from mmdet.registry import DATASETS
@@ -96,26 +96,18 @@ def check_start(model: nn.Module, checkpoint: Dict[str, Any], file: str) -> Opti
     Raises:
         LaunchError: If none fits.
     """
-    weights, own = _weights_of(checkpoint), _parameters_of(model)
-    filled = _count_filled(model, weights)
-    if filled:
-        return _warn(f'load_from {file!r}', filled, len(own))
-    text = f'load_from {file!r}: none of its {len(weights)} weights fits the model of the config'
-    prefix, lacking = _find_prefix(own, weights), _find_prefix(weights, own)
-    if prefix:
-        raise LaunchError(
-            f'{text}, because their names begin with {prefix!r}: take it off with `python '
-            f'tools/model_converters/rename_keys.py {file} renamed.pth --strip {prefix}`, and '
-            'give renamed.pth.'
-        )
-    if lacking:
-        raise LaunchError(
-            f'{text}: they are those of its {lacking[:-1]}. Set model.{lacking}init_cfg='
-            f"dict(type='Pretrained', checkpoint={file!r}) in place of load_from."
-        )
-    raise LaunchError(
-        f'{text}: they have names such as {next(iter(weights), None)!r}, its own are such as '
-        f'{next(iter(own), None)!r}. Give a checkpoint of this model.'
+    weights = _weights_of(checkpoint)
+    return _judge_fit(
+        model,
+        weights,
+        weights,
+        f'load_from {file!r}',
+        lambda prefix: (
+            f'its names begin with {prefix!r}: take it off with `python '
+            f'tools/model_converters/rename_keys.py {file} renamed.pth --strip {prefix}`, and give '
+            'renamed.pth'
+        ),
+        lambda part: f"set model.{part}.init_cfg=dict(type='Pretrained', checkpoint={file!r})",
     )
 
 
@@ -134,7 +126,8 @@ def check_pretrained(model: nn.Module) -> List[str]:
         FileNotFoundError: If a file is missing.
         LaunchError: If it is no checkpoint, or nothing of it fits.
     """
-    return [warning for entry in _pretrained_parts(model) for warning in _check_part(*entry)]
+    warnings = (_check_part(*entry) for entry in _pretrained_parts(model))
+    return [warning for warning in warnings if warning]
 
 
 def _pretrained_parts(model: nn.Module) -> Iterator[Tuple[str, nn.Module, Mapping[str, Any]]]:
@@ -150,37 +143,53 @@ def _pretrained_parts(model: nn.Module) -> Iterator[Tuple[str, nn.Module, Mappin
                 yield '.'.join(('model', name) if name else ('model',)), module, entry
 
 
-def _check_part(name: str, module: nn.Module, init_cfg: Mapping[str, Any]) -> List[str]:
+def _check_part(name: str, module: nn.Module, init_cfg: Mapping[str, Any]) -> Optional[str]:
     file, prefix = init_cfg['checkpoint'], init_cfg.get('prefix')
     whole = weights = _weights_of(CheckpointLoader.load_checkpoint(file, map_location='cpu'))
+    given = f'{name}.init_cfg: {file!r}'
     if prefix is not None:
-        begin = prefix.rstrip('.') + '.'
+        begin, given = prefix.rstrip('.') + '.', f'{given} with prefix={prefix!r}'
         weights = OrderedDict((k[len(begin) :], v) for k, v in whole.items() if k.startswith(begin))
-    own, filled = _parameters_of(module), _count_filled(module, weights)
-    if filled:
-        warning = _warn(f'{name}.init_cfg: {file!r}', filled, len(own))
-        return [warning] if warning else []
-    given = f'{file!r} with prefix={prefix!r}' if prefix else repr(file)
-    text = f'{name}.init_cfg: nothing of {given} fits the {len(own)} parameters of {name}'
-    better, lacking = _find_prefix(own, whole), _find_prefix(whole, own)
-    if better:
-        raise LaunchError(f'{text}: set prefix={better!r} in it.')
-    if better == '':
-        raise LaunchError(f'{text}: leave out prefix.')
-    if lacking:
-        raise LaunchError(f'{text}: set it as init_cfg of {name}.{lacking[:-1]}.')
-    raise LaunchError(
-        f'{text}: it has names such as {next(iter(whole), None)!r}, not {next(iter(own), None)!r}.'
+    return _judge_fit(
+        module,
+        weights,
+        whole,
+        given,
+        lambda prefix: f'set prefix={prefix!r} in it',
+        lambda part: f'set it as init_cfg of {name}.{part}',
     )
 
 
-def _warn(given: str, filled: int, total: int) -> Optional[str]:
-    if 2 * filled >= total:
+def _judge_fit(
+    model: nn.Module,
+    weights: 'OrderedDict[str, Any]',
+    whole: Mapping[str, Any],
+    given: str,
+    with_prefix: Callable[[str], str],
+    as_part: Callable[[str], str],
+) -> Optional[str]:
+    """Warn of weights that fill less than half of a model, and refuse those that fill nothing.
+
+    The message says what to do, ``with_prefix`` or ``as_part``, where the names of the whole
+    checkpoint would fit with a prefix, or are those of a part of the model.
+    """
+    own, filled = _parameters_of(model), _count_filled(model, weights)
+    if 2 * filled >= len(own):
         return None
-    return (
-        f'{given} fills only {filled} of {total} parameters, those of the same name and shape; '
-        'the others start as without it.'
-    )
+    if filled:
+        return (
+            f'{given} fills only {filled} of {len(own)} parameters, those of the same name and '
+            'shape; the others start as without it.'
+        )
+    prefix, lacking = _find_prefix(own, whole), _find_prefix(whole, own)
+    mend = f'it has names such as {next(iter(whole), None)!r}, not {next(iter(own), None)!r}'
+    if prefix:
+        mend = with_prefix(prefix)
+    elif prefix == '':
+        mend = 'leave out prefix'
+    elif lacking:
+        mend = as_part(lacking[:-1])
+    raise LaunchError(f'{given} fits none of {len(own)} parameters: {mend}.')
 
 
 def _weights_of(checkpoint: Mapping[str, Any]) -> 'OrderedDict[str, Any]':

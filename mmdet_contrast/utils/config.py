@@ -1,12 +1,14 @@
 """Configs: where the shipped ones are, and how one is read."""
 
+import argparse
 import difflib
 import inspect
 import os
 import os.path as osp
+from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
-from typing import Any, Dict, List, Optional, Union
+from typing import Any, Dict, Iterator, Optional, Union
 
 from mmengine.config import Config
 from mmengine.runner import Runner
@@ -31,6 +33,22 @@ class LaunchError(ValueError):
 
     The programs in ``tools/`` print it as one line; other exceptions keep their traceback.
     """
+
+
+@contextmanager
+def errors_in_one_line(parser: argparse.ArgumentParser) -> Iterator[None]:
+    """End a program by one line where a :class:`LaunchError` or a missing file ends it.
+
+    Args:
+        parser (argparse.ArgumentParser): Names the program.
+
+    Yields:
+        None: While the program works.
+    """
+    try:
+        yield
+    except (LaunchError, FileNotFoundError) as error:
+        raise SystemExit(f'{parser.prog}: error: {error}') from error
 
 
 def load_config(
@@ -151,19 +169,8 @@ def config_path(name: str) -> str:
     matches = [path for path in known if path.rsplit('/', 1)[-1] == wanted]
     if len(matches) == 1:
         return str(root / matches[0])
-    if matches:
-        raise FileNotFoundError(
-            f'config {name!r} is ambiguous: give one of {", ".join(matches)} (paths below {root}).'
-        )
+    near = matches or difflib.get_close_matches(wanted, known, n=3, cutoff=0.5) or known
     raise FileNotFoundError(
-        f'no shipped config is called {name!r}; {_near(wanted, known)} (below {root}).'
+        f'no shipped config, or more than one, is called {name!r} below {root}; did you mean '
+        f'{" or ".join(near)}?'
     )
-
-
-def _near(wanted: str, known: List[str]) -> str:
-    """Say which known configs a misspelt name may have meant."""
-    configs = [path for path in known if not path.startswith('_base_/')] or known
-    near = difflib.get_close_matches(wanted, configs, n=3, cutoff=0.5)
-    if near:
-        return f'did you mean {" or ".join(near)}?'
-    return f'there are: {", ".join(configs) or "none"}'

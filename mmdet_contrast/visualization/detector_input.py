@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from mmdet_contrast.utils.checkpoint import check_weights, name_classes
 from mmdet_contrast.utils.config import LaunchError, load_config
-from mmdet_contrast.utils.files import PathLike, image_size, load_image, prepare_folder
+from mmdet_contrast.utils.files import PathLike, check_image, load_image, prepare_folder
 from mmdet_contrast.utils.model import build_detector, model_section
 from mmdet_contrast.utils.picture_extent import tell_padding
 from mmdet_contrast.utils.safe_loading import add_trust_option, trust_checkpoints
@@ -143,7 +143,7 @@ def read_images(detector: nn.Module, inputs: str) -> Iterator[Union[DetectorInpu
     for path in _list_images(inputs):
         try:
             # finds what is cut off, which OpenCV fills with grey
-            image_size(path, verify=True)
+            check_image(path)
             picture = load_image(path)[..., ::-1]
             data = prepare_picture(pipeline, dict(img_path=path, img_id=0), picture.shape[1::-1])
         except (OSError, UnusablePicture) as error:

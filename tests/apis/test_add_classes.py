@@ -277,7 +277,7 @@ def test_old_pictures_and_annotated_old_classes(detector, pictures, tmp_path):
         (dict(classes=['screw']), "no category 'screw', but striped_disc"),
         (dict(annotated_classes=['screw']), "no category 'screw'"),
         (dict(annotated_classes=NEW), 'annotated_classes names'),
-        (dict(replay='gone.json'), "'gone.json' does not exist"),
+        (dict(replay='gone.json'), "'gone.json' cannot be read .*No such file"),
         (dict(cfg_options={'optim_wraper.lr': 1}), "did you mean 'optim_wrapper'"),
     ],
 )

@@ -4,17 +4,22 @@ import os
 
 import pytest
 import torch
+from mmdet.registry import MODELS
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
 
-from mmdet_contrast.converters.coco import ConversionError
-from mmdet_contrast.converters.keys import rename_checkpoint, rename_keys
+from mmdet_contrast import config_path
+from mmdet_contrast.converters.keys import export_backbone, rename_checkpoint, rename_keys
+from mmdet_contrast.utils.config import LaunchError
 
 
 def test_strip_map_and_keep_in_this_order():
     given = {'module.net.w': 1, 'module.net.b': 2, 'module.ema.w': 3}
-    renamed, report = rename_keys(given, ['module.'], {'net': 'backbone'}, ['backbone'])
+    renamed, moved = rename_keys(given, ['module.'], {'net': 'backbone'}, ['backbone'])
     assert renamed == {'backbone.w': 1, 'backbone.b': 2}
-    assert report.renamed == {'module.net.w': 'backbone.w', 'module.net.b': 'backbone.b'}
-    assert report.dropped == ['module.ema.w'] and report.unchanged == []
+    assert moved == {
+        'module.net.w': 'backbone.w', 'module.net.b': 'backbone.b', 'module.ema.w': None,
+    }  # fmt: skip
     assert list(given) == ['module.net.w', 'module.net.b', 'module.ema.w']
 
 
@@ -44,11 +49,11 @@ def test_prefix_in_front_of_all_and_whole_keys():
         (dict(strip=['modul']), r"strip: prefix 'modul' matches no key; .* module \(2\), b "),
         (dict(rename={'x': 'y'}), "map: prefix 'x' matches no key"),
         (dict(keep=['x']), "keep: prefix 'x' matches no key"),
-        (dict(strip=['module', 'b']), "keys 'module.a' and 'b.a' would both become 'a'"),
+        (dict(strip=['module', 'b']), "key 'b.a' would become 'a', as another one"),
     ],
 )
 def test_refusals(kwargs, message):
-    with pytest.raises(ConversionError, match=message):
+    with pytest.raises(LaunchError, match=message):
         rename_keys({'module.a': 1, 'module.c': 2, 'b.a': 3}, **kwargs)
 
 
@@ -56,25 +61,36 @@ def test_file(tmp_path):
     source, target = str(tmp_path / 'in.pth'), str(tmp_path / 'new' / 'out.pth')
     weights = {'module.w': torch.arange(3.0)}
     torch.save(dict(state_dict=weights, meta=dict(epoch=3), optimizer=dict(lr=1)), source)
-    report = rename_checkpoint(source, target, ['module'])
+    moved = rename_checkpoint(source, target, ['module'])
     written = torch.load(target, weights_only=True)
     assert written['meta'] == dict(epoch=3) and set(written) == {'meta', 'state_dict'}
     assert torch.equal(written['state_dict']['w'], weights['module.w'])
-    assert report.left_out == ['optimizer'] and 'left out: optimizer' in str(report)
-    assert '  module.w -> w' in str(report)
+    assert moved == {'module.w': 'w'}
     assert os.listdir(tmp_path / 'new') == ['out.pth']
 
 
-def test_nothing_is_left_behind_when_writing_fails(tmp_path, monkeypatch):
-    torch.save({'module.w': torch.ones(1)}, tmp_path / 'in.pth')
-    (tmp_path / 'out').mkdir()
-    (tmp_path / 'out' / 'out.pth').write_text('the old one')
+def test_the_backbone_alone(tmp_path):
+    source, target = str(tmp_path / 'in.pth'), str(tmp_path / 'new' / 'backbone.pth')
+    weights = {'backbone.conv.w': torch.arange(3.0), 'backbone2.w': torch.ones(1)}
+    torch.save(dict(state_dict=weights, meta=dict(epoch=3), optimizer=dict(lr=1)), source)
+    assert export_backbone(source, target) == 1
+    written = torch.load(target, weights_only=True)
+    assert written['meta'] == dict(epoch=3) and set(written) == {'meta', 'state_dict'}
+    assert torch.equal(written['state_dict'].pop('conv.w'), torch.arange(3.0))
+    assert not written['state_dict']
+    with pytest.raises(LaunchError, match=r"prefix 'student' matches no key; .* backbone \(1\)"):
+        export_backbone(source, target, 'student')
 
-    def fail(*_, **__):
-        raise OSError('disk full')
 
-    monkeypatch.setattr(torch, 'save', fail)
-    with pytest.raises(OSError, match='disk full'):
-        rename_checkpoint(str(tmp_path / 'in.pth'), str(tmp_path / 'out' / 'out.pth'), ['module'])
-    assert os.listdir(tmp_path / 'out') == ['out.pth']
-    assert (tmp_path / 'out' / 'out.pth').read_text() == 'the old one'
+@pytest.mark.parametrize('name', ['shapes', 'bccd'])
+def test_shipped_configs_train_the_backbone_of_their_detector(name):
+    init_default_scope('mmdet')
+    detector = Config.fromfile(config_path(f'retina_{name}_pretrained.py')).model.backbone
+    assert detector.init_cfg.checkpoint == f'checkpoints/simsiam_{name}.pth'
+    sections = [Config.fromfile(config_path(f'{method}_{name}.py')).model.backbone
+                for method in ('simsiam', 'simclr')]  # fmt: skip
+    shapes = [
+        {key: value.shape for key, value in MODELS.build(section).state_dict().items()}
+        for section in (*sections, {**detector, 'init_cfg': None})
+    ]
+    assert shapes[0] == shapes[1] == shapes[2]

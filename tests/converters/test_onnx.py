@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from mmdet_contrast.converters import onnx as export
-from mmdet_contrast.converters.coco import ConversionError
-from mmdet_contrast.utils.config import load_config
+from mmdet_contrast.utils.config import LaunchError, load_config
 from mmdet_contrast.utils.model import build_detector
 
 NAMES = ['cls_score', 'bbox_pred']
@@ -41,7 +40,7 @@ def test_flatten_outputs_names_in_order():
     assert [name for name, _ in flat] == ['output0_level0', 'output0_level1', 'output1']
     assert [tensor.item() for _, tensor in flat] == [0, 1, 2]
     assert [name for name, _ in export.flatten_outputs(a, ['only'])] == ['only']
-    with pytest.raises(ConversionError, match='1 output names .*2 kinds of outputs'):
+    with pytest.raises(LaunchError, match='1 output names .*2 kinds of outputs'):
         export.flatten_outputs(([a, b], c), ['cls'])
 
 
@@ -87,7 +86,7 @@ def test_two_stage_detectors_are_refused(tmp_path):
     class TwoStage(torch.nn.Module):
         with_rpn = True
 
-    with pytest.raises(ConversionError, match='TwoStage has two stages'):
+    with pytest.raises(LaunchError, match='TwoStage has two stages'):
         export.export_onnx(TwoStage(), str(tmp_path / 'x.onnx'), (64, 64))
 
 

@@ -5,7 +5,7 @@ import sys
 import pytest
 from PIL import Image
 
-from mmdet_contrast.converters import ConversionError, coco_to_shards
+from mmdet_contrast.converters import coco_to_shards
 from mmdet_contrast.utils.config import LaunchError
 
 
@@ -77,30 +77,25 @@ def test_missing_areas_are_completed(source):
     assert text.count(b'"area": 20') == text.count(b'"iscrowd": 0') == 6
 
 
-def test_refused(source, monkeypatch):
+def test_refused(source):
     pytest.importorskip('webdataset')
     out = source / 'shards'
-    with pytest.raises(ConversionError, match='0 images a shard were asked for'):
-        coco_to_shards(source / 'ann.json', source / 'images', out, shard_size=0)
     (source / 'images/e.png').unlink()
-    with pytest.raises(ConversionError, match='1 of 5 images .* such as e.png'):
+    with pytest.raises(LaunchError, match='1 of 5 images .* such as e.png'):
         coco_to_shards(source / 'ann.json', source / 'images', out)
     (source / 'bad.json').write_text('[]')
-    with pytest.raises(LaunchError, match='holds a list'):
+    with pytest.raises(LaunchError, match='has no list of categories'):
         coco_to_shards(source / 'bad.json', source / 'images', out)
     coco = json.loads((source / 'ann.json').read_text())
     coco['images'][1]['annotated_category_ids'] = [7]
     (source / 'part.json').write_text(json.dumps(coco))
-    with pytest.raises(ConversionError, match='1 images of .* have annotated_category_ids'):
+    with pytest.raises(LaunchError, match='1 images of .* have annotated_category_ids'):
         coco_to_shards(source / 'part.json', source / 'images', out)
     assert not out.exists()
     out.mkdir()
     (out / '00004.tar').write_bytes(b'')
-    with pytest.raises(ConversionError, match='holds shards already'):
+    with pytest.raises(LaunchError, match='holds shards already'):
         coco_to_shards(source / 'ann.json', source / 'images', out)
-    monkeypatch.setitem(sys.modules, 'webdataset', None)
-    with pytest.raises(ConversionError, match='run pip install webdataset'):
-        coco_to_shards(source / 'ann.json', source / 'images', source / 'other')
 
 
 def test_tool(source, repo_root):

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from mmdet_contrast.converters import ConversionError, subset_coco
+from mmdet_contrast.converters import subset_coco
 from mmdet_contrast.utils.config import LaunchError
 
 
@@ -53,13 +53,12 @@ def test_some_pictures(ann_file, tmp_path):
 
 
 def test_unknown_class_and_too_many_pictures(ann_file, tmp_path):
-    with pytest.raises(ConversionError, match="no class 'bird', only cat, dog, cow"):
+    with pytest.raises(LaunchError, match="no class 'bird', only cat, dog, cow"):
         subset_coco(ann_file, tmp_path / 'x.json', classes=['bird'])
-    with pytest.raises(ConversionError, match='6 pictures were asked for, but only 5'):
+    with pytest.raises(LaunchError, match='6 pictures were asked for, and 5 in'):
         subset_coco(ann_file, tmp_path / 'x.json', num_images=6)
-    for number in (0, -1):
-        with pytest.raises(ConversionError, match=f'{number} pictures were asked for: give 1'):
-            subset_coco(ann_file, tmp_path / 'x.json', num_images=number)
+    with pytest.raises(LaunchError, match='0 pictures were asked for'):
+        subset_coco(ann_file, tmp_path / 'x.json', num_images=0)
     assert not (tmp_path / 'x.json').exists()
 
 
@@ -67,7 +66,7 @@ def test_nothing_is_written_when_no_picture_is_left(ann_file, tmp_path):
     coco = read(ann_file)
     coco['annotations'] = [a for a in coco['annotations'] if a['category_id'] != 2]
     ann_file.write_text(json.dumps(coco))
-    with pytest.raises(ConversionError, match='no picture in .*all.json shows cow: nothing'):
+    with pytest.raises(LaunchError, match=r'and 0 in .*all.json .*cow.*: nothing'):
         subset_coco(ann_file, tmp_path / 'x.json', classes=['cow'])
     assert not (tmp_path / 'x.json').exists()
 
@@ -77,7 +76,7 @@ def test_files_that_are_no_coco_file(ann_file, tmp_path):
     twice = [*coco['categories'], dict(id=11, name='cat')]
     strings = [dict(i, id=str(i['id'])) for i in coco['images']]
     for content, message in (
-        (coco['annotations'], 'holds a list'),
+        (coco['annotations'], 'has no list of categories'),
         (dict(coco, categories=twice), "both called 'cat'"),
         (dict(coco, images=strings), 'image_id'),
     ):

@@ -116,85 +116,52 @@ def write(tmp_path):
 
 
 BROKEN = [
-    (lambda content: content.pop('images'), "has no images, .*'annotations', 'categories'"),
-    (lambda content: content.pop('categories'), 'has no categories'),
-    (lambda content: content.update(images={}), 'has images {}'),
-    (lambda content: content.update(annotations=None), 'has annotations None'),
-    (lambda content: content.update(images=[]), 'has no images: its list is empty'),
-    (lambda content: content.update(categories=[]), 'has no categories: its list is empty'),
+    (lambda content: content.pop('images'), 'has no images: give a COCO file, .* annotations'),
+    (lambda content: content.update(images={}), 'has no list of images'),
+    (lambda content: content.update(annotations=None), 'has no list of annotations'),
+    (lambda content: content.update(categories=[]), 'has no categories'),
     (lambda content: content['categories'].insert(1, 'ring'), r"categories\[1\] is 'ring'"),
-    (lambda content: content['images'].insert(2, None), r'images\[2\] is None'),
     (lambda content: content['annotations'].insert(3, [1]), r'annotations\[3\] is \[1\]'),
-    (
-        root_category,
-        "categories 0 and 13 are both called 'disc', .*category 0 has no annotation: remove it",
-    ),
-    (category(name='disc'), "categories 13 and 7 are both called 'disc', .* name of its own"),
+    (root_category, "categories 0 and 13 are both called 'disc', .* remove or rename one"),
     (category(name=''), "category 7 has name '', but name must be a name"),
     (category(name=...), 'category 7 has no name'),
     (category(name=3), 'category 7 has name 3'),
-    (category(name='a\ud800'), 'category 7 has name'),
-    (category(id=...), r'categories\[1\] has no id'),
-    (category(id='7'), "category '7' has id '7', but id must be a whole number"),
-    (category(id=True), r'categories\[1\] has id True'),
-    (category(id=7.0), r'categories\[1\] has id 7.0'),
-    (category(id=2**63), f'category {2**63} has id {2**63}, .*64 bits'),
+    (category(id=...), r'categories\[1\] is .* whole number as id'),
+    (category(id='7'), r"categories\[1\] is {.*'id': '7'"),
+    (category(id=True), r'categories\[1\] is .*True'),
+    (category(id=7.0), r'categories\[1\] is .*7.0'),
     (category(id=13), r'categories\[0\] and categories\[1\] have the same id 13'),
-    (image(id=...), r'images\[1\] has no id'),
-    (image(id=None), r'images\[1\] has id None'),
-    (image(id=[1]), r'images\[1\] has id \[1\]'),
-    (image(id=False), r'images\[1\] has id False'),
+    (image(id=None), r'images\[1\] is .* number or a string as id'),
+    (image(id=[1]), r'images\[1\] is '),
     (image(id=200), r'images\[0\] and images\[1\] have the same id 200'),
-    (image(id='201'), "images have the ids 200 and '201'"),
+    (image(id='201'), "image '201' has id '201', but id must be of one type with 200"),
     (image(file_name=...), 'image 201 has no file_name'),
     (image(file_name=''), "image 201 has file_name ''"),
     (image(file_name=5), 'image 201 has file_name 5'),
-    (image(file_name='a\0.jpg'), r"image 201 has file_name 'a\\x00.jpg'"),
     (image(width=...), 'image 201 has no width'),
     (image(height=0), 'image 201 has height 0'),
     (image(width='64'), "image 201 has width '64'"),
     (image(width=64.5), 'image 201 has width 64.5'),
     (image(height=float('nan')), 'image 201 has height nan'),
-    (image(height=10**20), 'image 201 has height 1000'),
-    (image(width=True), 'image 201 has width True'),
-    (twice('images'), r'images\[0\] and images\[5\] have the same id 200'),
     (twice('annotations'), r'annotations\[0\] and annotations\[12\] have the same id 5000'),
-    (annotation(id=...), r'annotations\[4\] has no id'),
-    (annotation(id='a7'), "annotation 'a7' has id 'a7'"),
-    (annotation(id=5000), r'annotations\[0\] and annotations\[4\] have the same id 5000'),
+    (annotation(id=...), r'annotations\[4\] is '),
     (annotation(image_id=...), 'annotation 5004 has no image_id'),
-    (annotation(image_id=9), 'annotation 5004 has image_id 9, .*an id of images, which are .200'),
-    (annotation(image_id='201'), "annotation 5004 has image_id '201', but the id in images is 201"),
-    (annotation(image_id='000201'), 'annotation 5004 .* the id in images is 201: write both'),
-    (annotation(image_id=201.0), 'annotation 5004 .* the id in images is 201: write both'),
+    (annotation(image_id=9), 'annotation 5004 has image_id 9, .*an id of images, such as 200'),
+    (annotation(image_id='201'), "annotation 5004 has image_id '201', .* such as 200"),
     (annotation(image_id={}), 'annotation 5004 has image_id {}'),
-    (
-        of_all('images', 'id', str),
-        "annotation 5000 has image_id 200, but the id in images is '200'",
-    ),
-    (of_all('annotations', 'image_id', str), "annotation 5000 has image_id '200', but the id in"),
-    (of_all('annotations', 'category_id', str), "annotation 5000 has category_id '13', but .* 13:"),
-    (of_all('categories', 'id', str), "category '13' has id '13'"),
+    (of_all('images', 'id', str), "annotation 5000 has image_id 200, .* such as '200'"),
     (annotation(category_id=...), 'annotation 5004 has no category_id'),
     (annotation(category_id=8), r'annotation 5004 has category_id 8, .*\[13, 7, 11\]'),
-    (annotation(category_id=None), 'annotation 5004 has category_id None'),
     (annotation(category_id=[]), r'annotation 5004 has category_id \[\]'),
     (annotation(bbox=...), 'annotation 5004 has no bbox, but bbox must be 4 finite numbers'),
-    (annotation(bbox=[]), r'annotation 5004 has bbox \[\]'),
     (annotation(bbox=[], iscrowd=1), r'annotation 5004 has bbox \[\]'),
-    (annotation(bbox=[1, 2, 3]), r'annotation 5004 has bbox \[1, 2, 3\]'),
     (annotation(bbox=[1, 2, 3, '4']), 'annotation 5004 has bbox'),
     (annotation(bbox=[1, 2, 3, True]), 'annotation 5004 has bbox'),
     (annotation(bbox=[1, 2, 3, float('nan')]), 'annotation 5004 has bbox'),
-    (annotation(bbox=[1, float('inf'), 3, 4]), 'annotation 5004 has bbox'),
     (annotation(bbox=[1, 2, 10**400, 4]), 'annotation 5004 has bbox'),
-    (annotation(bbox={'x': 1, 'y': 2, 'w': 3, 'h': 4}), 'annotation 5004 has bbox'),
-    (annotation(bbox='1234'), 'annotation 5004 has bbox'),
     (annotation(area='80'), "annotation 5004 has area '80'"),
-    (annotation(area=None), 'annotation 5004 has area None'),
     (annotation(area=float('-inf')), 'annotation 5004 has area -inf'),
     (annotation(iscrowd='0'), "annotation 5004 has iscrowd '0', but iscrowd must be 0 or 1"),
-    (annotation(iscrowd=None), 'annotation 5004 has iscrowd None'),
     (annotation(ignore='false'), "annotation 5004 has ignore 'false', but ignore must be 0 or 1"),
     (fractions, r'all boxes lie between 0 and 1 \(annotation 5000 has \[0.03.*in pixels'),
     (two_corners, r'\d+ of 12 boxes .* two corners \(annotation 5000 has \[22, .* x2 - x1'),
@@ -213,16 +180,12 @@ def test_refuses_with_file_and_entry(write, change, message):
 @pytest.mark.parametrize(
     ('data', 'message'),
     [
-        (b'', 'is empty'),
-        (b' \n', 'is empty'),
-        (b'{"images": [', 'not a JSON file in UTF-8 .*line 1 column'),
-        (b'<html>', 'not a JSON file'),
-        (b'\xff\xfe{\0', 'not a JSON file in UTF-8'),
-        (b'\xef\xbb\xbf{}', 'not a JSON file in UTF-8 .*BOM'),
-        (b'[' * 100000, 'not a JSON file'),
-        (b'[{"image_id": 1}]', 'holds a list'),
-        (b'null', 'holds a NoneType'),
-        (b'NaN', 'holds a float'),
+        (b'', 'cannot be read .*line 1 column.*JSON in UTF-8'),
+        (b'<html>', 'cannot be read'),
+        (b'\xff\xfe{\0', 'cannot be read'),
+        (b'[' * 100000, 'cannot be read'),
+        (b'[{"image_id": 1}]', 'has no list of categories: give a COCO file'),
+        (b'null', 'has no list of categories'),
         (b'{}', 'has no categories'),
     ],
 )
@@ -236,10 +199,9 @@ def test_refuses_what_is_no_coco_file(tmp_path, data, message):
 
 
 def test_refuses_a_missing_file_and_a_folder(tmp_path):
-    with pytest.raises(LaunchError, match=r"nowhere.json' does not exist \(looked in"):
-        read_coco_file(tmp_path / 'nowhere.json')
-    with pytest.raises(LaunchError, match='cannot be read'):
-        read_coco_file(tmp_path)
+    for path in (tmp_path / 'nowhere.json', tmp_path):
+        with pytest.raises(LaunchError, match='cannot be read .*, seen from '):
+            read_coco_file(path)
 
 
 def test_gives_what_the_file_holds(write):
@@ -336,8 +298,7 @@ def test_a_relative_path_is_that_of_the_working_folder(write, tmp_path, monkeypa
     assert names == ['ring', 'bolt']
 
 
-@pytest.mark.parametrize('as_path', [False, True])
-def test_writes_what_is_missing(write, tmp_path, as_path):
+def test_writes_what_is_missing(write, tmp_path):
     content = valid()
     del content['annotations'][2]['area'], content['annotations'][3]['iscrowd']
     content['annotations'][5].update(id=0, bbox=[1, 1, -3, -3])
@@ -346,7 +307,7 @@ def test_writes_what_is_missing(write, tmp_path, as_path):
     path, target = write(content), tmp_path / 'new' / 'whole.json'
     before = read_coco_file(path)
     assert before.lacks_area
-    write_areas(path if as_path else before, target)
+    write_areas(path, target)
     after = read_coco_file(target)
     assert after == before._replace(path=str(target), lacks_area=False)
     expected = copy.deepcopy(content)
@@ -364,11 +325,10 @@ def test_each_of_what_is_mended_needs_it(write, values):
     check_data(path)
 
 
-def test_a_copy_that_json_cannot_hold_is_refused(write, tmp_path):
-    path = write(valid(), annotation(area=..., score=float('nan')))
-    with pytest.raises(LaunchError, match="some.json'.*numbers that are not finite"):
-        write_areas(read_coco_file(path), tmp_path / 'copy.json')
-    assert not (tmp_path / 'copy.json').exists()
+def test_a_copy_keeps_what_json_does_not_have(write, tmp_path):
+    path, target = write(valid(), annotation(area=..., score=float('nan'))), tmp_path / 'copy.json'
+    write_areas(path, target)
+    assert read_coco_file(target).usable == read_coco_file(path).usable
 
 
 JUNK = [
@@ -464,7 +424,7 @@ def test_names_file_and_entry_or_the_data_are_right(folder, changes):
         message = str(error)
         assert message.startswith(f'annotation file {str(path)!r}')
         assert '\n' not in message
-        place = r'(category|image|annotation|categories) -?\w|\w\[\d+\]|ids |has (no )?[cia]\w+'
+        place = r'(category|image|annotation|categories) -?\w|\w\[\d+\]|ids |has no '
         assert re.search(place, message.replace(str(path), ''))
         kind, section, index, key, _ = changes[0]
         if len(changes) == 1 and kind in ('set', 'delete', 'coordinate') and key != 'id':
@@ -480,7 +440,7 @@ def check_data(path):
     file = read_coco_file(path)
     if file.lacks_area:
         whole = path.replace('.json', '-whole.json')
-        write_areas(file, whole)
+        write_areas(path, whole)
         assert read_coco_file(whole) == file._replace(path=whole, lacks_area=False)
         path = whole
     with open(path, encoding='utf-8') as stream:

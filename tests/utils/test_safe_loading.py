@@ -210,15 +210,9 @@ def test_the_end_of_another_switch_changes_nothing(tmp_path, monkeypatch):
 def test_trust_loads_it_and_ends(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path = save(dict(a=ATTACKS['posix.system']), tmp_path)
-    for number in range(3):
-        if number == 0:
-            load_checkpoint(path, trust=True)
-        elif number == 1:
-            with trust_checkpoints():
-                CheckpointLoader.load_checkpoint(path)
-        else:
-            with trust_checkpoints(), trust_checkpoints(False):
-                load_checkpoint(path)
+    for more in (True, False):
+        with trust_checkpoints(), trust_checkpoints(more):
+            CheckpointLoader.load_checkpoint(path)
         (tmp_path / 'ran').unlink()
     with pytest.raises(LaunchError, match='needs'), trust_checkpoints(False):
         load_checkpoint(path)
@@ -281,36 +275,38 @@ def test_files_that_are_cut_off(zipped, share, tmp_path):
     content = dict(state_dict=dict(a=torch.ones(999), b=torch.ones(99)))
     path = save(content, tmp_path, _use_new_zipfile_serialization=zipped)
     cut(tmp_path / 'x.pth', share)
-    with pytest.raises(LaunchError, match='x.pth.* no whole checkpoint, but cut off or damaged'):
+    with pytest.raises(LaunchError, match='x.pth.* cannot be read as a checkpoint'):
         load_checkpoint(path)
 
 
 @pytest.mark.parametrize(
-    'data, message',
+    'data',
     [
-        (b'', 'is no checkpoint.*: it is empty'),
-        (b'<!DOCTYPE html><html>', r'is no checkpoint.*begins with b.<!DOCTYPE html>'),
-        (pickle.dumps([1, 2]), 'is no checkpoint'),
-        (pickle.dumps(ATTACKS['posix.system']), 'is no checkpoint'),
-        (bytes(range(256)), 'is no checkpoint'),
+        b'',
+        b'<!DOCTYPE html><html>',
+        b'\x89PNG\r\n\x1a\n',
+        b'GIF89a',
+        b'version https://git-lfs.github.com/spec/v1\n',
+        pickle.dumps([1, 2]),
+        bytes(range(256)),
+        b'\x95' + b'\xff' * 20,
+        b'e',
     ],
 )
-def test_other_files(data, message, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_other_files(data, tmp_path):
     (tmp_path / 'x.pth').write_bytes(data)
     for trust in (False, True):
-        with pytest.raises(LaunchError, match=f'x.pth.*{message}'):
-            load_checkpoint('x.pth', trust=trust)
-    assert os.listdir() == ['x.pth']
+        with trust_checkpoints(trust), pytest.raises(LaunchError, match='x.pth.*cannot be read'):
+            load_checkpoint(tmp_path / 'x.pth')
 
 
 def test_other_content_and_archives(tmp_path):
     with pytest.raises(LaunchError, match='x.pth.* holds a list'):
         load_checkpoint(save([torch.ones(1)], tmp_path))
     torch.jit.script(torch.nn.Linear(1, 1)).save(str(tmp_path / 'script.pt'))
-    with pytest.raises(LaunchError, match='script.pt.* is a TorchScript archive'):
+    with pytest.raises(LaunchError, match='script.pt.* holds a RecursiveScriptModule'):
         load_checkpoint(tmp_path / 'script.pt')
     with zipfile.ZipFile(tmp_path / 'other.zip', 'w') as archive:
         archive.writestr('folder/readme.txt', 'x')
-    with pytest.raises(LaunchError, match='other.zip.* is a zip archive and no checkpoint'):
+    with pytest.raises(LaunchError, match='other.zip.* cannot be read as a checkpoint'):
         load_checkpoint(tmp_path / 'other.zip')

@@ -3,7 +3,7 @@
 import argparse
 
 from mmdet_contrast.converters.shards import coco_to_shards
-from mmdet_contrast.utils.config import LaunchError
+from mmdet_contrast.utils.config import errors_in_one_line
 
 
 def main() -> None:
@@ -16,10 +16,8 @@ def main() -> None:
         '--shard-size', type=int, default=1000, help='images in a shard (default: 1000)'
     )
     args = parser.parse_args()
-    try:
+    with errors_in_one_line(parser):
         counts = coco_to_shards(args.ann_file, args.img_dir, args.out_dir, args.shard_size)
-    except (LaunchError, FileNotFoundError) as error:
-        raise SystemExit(f'{parser.prog}: error: {error}') from error
     print(f'{args.out_dir}: {counts["images"]} images in {counts["shards"]} shards')
 
 

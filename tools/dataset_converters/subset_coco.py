@@ -3,7 +3,7 @@
 import argparse
 
 from mmdet_contrast.converters.subset import subset_coco
-from mmdet_contrast.utils.config import LaunchError
+from mmdet_contrast.utils.config import errors_in_one_line
 
 
 def main() -> None:
@@ -15,10 +15,8 @@ def main() -> None:
     parser.add_argument('--num-images', type=int, help='number of pictures to draw (default: all)')
     parser.add_argument('--seed', type=int, default=0, help='seed of the draw (default: 0)')
     args = parser.parse_args()
-    try:
+    with errors_in_one_line(parser):
         counts = subset_coco(args.ann_file, args.out_json, args.classes, args.num_images, args.seed)
-    except (LaunchError, FileNotFoundError) as error:
-        raise SystemExit(f'{parser.prog}: error: {error}') from error
     print(f'{args.out_json}: {counts["images"]} images, {counts["annotations"]} annotations')
 
 

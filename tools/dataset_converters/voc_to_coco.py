@@ -14,9 +14,9 @@ def main() -> None:
     parser.add_argument('--img-dir', help='folder of the images (default: JPEGImages of the root)')
     parser.add_argument(
         '--difficult',
-        choices=['ignore', 'keep', 'drop'],
+        choices=['ignore', 'keep'],
         default='ignore',
-        help='write difficult objects as ignored (default) or ordinary ones, or leave them out',
+        help='write difficult objects as ignored (default) or as ordinary ones',
     )
     parser.add_argument(
         '--convention',

@@ -4,8 +4,9 @@ import argparse
 
 from mmengine.config import DictAction
 
-from mmdet_contrast.converters.onnx import export_config
-from mmdet_contrast.utils.config import LaunchError
+from mmdet_contrast.converters.onnx import check_onnx, export_onnx
+from mmdet_contrast.utils.config import errors_in_one_line, load_config
+from mmdet_contrast.utils.model import build_detector
 from mmdet_contrast.utils.safe_loading import add_trust_option, trust_checkpoints
 
 
@@ -14,7 +15,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', help='config file')
     parser.add_argument('checkpoint', help='checkpoint file')
-    parser.add_argument('--out', required=True, dest='path', help='.onnx file to write')
+    parser.add_argument('--out', required=True, help='.onnx file to write')
     parser.add_argument(
         '--shape',
         type=int,
@@ -36,14 +37,14 @@ def main() -> None:
         help='config values to override, as key=value; lists as key="[a,b]" or key=a,b',
     )
     add_trust_option(parser)
-    args = vars(parser.parse_args())
-    try:
-        with trust_checkpoints(args.pop('trust_checkpoint')):
-            names, difference = export_config(**args)
-    except (LaunchError, FileNotFoundError) as error:
-        raise SystemExit(f'{parser.prog}: error: {error}') from error
-    print(f'{args["path"]}: {", ".join(names)}')
-    if difference is not None:
+    args = parser.parse_args()
+    with errors_in_one_line(parser), trust_checkpoints(args.trust_checkpoint):
+        cfg = load_config(args.config, cfg_options=args.cfg_options)
+        model = build_detector(cfg, args.checkpoint)
+        names = export_onnx(model, args.out, args.shape, args.names)
+    print(f'{args.out}: {", ".join(names)}')
+    if args.check:
+        difference = check_onnx(model, args.out, args.shape)
         print(f'checked with onnxruntime: largest difference {difference:.2g}')
 
 

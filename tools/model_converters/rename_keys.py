@@ -4,7 +4,7 @@ import argparse
 from typing import Tuple
 
 from mmdet_contrast.converters.keys import rename_checkpoint
-from mmdet_contrast.utils.config import LaunchError
+from mmdet_contrast.utils.config import errors_in_one_line
 from mmdet_contrast.utils.safe_loading import add_trust_option, trust_checkpoints
 
 
@@ -15,7 +15,7 @@ def old_and_new(text: str) -> Tuple[str, str]:
 
 
 def main() -> None:
-    """Parse the command line, rename, and print the report."""
+    """Parse the command line, rename, and print what became of each key."""
     parser = argparse.ArgumentParser(
         description=__doc__,
         epilog='example: rename_keys.py in.pth out.pth --strip module. --map student=backbone',
@@ -38,14 +38,12 @@ def main() -> None:
     )
     add_trust_option(parser)
     args = parser.parse_args()
-    try:
-        with trust_checkpoints(args.trust_checkpoint):
-            report = rename_checkpoint(
-                args.source, args.target, args.strip, dict(args.map), args.keep
-            )
-        print(report)
-    except (LaunchError, FileNotFoundError) as error:
-        raise SystemExit(f'{parser.prog}: error: {error}') from error
+    with errors_in_one_line(parser), trust_checkpoints(args.trust_checkpoint):
+        moved = rename_checkpoint(args.source, args.target, args.strip, dict(args.map), args.keep)
+    for old, new in moved.items():
+        if new != old:
+            print(f'{old} -> {new}' if new else f'dropped {old}')
+    print(f'{args.target}: {sum(new is not None for new in moved.values())} weights')
 
 
 if __name__ == '__main__':

@@ -3,7 +3,7 @@
 import argparse
 
 from mmdet_contrast.converters.ultralytics import PARTS, convert_ultralytics_checkpoint
-from mmdet_contrast.utils.config import LaunchError, load_config
+from mmdet_contrast.utils.config import errors_in_one_line, load_config
 from mmdet_contrast.utils.model import build_detector
 from mmdet_contrast.utils.safe_loading import add_trust_option, trust_checkpoints
 
@@ -28,12 +28,9 @@ def main() -> None:
     parser.add_argument('--list', action='store_true', help='also print every mapped key')
     add_trust_option(parser)
     args = parser.parse_args()
-    try:
+    with errors_in_one_line(parser), trust_checkpoints(args.trust_checkpoint):
         model = build_detector(load_config(args.config)) if args.config else None
-        with trust_checkpoints(args.trust_checkpoint):
-            report = convert_ultralytics_checkpoint(args.source, args.target, args.parts, model)
-    except (LaunchError, FileNotFoundError) as error:
-        raise SystemExit(f'{parser.prog}: error: {error}') from error
+        report = convert_ultralytics_checkpoint(args.source, args.target, args.parts, model)
     if args.list:
         for theirs, ours in report.mapped.items():
             print(f'{theirs} -> {ours}')

@@ -131,7 +131,7 @@ def test_files_of_the_run_only_are_read(data, check):
     check(configs, 'train')
     refused(check, configs, 'test.json', 'test')
     configs.val_dataloader.dataset.ann_file = 'gone.json'
-    refused(check, configs, 'gone.json.* does not exist', 'train')
+    refused(check, configs, 'gone.json.* cannot be read', 'train')
 
 
 def test_files_that_a_class_reads_in_its_own_way_are_left_to_it(data, check):
