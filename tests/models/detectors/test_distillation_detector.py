@@ -379,7 +379,7 @@ def test_runner_trains_resumes_and_leaves_a_plain_checkpoint(tiny_shapes, tmp_pa
     resumed.train()
     for name, adapter in resumed.model.adapters.items():
         torch.testing.assert_close(
-            adapter.weights(), runner.model.adapters[name].weights(), rtol=1e-4, atol=1e-5
+            adapter.weights(), runner.model.adapters[name].weights(), rtol=1e-3, atol=1e-4
         )
 
 
