@@ -5,9 +5,9 @@ distillation, backward, clipping and the optimizer's update. Theirs is the same 
 without any distillation: the teacher's forward pass under ``no_grad``, then the student's losses,
 backward, clipping and update. YOLOv8-n teaches YOLOv8-n, with the terms of ``projects/mar20``,
 channel-wise divergence on four maps of the backbone and four of the neck with softmax-KL, and with
-those of ``tools/add_classes.py``, the class and box maps. The student's own losses must be equal on
-both sides, the teacher must stand still to the last bit, and the student must move. Peak memory is
-the growth during one step, in fresh processes.
+those of ``tools/add_classes.py``: classes, boxes and features. The student's own losses must be
+equal on both sides, the teacher must stand still to the last bit, and the student must move. Peak
+memory is the growth during one step, in fresh processes.
 """
 
 import json
@@ -18,7 +18,7 @@ import _common as common
 
 CASES = {
     'CWD on 8 maps + KL': 'projects/mar20/mar20_log.py',
-    'class and box maps': 'configs/distill/shapes20_teacher.py',
+    'adding classes': 'configs/distill/shapes20_teacher.py',
 }
 OURS, THEIRS = 'with distillation', 'student step + teacher forward'
 
