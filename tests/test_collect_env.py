@@ -192,7 +192,9 @@ def test_exit_status_follows_the_errors(monkeypatch, capsys):
 
 
 def run(repo_root, path, *command):
-    env = dict(os.environ, PYTHONPATH=os.pathsep.join([str(path), str(repo_root)]))
+    # what is installed may be on it
+    paths = [str(path), str(repo_root), os.environ.get('PYTHONPATH', '')]
+    env = dict(os.environ, PYTHONPATH=os.pathsep.join(filter(None, paths)))
     return subprocess.run(
         [sys.executable, '-W', 'ignore', *command],
         env=env,

@@ -12,6 +12,13 @@ set -euo pipefail
 root="$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)"
 cd -- "$root"
 
+case "${1:-}" in
+    '' | --fresh) ;;
+    *)
+        echo "usage: demo.sh [--fresh]" >&2
+        exit 2
+        ;;
+esac
 python="$(command -v -- "${PYTHON:-python}")" || {
     echo "demo: there is no Python called '${PYTHON:-python}': set PYTHON" >&2
     exit 1
@@ -25,14 +32,7 @@ fi
 config="${CONFIG:-configs/contrast/retina_contrast_shapes.py}"
 data="${DATA-data/shapes}"
 work="${WORK_DIR:-work_dirs/demo}"
-case "${1:-}" in
-    --fresh) rm -rf -- "$work" ;;
-    '') ;;
-    *)
-        echo "usage: demo.sh [--fresh]" >&2
-        exit 2
-        ;;
-esac
+[[ "${1:-}" != --fresh ]] || rm -rf -- "$work"
 mkdir -p -- "$work"
 work_abs="$(cd -- "$work" && pwd)"
 # Resuming another config's run, or calling it finished, would give results of neither.

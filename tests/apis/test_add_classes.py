@@ -95,7 +95,7 @@ class Watch(Hook):
         self.alike, self.by_class = [], []
         theirs = teacher.state_dict()
         for name, ours in student.state_dict().items():
-            other = theirs[name]
+            ours, other = ours.cpu(), theirs[name].cpu()
             if ours.shape == other.shape:
                 self.alike.append(torch.equal(ours, other))
             else:

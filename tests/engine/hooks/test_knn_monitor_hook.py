@@ -77,10 +77,10 @@ def test_figures_are_those_of_the_boxes(tiny_shapes, monitored):
                 if x['image_id'] == image['id'] and not x['iscrowd']
             ]
             boxes = [[x, y, x + w, y + h] for x, y, w, h in (x['bbox'] for x in own)]
-            rois = bbox2roi([torch.tensor(boxes).reshape(-1, 4) * scale])
             batch = model.data_preprocessor(dict(inputs=[inputs], data_samples=None), False)
             with torch.no_grad():
                 feats = model.extract_feat(batch['inputs'])
+            rois = bbox2roi([feats[0].new_tensor(boxes).reshape(-1, 4) * scale])
             levels = [
                 F.normalize(roi_align(x, rois, (1, 1), 1 / s, 8, 'avg', True).flatten(1), dim=1)
                 for x, s in zip(feats, (8, 16, 32, 64, 128))
@@ -88,7 +88,7 @@ def test_figures_are_those_of_the_boxes(tiny_shapes, monitored):
             parts.append(torch.cat(levels, dim=1))
             classes += [CLASSES.index(names[x['category_id']]) for x in own]
         vectors[split] = F.normalize(torch.cat(parts), dim=1)
-        labels[split] = torch.tensor(classes)
+        labels[split] = torch.tensor(classes, device=vectors[split].device)
     bank = vectors['train']
     predicted = lightly_knn_predict()(
         vectors['val'], bank.T, labels['train'], 3, knn_k=min(200, len(bank)), knn_t=0.1

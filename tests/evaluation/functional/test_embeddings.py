@@ -113,7 +113,11 @@ def test_std_equals_a_loop(count, dim):
 
 
 def test_std_equals_lightly():
-    debug = pytest.importorskip('lightly.utils.debug', reason='the public reference')
+    try:
+        from lightly.utils import debug
+    except (ImportError, AttributeError) as error:
+        # lightly 1.4 does not know the torchvision of today
+        pytest.skip(f'the public reference: {error}')
     x = torch.randn(64, 32) + 0.3
     assert embedding_std(x) == pytest.approx(debug.std_of_l2_normalized(x).item(), rel=1e-6)
 

@@ -107,7 +107,9 @@ def test_whole_maps_of_a_tiny_image(reference):
     for kind, levels in zip(('cls', 'reg'), maps):
         for level, value in enumerate(levels):
             theirs = reference[f'n/tiny/{kind}{level}']
-            np.testing.assert_allclose(value.numpy(), theirs, rtol=0, atol=1e-4)
+            # another processor sums in another order
+            atol = 1e-5 * np.abs(theirs).max()
+            np.testing.assert_allclose(value.numpy(), theirs, rtol=0, atol=atol)
 
 
 @pytest.mark.parametrize('case', list(recipes.LOSS_CASES))

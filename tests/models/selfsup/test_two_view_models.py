@@ -257,7 +257,7 @@ def test_trains_and_the_exported_backbone_starts_a_detector(tiny_shapes, tmp_pat
     loaded = model.backbone.state_dict()
     assert loaded.keys() == trained.keys()
     for name, value in trained.items():
-        torch.testing.assert_close(loaded[name], value, msg=name)
+        torch.testing.assert_close(loaded[name], value.cpu(), msg=name)
 
 
 def test_workers_draw_the_same_views_again_from_a_coco_file(tiny_shapes, tmp_path):
