@@ -8,15 +8,18 @@ import platform
 import subprocess
 import sys
 import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import median
-from typing import Callable, Dict, List, Optional, Sequence
+from typing import Any, Callable, Dict, Hashable, List, Mapping, Optional, Sequence, Tuple, TypeVar
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 # lightly asks the network for a newer version of itself otherwise
 os.environ['LIGHTLY_DID_VERSION_CHECK'] = 'True'
 
+Key = TypeVar('Key', bound=Hashable)
 GIB = 2**30
 MIB = 2**20
 
@@ -28,8 +31,25 @@ def parser(description: str, device: bool = False) -> argparse.ArgumentParser:
     )
     result.add_argument('--quick', action='store_true', help='tiny sizes: do the scripts run?')
     if device:
-        result.add_argument('--device', choices=('cpu', 'cuda'), default='cpu')
+        choices = ('cpu', 'cuda')
+        result.add_argument('--device', type=use_device, choices=choices, default='cpu')
     return result
+
+
+def use_device(device: str) -> str:
+    """Return the device as it is; turn TF32 off: values of both sides are compared."""
+    if device == 'cuda':
+        import torch
+
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    return device
+
+
+def allow_tf32() -> None:
+    """Let convolutions use TF32, as PyTorch does by default: for times of whole steps."""
+    import torch
+
+    torch.backends.cudnn.allow_tf32 = True
 
 
 def machine(device: str = 'cpu') -> str:
@@ -176,27 +196,41 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or any(sign in str(error) for sign in signs)
 
 
-def in_fresh_process(arguments: Sequence[str], script: str) -> Optional[dict]:
-    """Run a script of this folder anew and return the JSON of the last line that it prints.
+def in_fresh_processes(
+    cases: Mapping[Key, Sequence[str]], script: str, device: str = 'cpu'
+) -> Dict[Key, Any]:
+    """Run a script of this folder anew for each case; the last line that it prints is JSON.
+
+    One runs after the other, and on a GPU eight at a time: PyTorch counts what each allocates.
+
+    Args:
+        cases (Mapping[Hashable, Sequence[str]]): Arguments by case.
+        script (str): Path of the script.
+        device (str): 'cpu' or 'cuda'.
 
     Returns:
-        dict, optional: None where the process ended for want of memory.
+        dict: The JSON by case; None where the process ended for want of memory.
 
     Raises:
-        RuntimeError: If it ended for another reason.
+        RuntimeError: If one ended for another reason.
     """
-    done = subprocess.run(
-        [sys.executable, script, *arguments],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    if done.returncode == 0:
-        return json.loads(done.stdout.strip().splitlines()[-1])
-    # -9: the kernel's out-of-memory killer; bad_alloc: a failed allocation outside of torch
-    if done.returncode == -9 or 'bad_alloc' in done.stderr:
-        return None
-    raise RuntimeError(f'{script} {" ".join(arguments)} failed:\n{done.stderr[-2000:]}')
+
+    def run(arguments: Sequence[str]) -> Any:
+        done = subprocess.run(
+            [sys.executable, script, *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        if done.returncode == 0:
+            return json.loads(done.stdout.strip().splitlines()[-1])
+        # -9: the kernel's out-of-memory killer; bad_alloc: a failed allocation outside of torch
+        if done.returncode == -9 or 'bad_alloc' in done.stderr:
+            return None
+        raise RuntimeError(f'{script} {" ".join(arguments)} failed:\n{done.stderr[-2000:]}')
+
+    with ThreadPoolExecutor(8 if device == 'cuda' else 1) as pool:
+        return dict(zip(cases, pool.map(run, cases.values())))
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -229,6 +263,73 @@ def show_ratio(theirs: Optional[float], ours: float) -> str:
     return f'{theirs / ours:.3g}x' if ours > 0 else '-'
 
 
+def count_calls(step: Callable[[], object], device: str) -> Tuple[int, int, int]:
+    """Count what a call asks of the GPU, or would ask.
+
+    Returns:
+        tuple[int, int, int]: Kernels launched; copies and fills (0 on a CPU, where they are among
+        the kernels); waits for the GPU.
+    """
+    from torch.profiler import ProfilerActivity, profile
+
+    activities = [ProfilerActivity.CPU]
+    if device == 'cuda':
+        activities.append(ProfilerActivity.CUDA)
+    # whatever happens at the first call only
+    step()
+    synchronize()
+    with profile(activities=activities) as nothing:
+        pass
+    with profile(activities=activities) as profiler:
+        step()
+    calls = Counter({event.key: event.count for event in profiler.key_averages()})
+    if device == 'cuda':
+        # the profiler itself waits for the GPU at its end
+        calls.subtract({event.key: event.count for event in nothing.key_averages()})
+        return tuple(
+            sum(count for name, count in calls.items() if name.startswith('cu') and word in name)
+            for word in ('LaunchKernel', 'Mem', 'Synchronize')
+        )
+    roots = [event for event in profiler.events() if event.cpu_parent is None]
+    return sum(map(_kernels, roots)), 0, calls['aten::_local_scalar_dense'] + calls['aten::nonzero']
+
+
+def _kernels(event) -> int:
+    """Count the kernels that an event of the profiler would launch on a GPU."""
+    if event.name.startswith('RoIAlignFunction'):
+        # zeros, and mmcv's own kernel
+        return 2
+    inside = sum(map(_kernels, event.cpu_children))
+    return inside or int(event.name.startswith('aten::') and _computes(event.name))
+
+
+def _computes(operator: str) -> bool:
+    """Tell operators that compute from views, allocations and questions about a tensor."""
+    import torch
+
+    words = ('empty', 'new_empty', 'resize_', '_unsafe_view', 'result_type', 'promote_types',
+             'item', '_local_scalar_dense', 'set_', 'is_', 'can_cast', 'detach_')  # fmt: skip
+    if operator.startswith(tuple(f'aten::{word}' for word in words)):
+        return False
+    schemas = torch._C._jit_get_schemas_for_operator(operator)
+    aliases = [arg.alias_info for schema in schemas for arg in schema.arguments]
+    # its result shares memory with an argument that it does not write to
+    return not any(alias is not None and not alias.is_write for alias in aliases)
+
+
+def call_columns(device: str) -> Tuple[str, ...]:
+    """Return the header of the columns of :func:`show_calls`: none on a CPU."""
+    return ('launches', 'waits') if device == 'cuda' else ()
+
+
+def show_calls(steps: Sequence[Callable[[], object]], device: str) -> Tuple[str, ...]:
+    """Format the kernels that a call of each step launches, and its waits for the GPU."""
+    if device == 'cpu':
+        return ()
+    launches, _, waits = zip(*(count_calls(step, device) for step in steps))
+    return ' / '.join(map(str, launches)), ' / '.join(map(str, waits))
+
+
 def random_boxes(count: int, height: int, width: int, seed: int = 0):
     """Draw boxes as COCO's are: root of the area log-uniform from 16 px to 0.6 of the short side.
 
@@ -246,13 +347,14 @@ def random_boxes(count: int, height: int, width: int, seed: int = 0):
     return np.stack((x, y, x + w, y + h), axis=1).astype(np.float32)
 
 
-def random_batch(size: int, images: int, num_classes: int, boxes: int = 10):
+def random_batch(size: int, images: int, num_classes: int, device: str, boxes: int = 10):
     """Draw pictures and the samples that a detector's ``loss`` takes.
 
     Args:
         size (int): Height and width in pixels.
         images (int): Number of pictures N.
         num_classes (int): Classes.
+        device (str): Of pictures and samples; what is drawn is the same on each.
         boxes (int): Boxes in a picture.
 
     Returns:
@@ -272,8 +374,8 @@ def random_batch(size: int, images: int, num_classes: int, boxes: int = 10):
             bboxes=torch.from_numpy(random_boxes(boxes, size, size, seed=i)),
             labels=torch.randint(num_classes, (boxes,), generator=generator),
         )
-        samples.append(sample)
-    return pictures, samples
+        samples.append(sample.to(device))
+    return pictures.to(device), samples
 
 
 def build_model(cfg, device: str):

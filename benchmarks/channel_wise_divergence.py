@@ -3,7 +3,7 @@
 The formula as it is published, each map flattened to a channel's positions and softmax, logarithms
 and sum left to autograd. The maps are a student's and a teacher's of YOLOv8-n at 640 x 640 and of
 RetinaNet at 800 x 1344; a call is the sum over their levels. Peak memory is the growth of a fresh
-process's resident memory during a call.
+process's resident memory during a call; on a GPU, of what PyTorch allocates.
 """
 
 import json
@@ -39,15 +39,17 @@ def published(student, teacher, tau: float):
     return total * tau**2 / (channels * count)
 
 
-def make_step(name: str, shapes: Shapes, tau: float) -> Callable[[], Tuple[float, list]]:
+def make_step(
+    name: str, shapes: Shapes, tau: float, device: str
+) -> Callable[[], Tuple[float, list]]:
     """Return a function that runs the loss forward and backward: its value and gradients."""
     import torch
 
     from mmdet_contrast.models.losses import ChannelWiseDivergence
 
     generator = torch.Generator().manual_seed(0)
-    students = [torch.randn(x, generator=generator).requires_grad_() for x in shapes]
-    teachers = [torch.randn(x, generator=generator) for x in shapes]
+    students = [torch.randn(x, generator=generator).to(device).requires_grad_() for x in shapes]
+    teachers = [torch.randn(x, generator=generator).to(device) for x in shapes]
     ours = ChannelWiseDivergence(tau)
 
     def step() -> Tuple[float, list]:
@@ -63,20 +65,20 @@ def make_step(name: str, shapes: Shapes, tau: float) -> Callable[[], Tuple[float
     return step
 
 
-def run_case(name: str, shapes: Shapes, tau: float) -> None:
+def run_case(name: str, shapes: Shapes, tau: float, device: str) -> None:
     """In a fresh process: print the peak memory of one call as JSON."""
     # loads whatever is loaded at the first call only
-    make_step(name, [(1, 2, 4, 4)], tau)()
+    make_step(name, [(1, 2, 4, 4)], tau, device)()
     common.release_memory()
-    step = make_step(name, shapes, tau)
-    with common.PeakMemory() as memory:
+    step = make_step(name, shapes, tau, device)
+    with common.PeakMemory(device) as memory:
         step()
     print(json.dumps(dict(memory=memory.grown)))
 
 
 def main() -> None:
     """Run the benchmark."""
-    parser = common.parser(__doc__)
+    parser = common.parser(__doc__, device=True)
     parser.add_argument('--images', type=int, default=8, help='images of a batch')
     parser.add_argument('--tau', type=float, nargs='+', default=[1.0, 4.0], help='temperatures')
     parser.add_argument('--repeats', type=int, default=11)
@@ -84,7 +86,7 @@ def main() -> None:
     args = parser.parse_args()
     if args.case:
         name, shapes, tau = args.case
-        run_case(name, json.loads(shapes), float(tau))
+        run_case(name, json.loads(shapes), float(tau), args.device)
         return
     detectors = shapes_of(args.images)
     if args.quick:
@@ -97,17 +99,24 @@ def main() -> None:
     cases = [(detector, tau) for detector in detectors for tau in args.tau]
 
     # the small processes come first: a child starts with its parent's high-water mark
-    memory = {
-        (*case, name): common.in_fresh_process(
-            ['--case', name, json.dumps(detectors[case[0]]), str(case[1])], __file__
-        )['memory']
-        for case in cases
-        for name in names
-    }
-    print(f'{common.machine()}; {args.images} images')
+    options = ['--device', args.device]
+    found = common.in_fresh_processes(
+        {
+            (*case, name): [
+                *('--case', name, json.dumps(detectors[case[0]]), str(case[1])),
+                *options,
+            ]
+            for case in cases
+            for name in names
+        },
+        __file__,
+        args.device,
+    )
+    memory = {key: result['memory'] for key, result in found.items()}
+    print(f'{common.machine(args.device)}; {args.images} images')
     rows = []
     for detector, tau in cases:
-        steps = {name: make_step(name, detectors[detector], tau) for name in names}
+        steps = {name: make_step(name, detectors[detector], tau, args.device) for name in names}
         results = {name: step() for name, step in steps.items()}
         taken = common.seconds(steps, repeats=2 if args.quick else args.repeats)
         for name in names:

@@ -123,11 +123,15 @@ def main() -> None:
 
     # the small processes come first: a child starts with its parent's high-water mark
     options = ['--memory-limit', str(args.memory_limit), '--device', args.device]
-    results = {
-        (loss, n, side): common.in_fresh_process(['--case', loss, side, str(n), *options], __file__)
-        for loss, n in cases
-        for side in SIDES
-    }
+    results = common.in_fresh_processes(
+        {
+            (loss, n, side): ['--case', loss, side, str(n), *options]
+            for loss, n in cases
+            for side in SIDES
+        },
+        __file__,
+        args.device,
+    )
 
     print(common.machine(args.device))
     rows = []

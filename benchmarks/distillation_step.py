@@ -7,7 +7,8 @@ backward, clipping and update. YOLOv8-n teaches YOLOv8-n, with the terms of ``pr
 channel-wise divergence on four maps of the backbone and four of the neck with softmax-KL, and with
 those of ``tools/add_classes.py``: classes, boxes and features. The student's own losses must be
 equal on both sides, the teacher must stand still to the last bit, and the student must move. Peak
-memory is the growth during one step, in fresh processes.
+memory is the growth during one step, in fresh processes. On a GPU it is of what PyTorch allocates,
+and the kernels that a step launches and its waits for the GPU are counted.
 """
 
 import json
@@ -23,7 +24,7 @@ CASES = {
 OURS, THEIRS = 'with distillation', 'student step + teacher forward'
 
 
-def build(case: str, checkpoint: str = '') -> Tuple:
+def build(case: str, device: str, checkpoint: str = '') -> Tuple:
     """Return the wrapper with its teacher, ready to train, and the config of its model."""
     import torch
     from mmdet.registry import MODELS
@@ -61,21 +62,23 @@ def build(case: str, checkpoint: str = '') -> Tuple:
         model.teacher.load()
     names = list(model.teacher.classes)
     model.prepare([*names, *(f'new {i}' for i in range(number - len(names)))])
-    return model.train(), cfg
+    # the teacher is no module of the wrapper
+    model.teacher.model.to(device)
+    return model.to(device).train(), cfg
 
 
 def make_step(
-    name: str, case: str, size: int, images: int, checkpoint: str = ''
+    name: str, case: str, size: int, images: int, device: str, checkpoint: str = ''
 ) -> Tuple[Callable[[], Dict[str, float]], object]:
     """Return a training step, which gives the losses, and the wrapper."""
     import torch
     from mmengine.optim import build_optim_wrapper
 
-    wrapper, cfg = build(case, checkpoint)
+    wrapper, cfg = build(case, device, checkpoint)
     trained = wrapper if name == OURS else wrapper.student
     settings = dict(cfg.optim_wrapper, optimizer=dict(cfg.optim_wrapper.optimizer, lr=1e-4))
     optimizer = build_optim_wrapper(trained, settings)
-    pictures, samples = common.random_batch(size, images, 20)
+    pictures, samples = common.random_batch(size, images, 20, device)
     teacher = wrapper.teacher.model
 
     def step() -> Dict[str, float]:
@@ -109,7 +112,7 @@ def check(steps: Dict[str, Callable], wrappers: Dict[str, object]) -> None:
             if same != still:
                 sys.exit(f'{name}: the {"teacher moves" if still else "student does not move"}.')
     for key, value in losses[THEIRS].items():
-        if key != 'loss' and abs(losses[OURS][key] - value) > 1e-6 * abs(value):
+        if key != 'loss' and abs(losses[OURS][key] - value) > 1e-5 * abs(value):
             sys.exit(f'{key} is {losses[OURS][key]} with distillation, {value} without.')
 
 
@@ -119,7 +122,7 @@ def show_terms(case: str, size: int, images: int, checkpoint: str) -> None:
 
     totals: List[Dict[str, float]] = []
     for name in (OURS, THEIRS):
-        step, _ = make_step(name, case, size, images, checkpoint)
+        step, _ = make_step(name, case, size, images, 'cpu', checkpoint)
         step()
         with profile(activities=[ProfilerActivity.CPU]) as profiler:
             for _ in range(3):
@@ -137,27 +140,27 @@ def show_terms(case: str, size: int, images: int, checkpoint: str) -> None:
 
 def main() -> None:
     """Run the benchmark."""
-    parser = common.parser(__doc__)
+    parser = common.parser(__doc__, device=True)
     parser.add_argument('--sizes', type=int, nargs='+', default=[128, 320])
     parser.add_argument('--images', type=int, default=8)
     parser.add_argument('--repeats', type=int, default=11)
     parser.add_argument('--cases', nargs='+', choices=list(CASES), default=list(CASES))
     parser.add_argument('--teacher', default='', help='checkpoint of a trained teacher')
-    parser.add_argument('--operators', action='store_true', help='where the time goes, instead')
+    parser.add_argument('--operators', action='store_true', help='where a CPU spends time, instead')
     parser.add_argument('--memory-of', nargs=2, help='used by the script')
     args = parser.parse_args()
     if args.quick:
         args.sizes, args.images, args.repeats = [64], 2, 1
     if args.memory_of:
-        step, _ = make_step(*args.memory_of, args.sizes[0], args.images, args.teacher)
+        step, _ = make_step(*args.memory_of, args.sizes[0], args.images, args.device, args.teacher)
         step()
         common.release_memory()
-        with common.PeakMemory() as memory:
+        with common.PeakMemory(args.device) as memory:
             step()
         print(json.dumps(dict(memory=memory.grown)))
         return
 
-    print(common.machine())
+    print(common.machine(args.device))
     for case in args.cases:
         rows = []
         for size in args.sizes:
@@ -166,17 +169,20 @@ def main() -> None:
                 show_terms(case, size, args.images, args.teacher)
                 continue
             options = ['--sizes', str(size), '--images', str(args.images)]
-            options += ['--teacher', args.teacher]
-            memory = {
-                name: common.in_fresh_process([*options, '--memory-of', name, case], __file__)[
-                    'memory'
-                ]
-                for name in (OURS, THEIRS)
-            }
+            options += ['--device', args.device, '--teacher', args.teacher]
+            found = common.in_fresh_processes(
+                {name: [*options, '--memory-of', name, case] for name in (OURS, THEIRS)},
+                __file__,
+                args.device,
+            )
+            memory = {name: result['memory'] for name, result in found.items()}
             steps, wrappers = {}, {}
             for name in (OURS, THEIRS):
-                steps[name], wrappers[name] = make_step(name, case, size, args.images, args.teacher)
+                steps[name], wrappers[name] = make_step(
+                    name, case, size, args.images, args.device, args.teacher
+                )
             check(steps, wrappers)
+            common.allow_tf32()
             taken = common.seconds(steps, repeats=args.repeats)
             rows = [
                 (
@@ -185,10 +191,12 @@ def main() -> None:
                     f'{taken[name] / taken[THEIRS]:.3f}',
                     common.show_memory(memory[name]),
                     f'{memory[name] / max(memory[THEIRS], 1):.2f}',
+                    *common.show_calls([steps[name]], args.device),
                 )
                 for name in (OURS, THEIRS)
             ]
-            print(common.table(('step', 'time', 'ratio', 'peak memory', 'ratio'), rows))
+            header = ('step', 'time', 'ratio', 'peak memory', 'ratio')
+            print(common.table((*header, *common.call_columns(args.device)), rows))
 
 
 if __name__ == '__main__':

@@ -4,13 +4,15 @@ Forward in training mode, backward and the optimizer's update, for RetinaNet wit
 reduced width and for YOLOv8-n. The frozen steps are those of ``FreezeBackboneHook``: with the
 backbone frozen, with backbone and neck frozen, and, for comparison, with the neck alone, whose
 activations are needed by the backbone's gradient. What is frozen must stand still to the last bit,
-and what is not must move. Peak memory is the growth during one step, in fresh processes.
+and what is not must move. Peak memory is the growth during one step, in fresh processes. On a GPU
+it is of what PyTorch allocates, and the kernels that a step launches and its waits for the GPU are
+counted.
 """
 
 import json
 import sys
 from types import SimpleNamespace
-from typing import Callable, Dict, Tuple
+from typing import Callable, Tuple
 
 import _common as common
 
@@ -34,7 +36,7 @@ FROZEN = {
 }
 
 
-def build(name: str, frozen: Tuple[str, ...]) -> Tuple:
+def build(name: str, frozen: Tuple[str, ...], device: str) -> Tuple:
     """Return the model in training mode, parts of it frozen by the hook, and its optimizer."""
     import torch
     from mmdet.registry import MODELS as REGISTRY
@@ -50,7 +52,7 @@ def build(name: str, frozen: Tuple[str, ...]) -> Tuple:
     cfg = Config.fromfile(str(common.ROOT / 'configs' / file))
     cfg.merge_from_dict(dict(model=changes))
     torch.manual_seed(0)
-    model = REGISTRY.build(cfg.model).train()
+    model = REGISTRY.build(cfg.model).to(device).train()
     optimizer = dict(type='SGD', lr=1e-4, momentum=0.9, weight_decay=1e-4)
     wrapper = build_optim_wrapper(model, dict(type='OptimWrapper', optimizer=optimizer))
     if frozen:
@@ -69,11 +71,11 @@ def build(name: str, frozen: Tuple[str, ...]) -> Tuple:
 
 
 def make_step(
-    name: str, frozen: Tuple[str, ...], size: int, images: int
+    name: str, frozen: Tuple[str, ...], size: int, images: int, device: str
 ) -> Tuple[Callable, object]:
     """Return a training step and its model."""
-    model, wrapper = build(name, frozen)
-    pictures, samples = common.random_batch(size, images, 80)
+    model, wrapper = build(name, frozen, device)
+    pictures, samples = common.random_batch(size, images, 80, device)
 
     def step() -> None:
         loss, _ = model.parse_losses(model(pictures, samples, mode='loss'))
@@ -98,7 +100,7 @@ def check(name: str, case: str, step: Callable[[], None], model) -> None:
 
 def main() -> None:
     """Run the benchmark."""
-    parser = common.parser(__doc__)
+    parser = common.parser(__doc__, device=True)
     parser.add_argument('--size', type=int, default=320)
     parser.add_argument('--images', type=int, default=4)
     parser.add_argument('--repeats', type=int, default=9)
@@ -106,29 +108,30 @@ def main() -> None:
     args = parser.parse_args()
     if args.memory_of:
         name, case = args.memory_of
-        step, _ = make_step(name, FROZEN[case], args.size, args.images)
+        step, _ = make_step(name, FROZEN[case], args.size, args.images, args.device)
         step()
         common.release_memory()
-        with common.PeakMemory() as memory:
+        with common.PeakMemory(args.device) as memory:
             step()
         print(json.dumps(dict(memory=memory.grown)))
         return
     if args.quick:
         args.size, args.images, args.repeats = 64, 2, 1
 
-    sizes = ['--size', str(args.size), '--images', str(args.images)]
-    print(common.machine())
+    options = ['--size', str(args.size), '--images', str(args.images), '--device', args.device]
+    print(common.machine(args.device))
     for name in MODELS:
         # half of the cases show that it runs
         cases = list(FROZEN)[::2] if args.quick else list(FROZEN)
-        memory: Dict[str, float] = {}
-        for case in cases:
-            done = common.in_fresh_process([*sizes, '--memory-of', name, case], __file__)
-            memory[case] = done['memory']
+        found = common.in_fresh_processes(
+            {case: [*options, '--memory-of', name, case] for case in cases}, __file__, args.device
+        )
+        memory = {case: result['memory'] for case, result in found.items()}
         steps = {}
         for case in cases:
-            steps[case], model = make_step(name, FROZEN[case], args.size, args.images)
+            steps[case], model = make_step(name, FROZEN[case], args.size, args.images, args.device)
             check(name, case, steps[case], model)
+        common.allow_tf32()
         taken = common.seconds(steps, repeats=args.repeats)
         rows = [
             (
@@ -137,11 +140,13 @@ def main() -> None:
                 f'{taken[case] / taken["full"]:.2f}',
                 common.show_memory(memory[case]),
                 f'{memory[case] / max(memory["full"], 1):.2f}',
+                *common.show_calls([steps[case]], args.device),
             )
             for case in cases
         ]
         print(f'\n{name}, {args.images} images of {args.size} x {args.size}')
-        print(common.table(('step', 'time', '/ full', 'peak memory', '/ full'), rows))
+        header = ('step', 'time', '/ full', 'peak memory', '/ full')
+        print(common.table((*header, *common.call_columns(args.device)), rows))
 
 
 if __name__ == '__main__':

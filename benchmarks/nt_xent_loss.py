@@ -2,7 +2,8 @@
 
 Forward and backward with pairs of 128-dimensional embeddings. Peak memory is the growth of a
 fresh process's resident memory during the call; one that would need more than --memory-limit GiB
-of address space is reported as out of memory. On a GPU both are of what PyTorch allocates.
+of address space is reported as out of memory. On a GPU both are of what PyTorch allocates,
+and the kernels that a call launches and its waits for the GPU are counted.
 """
 
 import json
@@ -81,13 +82,18 @@ def main() -> None:
 
     # the small processes come first: a child starts with its parent's high-water mark
     options = ['--memory-limit', str(args.memory_limit), '--device', args.device]
-    results = {
-        (pairs, name): common.in_fresh_process(['--case', name, str(pairs), *options], __file__)
-        for pairs in sizes
-        for name in NAMES
-    }
+    results = common.in_fresh_processes(
+        {
+            (pairs, name): ['--case', name, str(pairs), *options]
+            for pairs in sizes
+            for name in NAMES
+        },
+        __file__,
+        args.device,
+    )
 
     print(common.machine(args.device))
+    columns = common.call_columns(args.device)
     rows = []
     for pairs in sizes:
         done = {name: results[pairs, name] for name in NAMES if results[pairs, name]}
@@ -96,6 +102,7 @@ def main() -> None:
         taken = common.seconds(steps, repeats=repeats, limit=15)
         memory = {name: result['memory'] for name, result in done.items()}
         values = {name: result['value'] for name, result in done.items()}
+        calls = {name: common.show_calls([step], args.device) for name, step in steps.items()}
         for name in NAMES:
             time_ratio = common.show_ratio(taken.get(name), taken['ours'])
             memory_ratio = common.show_ratio(memory.get(name), memory['ours'])
@@ -107,14 +114,15 @@ def main() -> None:
                     '' if name == 'ours' else time_ratio,
                     common.show_memory(memory.get(name)),
                     '' if name == 'ours' else memory_ratio,
+                    *calls.get(name, ['-'] * len(columns)),
                     f'{values[name]:.6f}' if name in values else '-',
                 )
             )
         worst = max(abs(value - values['ours']) for value in values.values())
         if worst > 1e-5 * max(1.0, abs(values['ours'])):
             sys.exit(f'The values disagree by {worst:.2e} at {pairs} pairs: {values}')
-    header = ('pairs', 'loss', 'time', 'time / ours', 'peak memory', 'memory / ours', 'value')
-    print(common.table(header, rows))
+    header = ('pairs', 'loss', 'time', 'time / ours', 'peak memory', 'memory / ours')
+    print(common.table((*header, *columns, 'value'), rows))
 
 
 if __name__ == '__main__':

@@ -18,7 +18,6 @@ Three tables:
 """
 
 import sys
-from collections import Counter
 from typing import Callable, Dict, List, Sequence, Tuple
 
 import _common as common
@@ -175,60 +174,6 @@ def compare(feats, samples, args) -> List[Tuple[str, ...]]:
     return rows
 
 
-def count_calls(step: Callable[[], object], device: str) -> Tuple[int, int, int]:
-    """Count what a call asks of the GPU, or would ask.
-
-    Returns:
-        tuple[int, int, int]: Kernels launched; copies and fills (0 on a CPU, where they are among
-        the kernels); waits for the GPU.
-    """
-    from torch.profiler import ProfilerActivity, profile
-
-    activities = [ProfilerActivity.CPU]
-    if device == 'cuda':
-        activities.append(ProfilerActivity.CUDA)
-    # whatever happens at the first call only
-    step()
-    common.synchronize()
-    with profile(activities=activities) as nothing:
-        pass
-    with profile(activities=activities) as profiler:
-        step()
-    calls = Counter({event.key: event.count for event in profiler.key_averages()})
-    if device == 'cuda':
-        # the profiler itself waits for the GPU at its end
-        calls.subtract({event.key: event.count for event in nothing.key_averages()})
-        return tuple(
-            sum(count for name, count in calls.items() if name.startswith('cu') and word in name)
-            for word in ('LaunchKernel', 'Mem', 'Synchronize')
-        )
-    roots = [event for event in profiler.events() if event.cpu_parent is None]
-    return sum(map(kernels, roots)), 0, calls['aten::_local_scalar_dense'] + calls['aten::nonzero']
-
-
-def kernels(event) -> int:
-    """Count the kernels that an event of the profiler would launch on a GPU."""
-    if event.name.startswith('RoIAlignFunction'):
-        # zeros, and mmcv's own kernel
-        return 2
-    inside = sum(map(kernels, event.cpu_children))
-    return inside or int(event.name.startswith('aten::') and computes(event.name))
-
-
-def computes(operator: str) -> bool:
-    """Tell operators that compute from views, allocations and questions about a tensor."""
-    import torch
-
-    words = ('empty', 'new_empty', 'resize_', '_unsafe_view', 'result_type', 'promote_types',
-             'item', '_local_scalar_dense', 'set_', 'is_', 'can_cast', 'detach_')  # fmt: skip
-    if operator.startswith(tuple(f'aten::{word}' for word in words)):
-        return False
-    schemas = torch._C._jit_get_schemas_for_operator(operator)
-    aliases = [arg.alias_info for schema in schemas for arg in schema.arguments]
-    # its result shares memory with an argument that it does not write to
-    return not any(alias is not None and not alias.is_write for alias in aliases)
-
-
 def count(feats, samples, images: int, args) -> List[Tuple[str, ...]]:
     """Count the operators of the branch; return rows of a table."""
     rows = []
@@ -242,7 +187,8 @@ def count(feats, samples, images: int, args) -> List[Tuple[str, ...]]:
                 sampler=dict(type=sampler),
                 queue=dict(type='FeatureQueue'),
             )
-            calls = count_calls(branch_step(contrast, feats[:levels], samples), args.device)
+            step = branch_step(contrast, feats[:levels], samples)
+            calls = common.count_calls(step, args.device)
             rows.append((sampler, str(images), str(levels), *map(str, calls)))
     return rows
 

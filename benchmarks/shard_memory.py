@@ -132,10 +132,11 @@ def main() -> None:
     for number in [50, 100] if args.quick else args.numbers:
         with tempfile.TemporaryDirectory() as folder:
             make_data(Path(folder), number)
-            ours, theirs = (
-                common.in_fresh_process(['--measure', kind, folder], __file__)
-                for kind in ('ShardDataset', 'CocoDataset')
+            kinds = ('ShardDataset', 'CocoDataset')
+            found = common.in_fresh_processes(
+                {kind: ['--measure', kind, folder] for kind in kinds}, __file__
             )
+            ours, theirs = (found[kind] for kind in kinds)
         if ours['boxes'] != theirs['boxes']:
             sys.exit('The two data sets do not give the same boxes.')
         row = [f'{number:,}']

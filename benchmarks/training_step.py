@@ -7,7 +7,8 @@ and with --full the RetinaNet-R50 of configs/retina_contrast_coco.py at 800 x 13
 A step leads from a batch of pictures in main memory to the optimizer's update; all variants take
 turns in one process. The figures are medians. Making the view is work of the data loader and has a
 column of its own. The parts of a step are measured in further steps, with waits for the GPU between
-them.
+them. On a GPU the peak of what PyTorch allocates is shown, too, and the kernels that a step
+launches and its waits for the GPU are counted.
 """
 
 import sys
@@ -112,13 +113,17 @@ class Step:
         for method in ('step', 'zero_grad'):
             self.clock.wrap(self.optim_wrapper, method, 'optimizer')
 
-    def __call__(self) -> float:
-        """Run one step; return its seconds."""
+    def train(self) -> None:
+        """Run one step."""
         batch = self.batches[self.number % len(self.batches)]
         self.number += 1
+        self.losses = self.model.train_step(batch, self.optim_wrapper)
+
+    def __call__(self) -> float:
+        """Run one step; return its seconds."""
         common.synchronize()
         start = time.perf_counter()
-        self.losses = self.model.train_step(batch, self.optim_wrapper)
+        self.train()
         common.synchronize()
         return time.perf_counter() - start
 
@@ -148,14 +153,18 @@ def measure(name: str, config: str, size: Tuple[int, int], images: int, boxes: i
         totals[variant] = median(taken[variant])
         cells = [f'{1e3 * totals[variant]:.1f}', f'{totals[variant] / totals["plain"]:.2f}x']
         cells += [f'{1e3 * median(parts[variant, part]):.1f}' for part in PARTS]
+        run.clock.runs = False
+        cells += common.show_calls([run.train], args.device)
         if args.device == 'cuda':
             with common.PeakMemory('cuda') as memory:
                 run()
             cells.append(common.show_memory(memory.grown))
         rows.append((variant, *cells, f'{1e3 * (run.data - runs["plain"].data):.1f}'))
-    peak = ('peak memory',) if args.device == 'cuda' else ()
+    columns = (*PARTS, *common.call_columns(args.device))
+    if args.device == 'cuda':
+        columns = (*columns, 'peak memory')
     print(f'\n{name}, {images} images of {boxes} boxes, {args.steps} steps')
-    print(common.table(('ms', 'step', '/ plain', *PARTS, *peak, 'making views'), rows))
+    print(common.table(('ms', 'step', '/ plain', *columns, 'making views'), rows))
 
 
 def main() -> None:
@@ -174,6 +183,7 @@ def main() -> None:
     from mmengine.registry import init_default_scope
 
     init_default_scope('mmdet')
+    common.allow_tf32()
     print(f'{common.machine(args.device)}{"; mixed precision" if args.amp else ""}')
     for setting in settings:
         measure(*setting, args)

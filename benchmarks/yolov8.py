@@ -2,8 +2,11 @@
 
 Both have the same weights, see the same images and boxes and are timed in turns in one process:
 forward in training mode; assignment and loss down to the gradient of the raw maps; backward of the
-network; and inference (forward, decoding, NMS). The losses must agree to 1e-3. The peak memory of
-the assignment alone is taken in fresh processes.
+network; and inference (forward, decoding, NMS). The losses must agree to 1e-3. Peak memory is taken
+in fresh processes: of the assignment alone; of a forward pass in eval mode without gradient, up to
+the raw maps (it does not depend on the boxes); and of a training step without an optimizer. On a
+GPU it is of what PyTorch allocates, and the kernels that a part launches and its waits for the GPU
+are counted.
 
 Ultralytics is licensed under the AGPL-3.0 and never part of this package. Without --ultralytics,
 the site-packages of the environment that tests/oracle describes, our figures alone are printed.
@@ -12,6 +15,7 @@ the site-packages of the environment that tests/oracle describes, our figures al
 import contextlib
 import importlib
 import io
+import itertools
 import json
 import os
 import sys
@@ -23,6 +27,8 @@ import _common as common
 
 sys.path.insert(0, str(common.ROOT / 'tests' / 'oracle'))
 CLASSES = 80
+BOTH = ('ours', 'Ultralytics')
+MEMORY_OF = ('the assignment', 'a forward pass', 'a training step')
 
 
 def load_ultralytics(path: Optional[str]) -> Optional[types.SimpleNamespace]:
@@ -36,16 +42,18 @@ def load_ultralytics(path: Optional[str]) -> Optional[types.SimpleNamespace]:
     import torchvision_stub
 
     torchvision_stub.install()
-    if path is not None:
+    ops = importlib.import_module('torchvision').ops
+    if path is not None and ops.nms is torchvision_stub.nms:
         # the stub's loop is for parity; the comparison is of what surrounds a compiled NMS
         from mmcv.ops import nms
 
-        sys.modules['torchvision'].ops.nms = lambda boxes, scores, iou: nms(boxes, scores, iou)[1]
+        ops.nms = lambda boxes, scores, iou: nms(boxes, scores, iou)[1]
     try:
         from ultralytics.cfg import get_cfg
         from ultralytics.nn.tasks import DetectionModel
         from ultralytics.utils.loss import v8DetectionLoss
         from ultralytics.utils.ops import non_max_suppression
+        from ultralytics.utils.tal import TaskAlignedAssigner
     except ImportError:
         if path is not None:
             raise
@@ -55,26 +63,20 @@ def load_ultralytics(path: Optional[str]) -> Optional[types.SimpleNamespace]:
         model=DetectionModel,
         loss=v8DetectionLoss,
         nms=non_max_suppression,
+        assigner=TaskAlignedAssigner,
     )
 
 
-def make_batch(size: int, images: int, boxes: int) -> Tuple:
+def make_batch(size: int, images: int, boxes: int, device: str) -> Tuple:
     """Return images (N, 3, size, size) in [0, 1], boxes and labels of each."""
-    import torch
-
-    torch.manual_seed(0)
-    pictures = torch.rand(images, 3, size, size)
-    found = [
-        torch.from_numpy(common.random_boxes(boxes, size, size, seed=i)) for i in range(images)
-    ]
-    labels = [torch.randint(CLASSES, (boxes,)) for _ in range(images)]
-    return pictures, found, labels
+    pictures, samples = common.random_batch(size, images, CLASSES, device, boxes)
+    instances = [sample.gt_instances for sample in samples]
+    return pictures, [x.bboxes for x in instances], [x.labels for x in instances]
 
 
-def ours_parts(batch: Tuple, size: int, theirs: Optional[dict]) -> Dict[str, Callable]:
+def ours_parts(batch: Tuple, size: int, theirs: Optional[dict], device: str) -> Dict[str, Callable]:
     """Return forward, loss, backward and inference of this package, by name."""
     import torch
-    from mmdet.registry import MODELS
     from mmdet.structures import DetDataSample
     from mmengine.config import Config
     from mmengine.registry import init_default_scope
@@ -84,10 +86,8 @@ def ours_parts(batch: Tuple, size: int, theirs: Optional[dict]) -> Dict[str, Cal
 
     init_default_scope('mmdet')
     cfg = Config.fromfile(str(common.ROOT / 'configs' / 'yolov8' / 'yolov8_n_coco.py'))
-    model = MODELS.build(cfg.model)
-    if theirs is None:
-        model.init_weights()
-    else:
+    model = common.build_model(cfg, device)
+    if theirs is not None:
         model.load_state_dict(convert_ultralytics_state_dict(theirs))
     pictures, boxes, labels = batch
     meta = dict(img_shape=(size, size), scale_factor=(1.0, 1.0), ori_shape=(size, size))
@@ -104,11 +104,12 @@ def ours_parts(batch: Tuple, size: int, theirs: Optional[dict]) -> Dict[str, Cal
         model.train()
         return len(found[0].pred_instances)
 
-    model.train()
     return dict(forward=lambda: model(pictures), loss=loss, infer=infer, model=model)
 
 
-def theirs_parts(yolo: types.SimpleNamespace, batch: Tuple, size: int) -> Dict[str, Callable]:
+def theirs_parts(
+    yolo: types.SimpleNamespace, batch: Tuple, size: int, device: str
+) -> Dict[str, Callable]:
     """Return the same of Ultralytics."""
     import numpy as np
     import torch
@@ -118,10 +119,12 @@ def theirs_parts(yolo: types.SimpleNamespace, batch: Tuple, size: int) -> Dict[s
     model.args = yolo.get_cfg()
     filled = weights.fill({k: tuple(v.shape) for k, v in model.state_dict().items()})
     model.load_state_dict({k: torch.from_numpy(np.asarray(v)) for k, v in filled.items()})
+    # before the criterion, which takes its device from the model
+    model.to(device)
     pictures, boxes, labels = batch
     joined = torch.cat(boxes) / size
     target = dict(
-        batch_idx=torch.arange(len(boxes)).repeat_interleave(len(boxes[0])).float(),
+        batch_idx=torch.arange(len(boxes)).repeat_interleave(len(boxes[0])).float().to(device),
         cls=torch.cat(labels).float(),
         bboxes=torch.cat(((joined[:, :2] + joined[:, 2:]) / 2, joined[:, 2:] - joined[:, :2]), 1),
     )
@@ -198,113 +201,156 @@ def steps(parts: Dict[str, Callable]) -> Tuple[Dict[str, Callable[[], None]], fl
     return timed, parts['loss'](maps).item()
 
 
-def run_memory(who: str, size: int, images: int, boxes: int, path: Optional[str]) -> None:
-    """Print the peak memory of one assignment in this process, in bytes, as JSON."""
+def assignment(
+    yolo: Optional[types.SimpleNamespace], batch: Tuple, size: int, device: str
+) -> Callable[[], object]:
+    """Return the assignment alone, of random predictions; ours where yolo is None."""
     import torch
 
-    yolo = load_ultralytics(path)
-    _, found, labels = make_batch(size, images, boxes)
-    number = sum((size // s) ** 2 for s in (8, 16, 32))
+    _, found, labels = batch
+    images, boxes = len(found), len(found[0])
     points = torch.cat(
         [
             (torch.cartesian_prod(torch.arange(size // s), torch.arange(size // s)).flip(1) + 0.5)
             * s
             for s in (8, 16, 32)
         ]
-    )
-    predicted = torch.rand(images, number, 2) * 60
-    predicted = torch.cat((points - predicted, points + predicted.flip(1)), dim=2)
-    if who == 'ours':
+    ).to(device)
+    generator = torch.Generator().manual_seed(0)
+    sides = (torch.rand(images, len(points), 2, generator=generator) * 60).to(device)
+    predicted = torch.cat((points - sides, points + sides.flip(1)), dim=2)
+    scores = torch.rand(images, len(points), CLASSES, generator=generator).to(device)
+    if yolo is None:
         from mmdet_contrast.models.task_modules import BatchTaskAlignedAssigner
 
-        scores = torch.rand(images, CLASSES, number)
-        owner = torch.arange(images).repeat_interleave(boxes)
+        owner = torch.arange(images).repeat_interleave(boxes).to(device)
+        scores = scores.transpose(1, 2).contiguous()
         arguments = (scores, predicted, points, torch.cat(found), torch.cat(labels), owner)
         assign = BatchTaskAlignedAssigner().assign
     else:
-        assert yolo is not None
-        from ultralytics.utils.tal import TaskAlignedAssigner
-
-        scores = torch.rand(images, number, CLASSES)
-        mask = torch.ones(images, boxes, 1)
+        mask = torch.ones(images, boxes, 1).to(device)
         classes = torch.stack(labels)[..., None].float()
         arguments = (scores, predicted, points, classes, torch.stack(found), mask)
-        assign = TaskAlignedAssigner(topk=10, num_classes=CLASSES, alpha=0.5, beta=6.0)
-    with torch.no_grad():
-        common.release_memory()
-        with common.PeakMemory() as memory:
-            assign(*arguments)
+        assign = yolo.assigner(topk=10, num_classes=CLASSES, alpha=0.5, beta=6.0)
+    return lambda: assign(*arguments)
+
+
+def memory_step(
+    kind: str, yolo: Optional[types.SimpleNamespace], batch: Tuple, size: int, device: str
+) -> Callable[[], object]:
+    """Return what a row of memory is of; ours where yolo is None."""
+    import torch
+
+    if kind == 'the assignment':
+        return torch.no_grad()(assignment(yolo, batch, size, device))
+    parts = (
+        theirs_parts(yolo, batch, size, device) if yolo else ours_parts(batch, size, None, device)
+    )
+    if kind == 'a forward pass':
+        parts['model'].eval()
+        if yolo:
+            # their head decodes unless it trains; ours returns the raw maps in either mode
+            parts['model'].model[-1].training = True
+        return torch.no_grad()(parts['forward'])
+
+    def train() -> None:
+        parts['loss'](parts['forward']()).backward()
+        parts['model'].zero_grad(set_to_none=True)
+
+    return train
+
+
+def run_memory(
+    kind: str, who: str, size: int, images: int, boxes: int, path: Optional[str], device: str
+) -> None:
+    """Print the peak memory of one call in this process, in bytes, as JSON."""
+    yolo = load_ultralytics(path)
+    batch = make_batch(size, images, boxes, device)
+    step = memory_step(kind, None if who == 'ours' else yolo, batch, size, device)
+    # loads whatever is loaded at the first call only
+    step()
+    common.release_memory()
+    with common.PeakMemory(device) as memory:
+        step()
     print(json.dumps(dict(memory=memory.grown)))
 
 
 def main() -> None:
     """Run the benchmark."""
-    parser = common.parser(__doc__)
+    parser = common.parser(__doc__, device=True)
     parser.add_argument('--ultralytics', metavar='DIR', help='folder that holds the package')
     parser.add_argument('--sizes', type=int, nargs='+', default=[320, 640])
-    parser.add_argument('--images', type=int, default=4)
+    parser.add_argument('--images', type=int, nargs='+', default=[4], help='of a batch')
     parser.add_argument('--boxes', type=int, nargs='+', default=[10, 100], help='to an image')
     parser.add_argument('--repeats', type=int, default=5)
     parser.add_argument('--parts', nargs='+', help='these alone, for example forward; no memory')
-    parser.add_argument('--memory-of', nargs=4, help='used by the script')
+    parser.add_argument('--memory-of', nargs=5, help='used by the script')
     args = parser.parse_args()
     if args.memory_of:
-        who, *numbers = args.memory_of
-        run_memory(who, *[int(n) for n in numbers], args.ultralytics)
+        kind, who, *numbers = args.memory_of
+        run_memory(kind, who, *[int(n) for n in numbers], args.ultralytics, args.device)
         return
     if args.quick:
-        args.sizes, args.images, args.boxes, args.repeats = [64], 2, [3], 1
+        args.sizes, args.images, args.boxes, args.repeats = [64], [2], [3], 1
 
-    memory: Dict[Tuple, Optional[dict]] = {}
-    sides = ['ours', 'Ultralytics'] if args.ultralytics else ['ours']
-    for size in [] if args.parts else args.sizes:
-        for boxes in args.boxes:
-            for who in sides:
-                arguments = ['--memory-of', who, str(size), str(args.images), str(boxes)]
-                if args.ultralytics:
-                    arguments += ['--ultralytics', args.ultralytics]
-                memory[size, boxes, who] = common.in_fresh_process(arguments, __file__)
+    sides = BOTH if args.ultralytics else BOTH[:1]
+    options = ['--device', args.device]
+    if args.ultralytics:
+        options += ['--ultralytics', args.ultralytics]
+    cases = list(itertools.product(args.sizes, args.images, args.boxes))
+    rows_of_memory = [
+        (case, kind)
+        for case, kind in itertools.product([] if args.parts else cases, MEMORY_OF)
+        if kind != 'a forward pass' or case[-1] == args.boxes[0]
+    ]
+    found = common.in_fresh_processes(
+        {
+            (case, kind, who): ['--memory-of', kind, who, *map(str, case), *options]
+            for case, kind in rows_of_memory
+            for who in sides
+        },
+        __file__,
+        args.device,
+    )
 
     with contextlib.redirect_stdout(io.StringIO()):
         yolo = load_ultralytics(args.ultralytics)
-    print(common.machine())
+    print(common.machine(args.device))
+    columns = common.call_columns(args.device)
     rows = []
-    for size in args.sizes:
-        for boxes in args.boxes:
-            batch = make_batch(size, args.images, boxes)
-            theirs = theirs_parts(yolo, batch, size) if yolo else None
-            state = theirs['model'].state_dict() if theirs else None
-            mine, value = steps(ours_parts(batch, size, state))
-            if args.parts:
-                mine = {name: step for name, step in mine.items() if name in args.parts}
-            timed = {f'ours {name}': step for name, step in mine.items()}
-            if theirs:
-                others, other_value = steps(theirs)
-                timed.update({f'Ultralytics {name}': others[name] for name in mine})
-                if abs(value - other_value) > 1e-3 * abs(other_value):
-                    sys.exit(f'The loss is {value}, but that of Ultralytics {other_value}.')
-            taken = common.seconds(timed, repeats=args.repeats, limit=8)
-            case = f'{size}, {args.images} x {boxes}'
-            for name in mine:
-                one, other = taken[f'ours {name}'], taken.get(f'Ultralytics {name}')
-                shown = common.show_time(other) if other else '-'
-                rows.append(
-                    (case, name, common.show_time(one), shown, common.show_ratio(other, one))
-                )
-            if args.parts:
+    for size, images, boxes in cases:
+        batch = make_batch(size, images, boxes, args.device)
+        theirs = theirs_parts(yolo, batch, size, args.device) if yolo else None
+        state = theirs['model'].state_dict() if theirs else None
+        mine, value = steps(ours_parts(batch, size, state, args.device))
+        if args.parts:
+            mine = {name: step for name, step in mine.items() if name in args.parts}
+        timed = {f'ours {name}': step for name, step in mine.items()}
+        others = {}
+        if theirs:
+            others, other_value = steps(theirs)
+            timed.update({f'Ultralytics {name}': others[name] for name in mine})
+            if abs(value - other_value) > 1e-3 * abs(other_value):
+                sys.exit(f'The loss is {value}, but that of Ultralytics {other_value}.')
+        common.allow_tf32()
+        taken = common.seconds(timed, repeats=args.repeats, limit=8)
+        label = f'{size}, {images} x {boxes}'
+        for name in mine:
+            one, other = taken[f'ours {name}'], taken.get(f'Ultralytics {name}')
+            shown = common.show_time(other) if other else '-'
+            both = [each[name] for each in (mine, others) if name in each]
+            cells = (common.show_time(one), shown, common.show_ratio(other, one))
+            rows.append((label, name, *cells, *common.show_calls(both, args.device)))
+        for kind in MEMORY_OF:
+            case = (size, images, boxes)
+            if (case, kind) not in rows_of_memory:
                 continue
-            one = memory[size, boxes, 'ours']['memory']
-            other = memory.get((size, boxes, 'Ultralytics'), {}).get('memory')
-            rows.append(
-                (
-                    case,
-                    'memory of the assignment',
-                    common.show_memory(one),
-                    common.show_memory(other) if other else '-',
-                    common.show_ratio(other, one),
-                )
-            )
-    print(common.table(('size, images x boxes', 'part', 'ours', 'Ultralytics', 'ratio'), rows))
+            one, other = (found.get((case, kind, who), {}).get('memory') for who in BOTH)
+            shown = common.show_memory(other) if other else '-'
+            cells = (common.show_memory(one), shown, common.show_ratio(other, one))
+            rows.append((label, f'memory of {kind}', *cells, *['-'] * len(columns)))
+    header = ('size, images x boxes', 'part', 'ours', 'Ultralytics', 'ratio')
+    print(common.table((*header, *columns), rows))
 
 
 if __name__ == '__main__':

@@ -337,7 +337,9 @@ class DistillationDetector(BaseDetector):
             return nullcontext()
         paths = [sample.metainfo.get('img_path') for sample in samples]
         masks = [self._annotated_in.get(path, self._annotated) for path in paths]
-        return spare_unannotated(self.student.bbox_head, torch.stack(masks).to(device))
+        # copied without a wait for the GPU
+        mask = torch.stack(masks).to(device, non_blocking=True)
+        return spare_unannotated(self.student.bbox_head, mask)
 
     def _batch_factor(self, samples: SampleList) -> float:
         """Return what the head's own losses are multiplied by, as YOLOv8's are by the batch."""

@@ -43,6 +43,7 @@ class Teacher:
         self.classes = None if classes is None else tuple(classes)
         self.data_preprocessor = data_preprocessor
         self.model: Optional[BaseDetector] = None
+        self._normalises_alike: Optional[bool] = None
 
     def __deepcopy__(self, memo: dict) -> 'Teacher':
         return self
@@ -100,7 +101,10 @@ class Teacher:
             Tensor: (N, 3, H, W); the same tensor where both normalise alike.
         """
         own = self.model.data_preprocessor
-        if _normalisation(own) == _normalisation(preprocessor):
+        # once: reading the numbers waits for a GPU
+        if self._normalises_alike is None:
+            self._normalises_alike = _normalisation(own) == _normalisation(preprocessor)
+        if self._normalises_alike:
             return inputs
         # a copy: the student's own padding stays
         out = inputs.clone()
