@@ -19,6 +19,7 @@ __all__ = [
     'PythonUnpickler',
     'coco_evaluations',
     'extend_batched_nms',
+    'extend_focal_loss',
     'extend_palette',
     'keep_pictures_apart',
     'rename_state',
@@ -119,6 +120,25 @@ def extend_batched_nms(kind: str, average: Callable[..., Tensor]) -> None:
         names = getattr(module, '__dict__', {})
         if names.get('batched_nms') is current:
             names['batched_nms'] = batched_nms
+
+
+def extend_focal_loss() -> None:
+    """Let MMDetection's ``FocalLoss`` train in bfloat16 on a GPU.
+
+    The kernel that it calls there (mmcv 2.1.0) has no bfloat16, and raises. It gets float32
+    instead, in which it is more exact, too. Calling this again changes nothing.
+    """
+    module = import_module('mmdet.models.losses.focal_loss')
+    stock = module._sigmoid_focal_loss
+    if hasattr(stock, 'extends'):
+        return
+
+    @wraps(stock)
+    def sigmoid_focal_loss(pred, *args):
+        return stock(pred.float() if pred.dtype == torch.bfloat16 else pred, *args)
+
+    sigmoid_focal_loss.extends = stock
+    module._sigmoid_focal_loss = sigmoid_focal_loss
 
 
 def extend_palette(make: Callable[..., List[Tuple[int, int, int]]]) -> None:

@@ -1,5 +1,7 @@
 """Losses."""
 
+from mmdet_contrast.compat import extend_focal_loss
+
 from .box_distribution_kl import BoxDistributionKLLoss
 from .channel_wise_divergence import ChannelWiseDivergence
 from .complete_iou import YOLOCIoULoss, complete_iou
@@ -29,3 +31,5 @@ __all__ = [
     'complete_iou',
     'negative_cosine',
 ]
+
+extend_focal_loss()
