@@ -1,5 +1,6 @@
 """Workers of data loaders that are spawned, as programs that have used CUDA must start them."""
 
+import os
 import subprocess
 import sys
 
@@ -28,7 +29,9 @@ def test_spawned_workers_draw_the_same_views(tiny_shapes, tmp_path, repo_root):
         command = [sys.executable, repo_root / 'tools/train.py', tmp_path / 'config.py']
         options = ['--cfg-options', f'env_cfg.mp_cfg.mp_start_method={method}']
         folder = tmp_path / method
-        subprocess.run([*command, '--work-dir', folder, *options], check=True)
+        # on a GPU equal runs differ by more
+        env = dict(os.environ, CUDA_VISIBLE_DEVICES='')
+        subprocess.run([*command, '--work-dir', folder, *options], check=True, env=env)
         saved = torch.load(folder / 'epoch_1.pth', map_location='cpu', weights_only=False)
         weights.append(saved['state_dict'])
     first, second = weights
