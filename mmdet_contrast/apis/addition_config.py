@@ -23,9 +23,8 @@ from .addition_data import AnnotatedPictures, merge_files, names_in
 from .addition_teacher import read_teacher
 
 # Weights of the terms of distillation.
-CLASS_WEIGHT = 2.0
-BOX_DISTRIBUTION_WEIGHT = 1.5
-BOX_WEIGHT = 1.5
+CLASS_WEIGHT = 125.0
+BOX_WEIGHT = 2.5
 CENTERNESS_WEIGHT = 1.0
 FEATURE_WEIGHT = 8.0
 # What becomes of the learning rate, and of the limit of the gradient, which the terms of
@@ -212,23 +211,17 @@ def distillation_terms(head: nn.Module, features: str = 'neck') -> List[Dict[str
     Returns:
         list[dict]: ``distillers`` of a ``DistillationDetector``.
     """
-    terms = [
-        dict(
-            source='bbox_head.cls',
-            loss=dict(type='LogitsKLDivergence', average='objects'),
-            weight=CLASS_WEIGHT,
-        )
-    ]
+    kl = dict(type='LogitsKLDivergence')
+    terms = [dict(source='bbox_head.cls', loss=kl, weight=CLASS_WEIGHT)]
     if isinstance(head, (YOLOv8Head, GFLHead)):
         bins = head.reg_max + isinstance(head, GFLHead)
         loss = dict(type='BoxDistributionKLLoss', reg_max=bins)
-        terms.append(dict(source='bbox_head.reg', loss=loss, weight=BOX_DISTRIBUTION_WEIGHT))
+        terms.append(dict(source='bbox_head.reg', loss=loss, weight=BOX_WEIGHT))
     else:
         loss = dict(type='GIoULoss')
         terms.append(dict(source='bbox_head.boxes', loss=loss, weight=BOX_WEIGHT))
     if isinstance(head, (FCOSHead, ATSSHead)) and not isinstance(head, RTMDetHead):
-        loss = dict(type='LogitsKLDivergence')
-        terms.append(dict(source='bbox_head.centerness', loss=loss, weight=CENTERNESS_WEIGHT))
+        terms.append(dict(source='bbox_head.centerness', loss=kl, weight=CENTERNESS_WEIGHT))
     loss = dict(type='ChannelWiseDivergence')
     return [*terms, dict(source=features, loss=loss, weight=FEATURE_WEIGHT)]
 

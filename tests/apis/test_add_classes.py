@@ -70,10 +70,11 @@ def edited(path, out, change):
 # --- the config
 
 DISTRIBUTION = dict(
-    source='bbox_head.reg', loss=dict(type='BoxDistributionKLLoss', reg_max=16), weight=1.5
+    source='bbox_head.reg', loss=dict(type='BoxDistributionKLLoss', reg_max=16), weight=2.5
 )
-BOXES = dict(source='bbox_head.boxes', loss=dict(type='GIoULoss'), weight=1.5)
+BOXES = dict(source='bbox_head.boxes', loss=dict(type='GIoULoss'), weight=2.5)
 CENTERNESS = dict(source='bbox_head.centerness', loss=dict(type='LogitsKLDivergence'), weight=1.0)
+CLASSES_KL = dict(source='bbox_head.cls', loss=dict(type='LogitsKLDivergence'), weight=125.0)
 FEATURES = dict(source='neck', loss=dict(type='ChannelWiseDivergence'), weight=8.0)
 TERMS = dict(
     yolo=[DISTRIBUTION, FEATURES],
@@ -125,8 +126,7 @@ def test_a_detector_of_every_head_trains(head, pictures, tmp_path):
     cfg = Config.fromfile(tmp_path / 'work/add_classes.py')
     assert cfg.model.student.bbox_head.num_classes == 3 and cfg.model.norm_eval
     assert cfg.model.teacher == Config.fromfile(detector[0]).model
-    assert [dict(term) for term in cfg.model.distillers[1:]] == TERMS[head]
-    assert cfg.model.distillers[0].source == 'bbox_head.cls'
+    assert [dict(term) for term in cfg.model.distillers] == [CLASSES_KL, *TERMS[head]]
     assert not cfg.get('val_dataloader')
     runner, watch = RUNNERS.build(cfg), Watch()
     runner.register_hook(watch, priority='LOWEST')

@@ -90,7 +90,7 @@ def test_configs_of_the_variants(toy, data, tiny_shapes, asked, tmp_path):
 
     best, epochs = made['best'], made['best'].train_cfg.max_epochs
     assert best.model.norm_eval and best.model.annotated_classes == list(NEW)
-    assert best.model.distillers[0].loss.average == 'objects'
+    assert best.model.distillers[0].loss.type == 'LogitsKLDivergence'
     assert best.val_evaluator.base_classes == list(OLD)
     assert images('best') == ([[2]] * 4, {2})
     finetune = made['finetune'].model

@@ -371,9 +371,7 @@ class DistillationDetector(BaseDetector):
                     (other, theirs, self.shared[0]),
                 )
             )
-            if getattr(criterion, 'average', None) != 'objects':
-                return criterion(ours, theirs)
-            return criterion(ours, theirs, avg_factor=objects)
+            return criterion(ours, theirs)
         if distiller.kind == 'decoded':
             pairs = zip(decode_boxes(head, ours), decode_boxes(other, theirs))
             boxes = [torch.cat([level.flatten(0, 2) for level in side]) for side in zip(*pairs)]

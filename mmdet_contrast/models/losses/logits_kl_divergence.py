@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 Levels = Union[Tensor, Sequence[Tensor]]
 MODES = ('bernoulli', 'softmax')
-AVERAGES = ('locations', 'objects')
 
 
 @MODELS.register_module()
@@ -31,13 +30,6 @@ class LogitsKLDivergence(nn.Module):
     Args:
         tau (float): Temperature :math:`\tau`, > 0.
         mode (str): ``'bernoulli'`` or ``'softmax'``.
-        average (str): ``'locations'``: the mean over locations. ``'objects'``, for sigmoid scores:
-            the divergence of a class at a location counts as much as the higher of its two scores,
-            and ``DistillationDetector`` divides the sum by the number of objects that the teacher
-            sees, the sum of its confidence. Nearly all locations are background to both, and their
-            small differences, taken together, would outweigh the objects and keep a student from
-            learning anything new. With such a divisor, which the losses of detectors have, one
-            weight does for images of any size and for any head.
         loss_weight (float): Factor of the result.
 
     Examples:
@@ -51,23 +43,13 @@ class LogitsKLDivergence(nn.Module):
     distills = 'classes'
     """What ``DistillationDetector`` hands over."""
 
-    def __init__(
-        self,
-        tau: float = 1.0,
-        mode: str = 'bernoulli',
-        average: str = 'locations',
-        loss_weight: float = 1.0,
-    ) -> None:
+    def __init__(self, tau: float = 1.0, mode: str = 'bernoulli', loss_weight: float = 1.0) -> None:
         super().__init__()
         # anything else would silently be one of them
-        for key, given, known in (('mode', mode, MODES), ('average', average, AVERAGES)):
-            if given not in known:
-                raise ValueError(
-                    f'LogitsKLDivergence got {key}={given!r}, one of {known} expected.'
-                )
+        if mode not in MODES:
+            raise ValueError(f'LogitsKLDivergence got mode={mode!r}, one of {MODES} expected.')
         self.tau = tau
         self.mode = mode
-        self.average = average
         self.loss_weight = loss_weight
 
     def forward(
@@ -115,10 +97,7 @@ class LogitsKLDivergence(nn.Module):
             log_s, log_t = F.log_softmax(s, axis), F.log_softmax(t, axis)
             return (log_t.exp() * (log_t - log_s)).sum(axis)
         # log sigmoid(x) = x - softplus(x) and log(1 - sigmoid(x)) = -softplus(x)
-        divergence = t.sigmoid() * (t - s) + F.softplus(s) - F.softplus(t)
-        if self.average == 'objects':
-            divergence = divergence * torch.maximum(student.detach(), teacher).sigmoid()
-        return divergence.sum(axis)
+        return (t.sigmoid() * (t - s) + F.softplus(s) - F.softplus(t)).sum(axis)
 
 
 def mean_over_locations(
