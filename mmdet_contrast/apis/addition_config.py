@@ -24,6 +24,8 @@ from .addition_teacher import read_teacher
 
 # Weights of the terms of distillation.
 CLASS_WEIGHT = 125.0
+# In heads with a focal loss, which turns easy locations down, as much would outweigh it.
+FOCAL_CLASS_WEIGHT = 40.0
 BOX_WEIGHT = 2.5
 CENTERNESS_WEIGHT = 1.0
 FEATURE_WEIGHT = 8.0
@@ -212,7 +214,8 @@ def distillation_terms(head: nn.Module, features: str = 'neck') -> List[Dict[str
         list[dict]: ``distillers`` of a ``DistillationDetector``.
     """
     kl = dict(type='LogitsKLDivergence')
-    terms = [dict(source='bbox_head.cls', loss=kl, weight=CLASS_WEIGHT)]
+    weight = CLASS_WEIGHT if isinstance(head, YOLOv8Head) else FOCAL_CLASS_WEIGHT
+    terms = [dict(source='bbox_head.cls', loss=kl, weight=weight)]
     if isinstance(head, (YOLOv8Head, GFLHead)):
         bins = head.reg_max + isinstance(head, GFLHead)
         loss = dict(type='BoxDistributionKLLoss', reg_max=bins)
