@@ -25,7 +25,7 @@ from .addition_teacher import read_teacher
 # Weights of the terms of distillation.
 CLASS_WEIGHT = 125.0
 # In heads with a focal loss, which turns easy locations down, as much would outweigh it.
-FOCAL_CLASS_WEIGHT = 40.0
+FOCAL_CLASS_WEIGHT = 10.0
 BOX_WEIGHT = 2.5
 CENTERNESS_WEIGHT = 1.0
 FEATURE_WEIGHT = 8.0

@@ -74,7 +74,7 @@ DISTRIBUTION = dict(
 )
 BOXES = dict(source='bbox_head.boxes', loss=dict(type='GIoULoss'), weight=2.5)
 CENTERNESS = dict(source='bbox_head.centerness', loss=dict(type='LogitsKLDivergence'), weight=1.0)
-CLASSES_KL = dict(source='bbox_head.cls', loss=dict(type='LogitsKLDivergence'), weight=40.0)
+CLASSES_KL = dict(source='bbox_head.cls', loss=dict(type='LogitsKLDivergence'), weight=10.0)
 FEATURES = dict(source='neck', loss=dict(type='ChannelWiseDivergence'), weight=8.0)
 TERMS = dict(
     yolo=[dict(CLASSES_KL, weight=125.0), DISTRIBUTION, FEATURES],
