@@ -26,7 +26,8 @@ from .addition_teacher import read_teacher
 CLASS_WEIGHT = 125.0
 # In heads with a focal loss, which turns easy locations down, as much would outweigh it.
 FOCAL_CLASS_WEIGHT = 10.0
-BOX_WEIGHT = 2.5
+BOX_DISTRIBUTION_WEIGHT = 2.5
+BOX_WEIGHT = 1.0
 CENTERNESS_WEIGHT = 1.0
 FEATURE_WEIGHT = 8.0
 # What becomes of the learning rate, and of the limit of the gradient, which the terms of
@@ -219,7 +220,7 @@ def distillation_terms(head: nn.Module, features: str = 'neck') -> List[Dict[str
     if isinstance(head, (YOLOv8Head, GFLHead)):
         bins = head.reg_max + isinstance(head, GFLHead)
         loss = dict(type='BoxDistributionKLLoss', reg_max=bins)
-        terms.append(dict(source='bbox_head.reg', loss=loss, weight=BOX_WEIGHT))
+        terms.append(dict(source='bbox_head.reg', loss=loss, weight=BOX_DISTRIBUTION_WEIGHT))
     else:
         loss = dict(type='GIoULoss')
         terms.append(dict(source='bbox_head.boxes', loss=loss, weight=BOX_WEIGHT))

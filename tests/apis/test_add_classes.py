@@ -72,7 +72,7 @@ def edited(path, out, change):
 DISTRIBUTION = dict(
     source='bbox_head.reg', loss=dict(type='BoxDistributionKLLoss', reg_max=16), weight=2.5
 )
-BOXES = dict(source='bbox_head.boxes', loss=dict(type='GIoULoss'), weight=2.5)
+BOXES = dict(source='bbox_head.boxes', loss=dict(type='GIoULoss'), weight=1.0)
 CENTERNESS = dict(source='bbox_head.centerness', loss=dict(type='LogitsKLDivergence'), weight=1.0)
 CLASSES_KL = dict(source='bbox_head.cls', loss=dict(type='LogitsKLDivergence'), weight=10.0)
 FEATURES = dict(source='neck', loss=dict(type='ChannelWiseDivergence'), weight=8.0)
