@@ -360,8 +360,6 @@ class DistillationDetector(BaseDetector):
         # the originals of a contrastive batch come before their views
         number = len(ours[0])
         theirs = [level[:number] for level in theirs]
-        weights = [confidence(each[:number], other.cls_out_channels) for each in outputs[0]]
-        objects = reduce_mean(torch.stack([level.sum() for level in weights]).sum()).clamp(min=1)
         if distiller.kind == 'classes':
             assert self.shared is not None
             ours, theirs = (
@@ -372,6 +370,8 @@ class DistillationDetector(BaseDetector):
                 )
             )
             return criterion(ours, theirs)
+        weights = [confidence(each[:number], other.cls_out_channels) for each in outputs[0]]
+        objects = reduce_mean(torch.stack([level.sum() for level in weights]).sum()).clamp(min=1)
         if distiller.kind == 'decoded':
             pairs = zip(decode_boxes(head, ours), decode_boxes(other, theirs))
             boxes = [torch.cat([level.flatten(0, 2) for level in side]) for side in zip(*pairs)]
