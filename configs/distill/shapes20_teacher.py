@@ -1,29 +1,14 @@
 # YOLOv8-n that knows the first ten of twenty classes of generated shapes, to which the others are added.
-# The data are made by `make distill`, or as projects/shapes/README.md says.
-_base_ = '../yolov8/yolov8_n_shapes.py'
+_base_ = [
+    '../_base_/plugin.py',
+    '../_base_/models/yolov8.py',
+    '../_base_/datasets/shapes20_old.py',
+    '../_base_/schedules/schedule_yolov8.py',
+]
 
-data_root = 'data/shapes20/'
-metainfo = dict(
-    classes=(
-        'striped_disc',
-        'checkered_square',
-        'dotted_triangle',
-        'ringed_star',
-        'zigzag_heart',
-        'meshed_hexagon',
-        'spoked_flower',
-        'bricked_cross',
-        'wavy_diamond',
-        'speckled_shield',
-    )
-)
 model = dict(bbox_head=dict(num_classes=10))
-# the files annotate all twenty; a data set whose metainfo names ten classes has no others
-train_dataloader = dict(dataset=dict(data_root=data_root, metainfo=metainfo))
-val_dataloader = dict(dataset=dict(data_root=data_root, metainfo=metainfo))
-test_dataloader = dict(dataset=dict(data_root=data_root, metainfo=metainfo))
-val_evaluator = dict(ann_file=data_root + 'annotations/instances_val.json')
-test_evaluator = dict(ann_file=data_root + 'annotations/instances_test.json')
 train_cfg = dict(val_interval=15)
 # no average of the weights: the schedule ends at a small learning rate
 custom_hooks = _base_.custom_hooks[:1]
+default_hooks = dict(checkpoint=dict(max_keep_ckpts=2))
+auto_scale_lr = dict(base_batch_size=8)

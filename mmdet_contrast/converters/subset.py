@@ -16,6 +16,7 @@ def subset_coco(
     classes: Optional[Sequence[str]] = None,
     num_images: Optional[int] = None,
     seed: int = 0,
+    without: Optional[PathLike] = None,
 ) -> Dict[str, int]:
     """Write the annotations of some classes, on the pictures that show them or on some of these.
 
@@ -30,6 +31,7 @@ def subset_coco(
         num_images (int, optional): Number of pictures, drawn at random. Defaults to all that have
             an annotation that is kept.
         seed (int): Of the draw.
+        without (str | PathLike, optional): COCO file whose pictures are left out, by file name.
 
     Returns:
         dict[str, int]: Number of 'images' and of 'annotations'.
@@ -48,6 +50,10 @@ def subset_coco(
     annotations = [a for a in coco.get('annotations', []) if a['category_id'] in kept]
     shown = {a['image_id'] for a in annotations}
     images = [image for image in coco['images'] if image['id'] in shown]
+    if without is not None:
+        with open(without, encoding='utf-8') as file:
+            left_out = {image['file_name'] for image in json.load(file)['images']}
+        images = [image for image in images if image['file_name'] not in left_out]
     least = 1 if num_images is None else num_images
     if not 0 < least <= len(images):
         raise LaunchError(
@@ -57,7 +63,7 @@ def subset_coco(
     if num_images is not None:
         chosen = np.random.default_rng(seed).permutation(len(images))[:num_images]
         images = [images[i] for i in sorted(chosen)]
-        shown = {image['id'] for image in images}
-        annotations = [a for a in annotations if a['image_id'] in shown]
+    shown = {image['id'] for image in images}
+    annotations = [a for a in annotations if a['image_id'] in shown]
     write_json(out, {**coco, 'images': images, 'annotations': annotations})
     return {'images': len(images), 'annotations': len(annotations)}

@@ -52,6 +52,15 @@ def test_some_pictures(ann_file, tmp_path):
     )
 
 
+def test_without_the_pictures_of_another_file(ann_file, tmp_path):
+    new, old = tmp_path / 'new.json', tmp_path / 'old.json'
+    subset_coco(ann_file, new, classes=['cow'])
+    # of the pictures with dogs, 1 shows a cow as well
+    assert subset_coco(ann_file, old, classes=['dog'], without=new)['images'] == 2
+    assert not {i['id'] for i in read(old)['images']} & {i['id'] for i in read(new)['images']}
+    assert {a['image_id'] for a in read(old)['annotations']} == {3, 4}
+
+
 def test_unknown_class_and_too_many_pictures(ann_file, tmp_path):
     with pytest.raises(LaunchError, match="no class 'bird', only cat, dog, cow"):
         subset_coco(ann_file, tmp_path / 'x.json', classes=['bird'])
