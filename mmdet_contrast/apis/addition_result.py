@@ -3,7 +3,9 @@
 import json
 from math import isfinite, nan
 from pathlib import Path
-from typing import Any, Dict, List, Mapping, NamedTuple, Sequence, Tuple, Union
+from typing import Any, Dict, Mapping, NamedTuple, Sequence, Tuple, Union
+
+from terminaltables import GithubFlavoredMarkdownTable
 
 
 class AdditionResult(NamedTuple):
@@ -83,7 +85,7 @@ class AdditionResult(NamedTuple):
                 'What was kept cannot be measured: the validation data annotate none of the old '
                 'classes.'
             )
-        return f'{_table(rows)}\n\n{text}'
+        return f'{GithubFlavoredMarkdownTable(rows).table}\n\n{text}'
 
     def to_dict(self) -> Dict[str, Any]:
         """Collect everything for JSON.
@@ -170,14 +172,3 @@ def _for_json(values: Mapping[str, float]) -> Dict[str, Any]:
 
 def _show(value: float) -> str:
     return f'{value:.1f}' if isfinite(value) else '-'
-
-
-def _table(rows: List[List[str]]) -> str:
-    """Return a Markdown table with aligned columns; the first row is the header."""
-    widths = [max(map(len, column)) for column in zip(*rows)]
-    lines = [
-        '| ' + ' | '.join(cell.ljust(width) for cell, width in zip(row, widths)) + ' |'
-        for row in rows
-    ]
-    lines.insert(1, '|' + '|'.join('-' * (width + 2) for width in widths) + '|')
-    return '\n'.join(lines)

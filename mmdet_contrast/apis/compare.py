@@ -6,6 +6,8 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
+from terminaltables import GithubFlavoredMarkdownTable
+
 from mmdet_contrast.utils.config import LaunchError
 
 from .runs import ConfigFile, RunResult, Variant, run_variants
@@ -113,7 +115,7 @@ class Comparison(NamedTuple):
         ]
         rows += [['ms per step', *(f'{1000 * t:.0f}' if t else '-' for t in times.values())]]
         text = f'{self.split} split, per cent, mean ± standard deviation over seeds {seeds}:\n\n'
-        text += _table(rows)
+        text += GithubFlavoredMarkdownTable(rows).table
         if names[1:]:
             rows = [['', *names[1:]]]
             rows += [
@@ -125,7 +127,7 @@ class Comparison(NamedTuple):
             text += (
                 f'\n\nDifference to {first}, same seed minus same seed, with its 95 % confidence '
             )
-            text += f'interval:\n\n{_table(rows)}'
+            text += f'interval:\n\n{GithubFlavoredMarkdownTable(rows).table}'
         return text
 
     def to_dict(self) -> Dict[str, Any]:
@@ -283,14 +285,3 @@ def _show_difference(found: Optional[Statistic]) -> str:
         return '-'
     interval = '-' if found.interval is None else '{:+.1f}, {:+.1f}'.format(*found.interval)
     return f'{found.difference:+.1f} [{interval}]'
-
-
-def _table(rows: Sequence[Sequence[str]]) -> str:
-    """Return a Markdown table with aligned columns; the first row is the header."""
-    widths = [max(3, *map(len, column)) for column in zip(*rows)]
-    lines = [
-        '| ' + ' | '.join(cell.ljust(width) for cell, width in zip(row, widths)) + ' |'
-        for row in rows
-    ]
-    lines.insert(1, '|' + '|'.join('-' * (width + 2) for width in widths) + '|')
-    return '\n'.join(lines)

@@ -22,7 +22,7 @@ from mmengine.dataset import pseudo_collate
 from tqdm import tqdm
 
 from mmdet_contrast.utils.config import LaunchError, load_config
-from mmdet_contrast.utils.files import PathLike, check_image, prepare_folder
+from mmdet_contrast.utils.files import PathLike, check_image
 from mmdet_contrast.utils.safe_loading import trust_checkpoints
 from mmdet_contrast.visualization.canvas import DrawnBox, draw_boxes, palette, to_array, to_rgb
 from mmdet_contrast.visualization.detector_input import (
@@ -118,7 +118,7 @@ def infer(
     cfg = load_config(config, cfg_options=cfg_options)
     sources = find_sources(given, max_frames)
     _keep_sources(sources, out_dir)
-    prepare_folder(out_dir)
+    os.makedirs(out_dir, exist_ok=True)
     with trust_checkpoints(trust_checkpoint):
         detector = _Detector(cfg, checkpoint, device, score_thr)
     report = InferenceReport()

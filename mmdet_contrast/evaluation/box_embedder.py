@@ -30,8 +30,8 @@ class Embeddings(NamedTuple):
 class BoxEmbedder:
     """Embeds annotated boxes (or labelled images) with the features of a module of a model.
 
-    A box's embedding is its region of the feature maps, pooled by RoIAlign, without any projector
-    of a loss: what the detection head gets to see.
+    A box's embedding is the mean of its region of the feature maps, by RoIAlign, without any
+    projector of a loss: what the detection head gets to see.
 
     Args:
         module (str, optional): Dotted path of the module whose output is used: ``'neck'``,
@@ -39,7 +39,6 @@ class BoxEmbedder:
             model that has none.
         level (int | str): Which of its maps: an index, ``'all'`` or ``'scale'``, see
             :func:`~mmdet_contrast.models.contrast.sample_embeddings.embed_regions`.
-        pool_size (int): Cells to a side of a box. Defaults to 1: its mean.
 
     Examples:
         >>> embedder = BoxEmbedder(module='neck', level=0)
@@ -50,11 +49,9 @@ class BoxEmbedder:
         self,
         module: Optional[str] = None,
         level: Union[int, str] = 'scale',
-        pool_size: int = 1,
     ) -> None:
         self.module = module
         self.level = level
-        self.pool_size = pool_size
 
     def name_of(self, model: nn.Module) -> str:
         """Return which module of a model is used.
@@ -84,7 +81,7 @@ class BoxEmbedder:
             ValueError: If the model has no such module or level.
         """
         feats, samples, shape = self._features(model, data)
-        vectors, labels = embed_samples(feats, samples, shape, self.level, self.pool_size)
+        vectors, labels = embed_samples(feats, samples, shape, self.level)
         return Embeddings(vectors.float(), labels)
 
     def embed_pairs(self, model: nn.Module, data: dict) -> Tuple[Tensor, Tensor]:
@@ -103,7 +100,7 @@ class BoxEmbedder:
         feats, samples, shape = self._features(model, data)
         pairs = ViewBoxes(background=0)(feats, (), samples)
         rois = pairs.rows[0, pairs.valid[0].repeat(2)]
-        vectors = embed_regions(feats, rois, shape, self.level, self.pool_size)
+        vectors = embed_regions(feats, rois, shape, self.level)
         first, second = vectors.float().chunk(2)
         return first, second
 

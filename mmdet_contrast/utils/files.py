@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import os.path as osp
 from pathlib import Path
 from typing import Any, Iterator, Optional, Union
 
@@ -120,24 +119,3 @@ def _any_size() -> Iterator[None]:
         yield
     finally:
         Image.MAX_IMAGE_PIXELS = limit
-
-
-def prepare_folder(path: str) -> None:
-    """Make a folder and see that it can be written to, before any time is spent.
-
-    Args:
-        path (str): The folder.
-
-    Raises:
-        OSError: If it cannot be made or written to.
-    """
-    try:
-        os.makedirs(path, exist_ok=True)
-        probe = osp.join(path, f'.{os.getpid()}.tmp')
-        with open(probe, 'w'):
-            pass
-        os.unlink(probe)
-    except OSError as error:
-        raise OSError(
-            f'results cannot be written to {path!r} ({error.strerror}): give another folder.'
-        ) from error

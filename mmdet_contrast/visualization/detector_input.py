@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from mmdet_contrast.utils.checkpoint import check_weights, name_classes
 from mmdet_contrast.utils.config import LaunchError, load_config
-from mmdet_contrast.utils.files import PathLike, check_image, load_image, prepare_folder
+from mmdet_contrast.utils.files import PathLike, check_image, load_image
 from mmdet_contrast.utils.model import build_detector, model_section
 from mmdet_contrast.utils.picture_extent import tell_padding
 from mmdet_contrast.utils.safe_loading import add_trust_option, trust_checkpoints
@@ -206,7 +206,7 @@ def run_pictures(
     args = parser.parse_args()
     written, unreadable = 0, 0
     try:
-        prepare_folder(args.out_dir)
+        os.makedirs(args.out_dir, exist_ok=True)
         with trust_checkpoints(args.trust_checkpoint):
             detector = load_detector(args.config, args.checkpoint, args.device, args.cfg_options)
         for saved in draw(detector, args):

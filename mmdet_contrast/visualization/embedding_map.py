@@ -1,5 +1,6 @@
 """Pictures of embeddings: projected to two dimensions, coloured by class."""
 
+import os
 import os.path as osp
 from typing import Any, Dict, Optional, Sequence, Tuple, Union
 
@@ -14,7 +15,7 @@ from mmdet_contrast.evaluation.box_embedder import BoxEmbedder
 from mmdet_contrast.evaluation.functional import embedding_std, knn_accuracy
 from mmdet_contrast.evaluation.labelled_samples import labelled_samples, pipeline_of
 from mmdet_contrast.utils.config import LaunchError
-from mmdet_contrast.utils.files import PathLike, prepare_folder
+from mmdet_contrast.utils.files import PathLike
 
 from .detector_input import load_detector
 
@@ -101,7 +102,6 @@ def save_embedding_map(
     out_file: str,
     module: Optional[str] = None,
     level: Union[int, str] = 'scale',
-    pool_size: int = 1,
     max_samples: Optional[int] = 2000,
     device: Optional[str] = None,
     cfg_options: Optional[Dict[str, Any]] = None,
@@ -119,7 +119,6 @@ def save_embedding_map(
         out_file (str): PNG to write; its folder is made if absent.
         module (str, optional): See ``BoxEmbedder``.
         level (int | str): See ``BoxEmbedder``.
-        pool_size (int): See ``BoxEmbedder``.
         max_samples (int, optional): At most so many images of each set, spread evenly.
         device (str, optional): E.g. 'cpu' or 'cuda:1'. Defaults to the first GPU, if there is one.
         cfg_options (dict, optional): Dotted config keys and their new values.
@@ -136,9 +135,9 @@ def save_embedding_map(
     Example:
         >>> save_embedding_map('configs/contrast/retina_shapes.py', 'epoch_10.pth', 'map.png')
     """
-    prepare_folder(osp.dirname(osp.abspath(out_file)))
+    os.makedirs(osp.dirname(osp.abspath(out_file)), exist_ok=True)
     model = load_detector(config, checkpoint, device, cfg_options)
-    embedder = BoxEmbedder(module, level, pool_size)
+    embedder = BoxEmbedder(module, level)
     val, train = (model.cfg[f'{split}_dataloader'].dataset for split in ('val', 'train'))
     # the validation set first: without a pipeline of its own the training set has none to go by
     query_samples = labelled_samples(val, max_samples=max_samples, name='val set')

@@ -1,5 +1,6 @@
 """Pictures of training samples: original and contrastive view side by side, with boxes."""
 
+import os
 import os.path as osp
 from typing import Any, List, Sequence, Union
 
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from mmdet_contrast.engine.run_checks import check_dataset
 from mmdet_contrast.utils.config import load_config
-from mmdet_contrast.utils.files import PathLike, prepare_folder
+from mmdet_contrast.utils.files import PathLike
 
 from .canvas import (
     GREY,
@@ -67,7 +68,7 @@ def save_view_pairs(
     preprocessor = (cfg.get('model') or {}).get('data_preprocessor') or {}
     # MMDetection loads BGR; a model that turns RGB into BGR is given RGB
     bgr = not preprocessor.get('rgb_to_bgr', False)
-    prepare_folder(out_dir)
+    os.makedirs(out_dir, exist_ok=True)
     dataset = DATASETS.build(cfg.train_dataloader.dataset)
     check_dataset(dataset, 'train_dataloader')
     if 'same_class' in str(cfg.train_dataloader.dataset):

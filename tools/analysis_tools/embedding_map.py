@@ -23,7 +23,6 @@ def main() -> None:
     parser.add_argument(
         '--level', type=_level, default='scale', help='index, all or scale (default: scale)'
     )
-    parser.add_argument('--pool-size', type=int, default=1, help='cells to a side (default: 1)')
     parser.add_argument(
         '--max-samples', type=int, default=2000, help='images of each set (default: 2000)'
     )
@@ -39,7 +38,6 @@ def main() -> None:
                 args.out,
                 args.module,
                 args.level,
-                args.pool_size,
                 args.max_samples,
                 args.device,
                 args.cfg_options,

@@ -58,7 +58,6 @@ class KNNMonitorHook(Hook):
             ``val_dataloader``.
         module (str, optional): See ``BoxEmbedder``. Defaults to the neck, else the backbone.
         level (int | str): See ``BoxEmbedder``. Defaults to ``'scale'``.
-        pool_size (int): See ``BoxEmbedder``. Defaults to 1.
         k (int): Neighbours that vote, at most the bank. Defaults to 200.
         temperature (float): Of the votes. Defaults to 0.1.
         stats (Sequence[str]): Further figures: ``'std'``, ``'uniformity'`` of the embeddings of
@@ -100,7 +99,6 @@ class KNNMonitorHook(Hook):
         queries: Optional[dict] = None,
         module: Optional[str] = None,
         level: Union[int, str] = 'scale',
-        pool_size: int = 1,
         k: int = 200,
         temperature: float = 0.1,
         stats: Sequence[str] = ('std',),
@@ -111,7 +109,7 @@ class KNNMonitorHook(Hook):
         self.interval = interval
         self.bank = bank
         self.queries = queries
-        self.embedder = BoxEmbedder(module, level, pool_size)
+        self.embedder = BoxEmbedder(module, level)
         self.vote = dict(k=k, temperature=temperature)
         self.stats = tuple(stats)
         self.max_samples = max_samples

@@ -1,7 +1,7 @@
 """Embeddings of annotated boxes, or of whole images, from feature maps."""
 
 from math import log2
-from typing import List, Optional, Sequence, Tuple, Union
+from typing import List, Sequence, Tuple, Union
 
 import torch
 import torch.nn.functional as F
@@ -22,8 +22,6 @@ def embed_samples(
     data_samples: Sequence[DetDataSample],
     input_shape: Sequence[int],
     level: Union[int, str] = 'scale',
-    pool_size: int = 1,
-    strides: Optional[Sequence[float]] = None,
 ) -> Tuple[Tensor, Tensor]:
     """Compute an embedding for everything that has a label.
 
@@ -36,8 +34,6 @@ def embed_samples(
         input_shape (Sequence[int]): Height and width of the batch in pixels.
         level (int | str): See :func:`embed_regions`. Images have no size to choose a level by:
             ``'scale'`` is the last.
-        pool_size (int): See :func:`embed_regions`; images are always averaged.
-        strides (Sequence[float], optional): See :func:`embed_regions`.
 
     Returns:
         tuple[Tensor, Tensor]: (K, D) embeddings and (K,) class indices, both in the order of the
@@ -45,7 +41,7 @@ def embed_samples(
     """
     device = feats[0].device
     if data_samples and 'gt_label' in data_samples[0].metainfo:
-        strides = strides or infer_strides(feats, input_shape)
+        strides = infer_strides(feats, input_shape)
         parts = [
             _average(feats[i], data_samples, strides[i])
             for i in _chosen(feats, -1 if level == 'scale' else level)
@@ -54,7 +50,7 @@ def embed_samples(
         return _join(parts), labels
     boxes = [get_box_tensor(s.gt_instances.bboxes).float().to(device) for s in data_samples]
     labels = torch.cat([s.gt_instances.labels.to(device) for s in data_samples])
-    vectors = embed_regions(feats, bbox2roi(boxes), input_shape, level, pool_size, strides)
+    vectors = embed_regions(feats, bbox2roi(boxes), input_shape, level)
     return vectors, labels
 
 
@@ -63,10 +59,8 @@ def embed_regions(
     rois: Tensor,
     input_shape: Sequence[int],
     level: Union[int, str] = 'scale',
-    pool_size: int = 1,
-    strides: Optional[Sequence[float]] = None,
 ) -> Tensor:
-    """Compute embeddings of regions: RoIAlign, flattened.
+    """Compute embeddings of regions: the mean over each, by RoIAlign.
 
     Args:
         feats (Sequence[Tensor]): Features (B, C_l, H_l, W_l) of every level.
@@ -77,23 +71,14 @@ def embed_regions(
             the mean of the levels'; ``'scale'``: each box on the level whose basic anchor (4
             strides) is nearest to the root of its area; where levels have different numbers of
             channels each has columns of its own, so that boxes of two levels have the cosine 0.
-        pool_size (int): Cells P to a side. 1 averages over the box; more keep where things are.
-        strides (Sequence[float], optional): Pixels to a cell of every level. Defaults to the
-            powers of 2 that lead from the batch to the maps.
 
     Returns:
         Tensor: (K, D) in float32, not of length 1 unless ``level='all'`` has one level.
     """
-    strides = strides or infer_strides(feats, input_shape)
-    ratio = max(2, _SAMPLES // pool_size)
+    strides = infer_strides(feats, input_shape)
     if level != 'scale':
-        return _join(
-            [
-                pool_regions([feats[i]], rois[None], [strides[i]], pool_size, ratio)[0]
-                for i in _chosen(feats, level)
-            ]
-        )
-    widths = [feat.shape[1] * pool_size**2 for feat in feats]
+        return _join([_pool(feats[i], rois, strides[i]) for i in _chosen(feats, level)])
+    widths = [feat.shape[1] for feat in feats]
     # each level has columns of its own where they cannot share theirs
     shared = len(set(widths)) == 1
     starts = [0 if shared else sum(widths[:i]) for i in range(len(feats))]
@@ -104,7 +89,7 @@ def embed_regions(
     vectors = feats[0].new_zeros((len(rois), width), dtype=torch.float32)
     for i, feat in enumerate(feats):
         own = (place == i).nonzero()[:, 0]
-        pooled = pool_regions([feat], rois[None, own], [strides[i]], pool_size, ratio)[0]
+        pooled = _pool(feat, rois[own], strides[i])
         vectors[own, starts[i] : starts[i] + widths[i]] = pooled.float()
     return vectors
 
@@ -133,6 +118,10 @@ def infer_strides(feats: Sequence[Tensor], input_shape: Sequence[int]) -> List[f
         larger = [s for s in fits if not strides or s > strides[-1]] or fits
         strides.append(float(larger[0]) if larger else width / columns)
     return strides
+
+
+def _pool(feat: Tensor, rois: Tensor, stride: float) -> Tensor:
+    return pool_regions([feat], rois[None], [stride], 1, _SAMPLES)[0]
 
 
 def _chosen(feats: Sequence[Tensor], level: Union[int, str]) -> Sequence[int]:

@@ -10,7 +10,7 @@ from mmdet.models.task_modules.prior_generators import MlvlPointGenerator
 from mmdet.models.utils import filter_scores_and_topk
 from mmdet.registry import MODELS, TASK_UTILS
 from mmdet.structures.bbox import distance2bbox, get_box_tensor
-from mmdet.utils import ConfigType, InstanceList, OptInstanceList, reduce_mean
+from mmdet.utils import ConfigType, InstanceList, OptInstanceList
 from mmengine.config import ConfigDict
 from mmengine.dist import get_world_size
 from mmengine.model import BaseModule, ModuleList, Sequential
@@ -120,8 +120,6 @@ class YOLOv8Head(BaseDenseHead):
             ``DistributionFocalLoss``, 1.5 / 4: it sums four sides where YOLO takes their mean.
         scale_by_batch (bool): Whether the losses are multiplied by the number of images of all
             processes, as YOLO's learning rates expect it.
-        sync_normalizer (bool): Whether the sum of the target scores is the mean over all
-            processes, or each one's own.
         train_cfg (dict, optional): ``assigner``, by default ``BatchTaskAlignedAssigner``.
         test_cfg (dict, optional): ``score_thr``, ``nms``, ``max_per_img``, ``nms_pre`` (candidates
             of an image that enter NMS), ``multi_label`` (whether a point may give several classes).
@@ -144,7 +142,6 @@ class YOLOv8Head(BaseDenseHead):
         loss_bbox: Optional[ConfigType] = None,
         loss_dfl: Optional[ConfigType] = None,
         scale_by_batch: bool = True,
-        sync_normalizer: bool = False,
         train_cfg: Optional[ConfigType] = None,
         test_cfg: Optional[ConfigType] = None,
         init_cfg: Optional[Union[dict, List[dict]]] = None,
@@ -169,7 +166,6 @@ class YOLOv8Head(BaseDenseHead):
             loss_dfl or dict(type='DistributionFocalLoss', loss_weight=1.5 / 4)
         )
         self.scale_by_batch = scale_by_batch
-        self.sync_normalizer = sync_normalizer
         self.train_cfg = ConfigDict(train_cfg or {})
         self.test_cfg = test_cfg
         assigner = self.train_cfg.get('assigner') or dict(type='BatchTaskAlignedAssigner')
@@ -221,12 +217,7 @@ class YOLOv8Head(BaseDenseHead):
             images, points = assigned.points // number, assigned.points % number
             target = torch.zeros_like(logits)
             target[images, objects.labels[assigned.objects], points] = assigned.scores
-            total = assigned.scores.sum()
-            if self.sync_normalizer:
-                # the sum over the processes is at least 1, as it is in one process
-                total = reduce_mean(total).clamp(min=1 / get_world_size())
-            else:
-                total = total.clamp(min=1)
+            total = assigned.scores.sum().clamp(min=1)
 
             # distances and boxes in strides
             strides = priors[points, 2:3]

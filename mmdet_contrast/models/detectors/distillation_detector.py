@@ -72,12 +72,10 @@ class DistillationDetector(BaseDetector):
             annotate; all by default. What is seen of the others is not learned to be background,
             but left to the teacher. ``DistillationHook`` reads from the annotation file which
             images annotate other classes.
-        teacher_classes (Sequence[str], optional): Names of the teacher's classes, by default those
-            in its checkpoint.
+        teacher_classes (Sequence[str], optional): The student's names of the teacher's classes, by
+            default those in the teacher's checkpoint.
         student_classes (Sequence[str], optional): Names of the student's classes, by default those
             of the training data.
-        class_map (dict, optional): Teacher's name → student's name where they differ; None leaves
-            a class out.
         start_from_teacher (bool): Whether training starts from the teacher's weights, class rows by
             name (not when it resumes or loads a checkpoint).
         norm_eval (bool): Whether batch normalisation in the student keeps its running statistics
@@ -115,7 +113,6 @@ class DistillationDetector(BaseDetector):
         annotated_classes: Optional[Sequence[str]] = None,
         teacher_classes: Optional[Sequence[str]] = None,
         student_classes: Optional[Sequence[str]] = None,
-        class_map: Optional[Mapping[str, Optional[str]]] = None,
         start_from_teacher: bool = False,
         norm_eval: bool = False,
         zero_patience: int = 100,
@@ -128,7 +125,6 @@ class DistillationDetector(BaseDetector):
         self.detection_weight = detection_weight
         self.annotated_classes = annotated_classes
         self.student_classes = None if student_classes is None else tuple(student_classes)
-        self.class_map = class_map
         self.start_from_teacher = start_from_teacher
         self.norm_eval = norm_eval
         self.zero_patience = zero_patience
@@ -190,7 +186,7 @@ class DistillationDetector(BaseDetector):
         if theirs is None or ours is None:
             owner = 'teacher' if theirs is None else 'student'
             raise ValueError(f"The {owner}'s classes are unknown: set model.{owner}_classes.")
-        self.shared = map_classes(theirs, ours, self.class_map)
+        self.shared = map_classes(theirs, ours)
 
     def start(self) -> TransferReport:
         """Copy the teacher's weights into the student, class rows by name.

@@ -1,48 +1,39 @@
 """Classes of a teacher in a student, by name, and a start from the teacher's weights."""
 
-from typing import Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import Dict, List, NamedTuple, Sequence, Tuple
 
 import torch
 from torch import Tensor, nn
 
 
 def map_classes(
-    teacher_classes: Sequence[str],
-    student_classes: Sequence[str],
-    class_map: Optional[Mapping[str, Optional[str]]] = None,
+    teacher_classes: Sequence[str], student_classes: Sequence[str]
 ) -> Tuple[List[int], List[int]]:
-    """Pair the classes that teacher and student have in common.
+    """Find the teacher's classes among those of the student.
 
     Args:
         teacher_classes (Sequence[str]): Names of the teacher's classes, by index.
         student_classes (Sequence[str]): Names of the student's classes, by index.
-        class_map (Mapping[str, str | None], optional): The student's name of teacher's classes
-            that it calls otherwise; None leaves a class of the teacher out.
 
     Returns:
-        tuple[list[int], list[int]]: Indices into the teacher's classes, ascending, and the
-        corresponding indices into the student's.
+        tuple[list[int], list[int]]: Indices of the teacher's classes, and the corresponding
+        indices of the student's.
 
     Raises:
-        ValueError: If a name is unknown, or two classes of the teacher are one of the student.
+        ValueError: If the student has no class of such a name, or two have the same.
 
     Examples:
         >>> map_classes(('cat', 'dog'), ('bird', 'dog', 'cat'))
         ([0, 1], [2, 1])
     """
-    class_map = dict(class_map or {})
-    unknown = [name for name in class_map if name not in teacher_classes]
-    names = [class_map.get(name, name) for name in teacher_classes]
-    wanted = [name for name in names if name is not None]
-    unknown += [name for name in wanted if name not in student_classes]
-    if unknown or len(set(wanted)) < len(wanted):
+    names, known = list(teacher_classes), list(student_classes)
+    if len(set(names)) < len(names) or not set(names) <= set(known):
         raise ValueError(
-            f'the classes {tuple(teacher_classes)} of the teacher, with class_map={class_map}, '
-            f'have to be different ones of the student, {tuple(student_classes)}: give class_map '
-            "the student's name of each that it calls otherwise, None for one to leave out."
+            f'the classes {tuple(names)} of the teacher have to be different ones of the student, '
+            f"{tuple(known)}: give teacher_classes the student's names of them, in the teacher's "
+            'order.'
         )
-    teacher = [index for index, name in enumerate(names) if name is not None]
-    return teacher, [list(student_classes).index(name) for name in wanted]
+    return list(range(len(names))), [known.index(name) for name in names]
 
 
 class TransferReport(NamedTuple):

@@ -3,7 +3,6 @@
 from typing import Optional, Tuple
 
 import torch
-import torch.nn.functional as F
 from mmdet.registry import MODELS
 from torch import Tensor, nn
 from torch.autograd import Function
@@ -11,7 +10,6 @@ from torch.autograd.function import once_differentiable
 
 # Elements of a slice of the maps on a processor: what is made on the way stays in its cache.
 _SLICE = 2**17
-_EPS = 1e-6
 
 
 @MODELS.register_module()
@@ -30,10 +28,6 @@ class ChannelWiseDivergence(nn.Module):
     Args:
         tau (float): Temperature :math:`\tau`, > 0.
         loss_weight (float): Factor of the result.
-        normalize (bool): Whether both maps are first brought to mean 0 and variance 1 by channel,
-            over the batch and all positions (as in PKD, arXiv 2207.02039), each with its own
-            statistics. A softmax depends on the scale of its input, and layers of two networks
-            seldom share one; ``normalize=True`` compares the patterns alone.
 
     Examples:
         >>> loss = ChannelWiseDivergence(tau=1.0, loss_weight=5.0)
@@ -41,11 +35,10 @@ class ChannelWiseDivergence(nn.Module):
         >>> loss(student, teacher)
     """
 
-    def __init__(self, tau: float = 1.0, loss_weight: float = 1.0, normalize: bool = False) -> None:
+    def __init__(self, tau: float = 1.0, loss_weight: float = 1.0) -> None:
         super().__init__()
         self.tau = tau
         self.loss_weight = loss_weight
-        self.normalize = normalize
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
         """Compute the divergence, mean over images and channels, summed over positions.
@@ -72,21 +65,11 @@ class ChannelWiseDivergence(nn.Module):
         dtype = torch.promote_types(student.dtype, torch.float32)
         with torch.autocast(device_type=student.device.type, enabled=False):
             student, teacher = student.to(dtype), teacher.detach().to(dtype)
-            if self.normalize:
-                student, teacher = _standardize(student), _standardize(teacher)
             rows = student.shape[0] * student.shape[1]
             total = _Divergence.apply(
                 student.reshape(rows, -1), teacher.reshape(rows, -1), self.tau
             )
             return total * (self.loss_weight * self.tau**2 / rows)
-
-
-def _standardize(features: Tensor) -> Tensor:
-    """Bring (N, C, H, W) features to mean 0 and variance 1 by channel; constants become 0."""
-    if features.numel() == features.shape[1]:
-        # batch_norm refuses a single value, whose deviation from its mean is 0
-        return features - features.detach()
-    return F.batch_norm(features, None, None, training=True, eps=_EPS)
 
 
 class _Divergence(Function):

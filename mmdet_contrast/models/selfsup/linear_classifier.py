@@ -30,11 +30,10 @@ class LinearClassifier(BaseModel):
         backbone (dict): Config of any MMDetection backbone; what is evaluated comes from its
             ``init_cfg``, which has to fill it.
         num_classes (int): Number of classes.
-        in_channels (int): Length of an embedding: channels of the level, times ``pool_size**2``
-            for boxes; of all levels together with ``level='all'``.
+        in_channels (int): Length of an embedding: channels of the level, of all levels
+            together with ``level='all'``.
         level (int | str): See :func:`~mmdet_contrast.models.contrast.sample_embeddings\
 .embed_regions`. Defaults to the last.
-        pool_size (int): Cells to a side of a box. Defaults to 1: its mean.
         data_preprocessor (dict, optional): Config, usually of ``DetDataPreprocessor``.
         init_cfg (dict, optional): Initialisation of the whole model.
 
@@ -53,7 +52,6 @@ class LinearClassifier(BaseModel):
         num_classes: int,
         in_channels: int,
         level: Union[int, str] = -1,
-        pool_size: int = 1,
         data_preprocessor: Optional[dict] = None,
         init_cfg: Optional[dict] = None,
     ) -> None:
@@ -64,7 +62,6 @@ class LinearClassifier(BaseModel):
         self.backbone.eval()
         self.classifier = nn.Linear(in_channels, num_classes)
         self.level = level
-        self.pool_size = pool_size
 
     def init_weights(self) -> None:
         """Initialise the model, and refuse a checkpoint that leaves the backbone at random.
@@ -141,9 +138,7 @@ class LinearClassifier(BaseModel):
         with torch.no_grad():
             feats = self.backbone(inputs)
             feats = [feats] if isinstance(feats, Tensor) else list(feats)
-            vectors, labels = embed_samples(
-                feats, data_samples, inputs.shape[-2:], self.level, self.pool_size
-            )
+            vectors, labels = embed_samples(feats, data_samples, inputs.shape[-2:], self.level)
         return self.classifier(vectors).float(), labels
 
     @staticmethod

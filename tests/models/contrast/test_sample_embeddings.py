@@ -30,13 +30,11 @@ ROIS = torch.tensor(
 )
 
 
-@pytest.mark.parametrize('level, pool_size, ratio', [(0, 1, 8), (2, 2, 4), (-1, 7, 2)])
-def test_a_level_is_roi_align(level, pool_size, ratio):
+@pytest.mark.parametrize('level', [0, 2, -1])
+def test_a_level_is_roi_align(level):
     feats = pyramid((4, 5, 6))
-    expected = roi_align(
-        feats[level], ROIS, (pool_size, pool_size), 1 / STRIDES[level], ratio, 'avg', True
-    )
-    ours = embed_regions(feats, ROIS, SHAPE, level, pool_size)
+    expected = roi_align(feats[level], ROIS, (1, 1), 1 / STRIDES[level], 8, 'avg', True)
+    ours = embed_regions(feats, ROIS, SHAPE, level)
     torch.testing.assert_close(ours, expected.flatten(1))
 
 

@@ -96,7 +96,7 @@ def test_terms_equal_the_losses_on_the_maps(checkpoint):
             dict(source='bbox_head.reg', loss=dict(type='BoxDistributionKLLoss')),
         ],
         # the teacher's second class is the student's first
-        class_map={CLASSES[1]: CLASSES[0], CLASSES[0]: CLASSES[2]},
+        teacher_classes=(CLASSES[2], CLASSES[0]),
     )
     assert model.shared == ([0, 1], [2, 0])
     inputs, samples = make_batch(model)
@@ -199,8 +199,8 @@ def test_teachers_own_normalisation(tmp_path):
 
 
 def test_starting_from_the_teacher(checkpoint):
-    moved = {CLASSES[1]: CLASSES[2]}
-    model = build(yolo(), yolo(2), checkpoint, start_from_teacher=True, class_map=moved)
+    names = (CLASSES[0], CLASSES[2])
+    model = build(yolo(), yolo(2), checkpoint, start_from_teacher=True, teacher_classes=names)
     fresh = {k: v.clone() for k, v in model.state_dict().items()}
     report = model.start()
     state, teacher = model.state_dict(), model.teacher.model.state_dict()

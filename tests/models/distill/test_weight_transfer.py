@@ -9,21 +9,12 @@ from mmdet_contrast.models.distill import map_classes, transfer_weights
 
 def test_map_classes_by_name():
     assert map_classes(('cat', 'dog'), ('bird', 'dog', 'cat')) == ([0, 1], [2, 1])
-    assert map_classes(('cat', 'dog'), ('dog',), dict(cat=None)) == ([1], [0])
-    assert map_classes(('cat', 'dog'), ('kitty', 'dog'), dict(cat='kitty')) == ([0, 1], [0, 1])
 
 
-@pytest.mark.parametrize(
-    ('teacher', 'student', 'class_map'),
-    [
-        (('cat',), ('dog',), None),
-        (('cat',), ('cat',), dict(cow='cat')),
-        (('cat', 'kitty'), ('cat',), dict(kitty='cat')),
-    ],
-)
-def test_classes_without_a_counterpart_are_refused(teacher, student, class_map):
+@pytest.mark.parametrize('teacher', [('dog',), ('cat', 'cat')])
+def test_classes_without_a_counterpart_are_refused(teacher):
     with pytest.raises(ValueError, match='have to be different ones of the student'):
-        map_classes(teacher, student, class_map)
+        map_classes(teacher, ('cat', 'bird'))
 
 
 def network(classes, width=4):

@@ -100,24 +100,8 @@ def test_finite_at_large_logits():
 
 def test_teacher_gets_no_gradient():
     student, teacher = (x.requires_grad_() for x in make(1, 2, 3, 3))
-    ChannelWiseDivergence(normalize=True)(student, teacher).backward()
+    ChannelWiseDivergence()(student, teacher).backward()
     assert teacher.grad is None and student.grad is not None
-
-
-def test_normalize():
-    student, teacher = make(2, 3, 8, 8)
-    loss = ChannelWiseDivergence(normalize=True)
-    standard = [
-        (x - x.mean((0, 2, 3), keepdim=True)) / x.std((0, 2, 3), keepdim=True, correction=0)
-        for x in (student, teacher)
-    ]
-    expected = loss(student, teacher)
-    torch.testing.assert_close(expected, ChannelWiseDivergence()(*standard), atol=1e-5, rtol=1e-5)
-    scale = torch.tensor([0.5, 3.0, 10.0]).reshape(1, 3, 1, 1)
-    scaled = student * scale + 5
-    torch.testing.assert_close(loss(scaled, teacher), expected, atol=1e-5, rtol=1e-5)
-    single = torch.ones(1, 3, 1, 1, requires_grad=True)
-    assert loss(single, torch.zeros(1, 3, 1, 1)).item() == 0
 
 
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.half])
