@@ -43,9 +43,9 @@ class RegionContrast(BaseModule):
     the share of the information about which key belongs to which query (the bound of InfoNCE, arXiv
     1807.03748), which the look of an image may give away.
 
-    A pair pulls two embeddings towards each other, and is right where both are, so its say is
-    :math:`t_\ell^2`. The gradient into the detector's features is that of a mean over the levels
-    which is weighted by their say, times the mean say under the same weights:
+    A pair pulls two embeddings towards each other, and is correct only if both are, so a level has
+    the weight :math:`t_\ell^2`. The gradient into the detector's features is that of the weighted
+    mean over the levels, times the weighted mean of these weights:
 
     .. math::
         w_\ell = t_\ell^2 / \sum_k t_k^2, \qquad
@@ -190,11 +190,11 @@ class RegionContrast(BaseModule):
         return losses
 
     def _level_factors(self) -> Tuple[Tensor, Tensor]:
-        """Return the (L,) factors of the gradients, and the mean say of the levels."""
-        say = self.trust.square()
+        """Return the (L,) factors of the gradients, and the trust that is logged."""
+        squares = self.trust.square()
         # over the mean, not the sum: the losses are divided by the number of levels already
-        weights = say / say.mean().clamp(min=1e-8)
-        trust = (weights * say).mean()
+        weights = squares / squares.mean().clamp(min=1e-8)
+        trust = (weights * squares).mean()
         return weights * trust, trust
 
     def _weights(self, labels: Tensor, terms: Terms) -> Tensor:
