@@ -30,5 +30,5 @@ if not _runs_doctor():
     except ImportError as error:
         raise ImportError(
             f'mmdet_contrast cannot register its modules ({type(error).__name__}: {error}); run '
-            '`python -m mmdet_contrast.doctor` to see what is missing or broken and how to mend it.'
+            '`python -m mmdet_contrast.doctor` to see what is missing or broken and how to fix it.'
         ) from error

@@ -1,4 +1,4 @@
-"""What is installed, what of it is known to break, and the command that mends each breakage.
+"""What is installed, what of it is known to break, and the command that fixes each breakage.
 
 ``python -m mmdet_contrast.doctor`` prints the versions and one line for each breakage. Its exit
 status is 0 only when training can run.
@@ -145,9 +145,9 @@ class Finding:
 
     Attributes:
         level (str): ``'error'``: training cannot run; ``'warning'``: something is missing that
-            training does not need; ``'note'``: good to know, nothing to mend.
+            training does not need; ``'note'``: good to know, nothing to fix.
         text (str): What is the matter.
-        command (str): The command that mends it, or an empty string.
+        command (str): The command that fixes it, or an empty string.
     """
 
     level: str
@@ -301,7 +301,7 @@ def diagnose(stack: Stack) -> List[Finding]:
         stack (Stack): From :func:`collect`, or made up.
 
     Returns:
-        list[Finding]: Errors first, in the order in which they should be mended.
+        list[Finding]: Errors first, in the order in which they should be fixed.
     """
     openmmlab = list(_diagnose_openmmlab(stack)) or list(_diagnose_imports(stack))
     return [*_diagnose_base(stack), *openmmlab, *_diagnose_extras(stack)]
@@ -348,8 +348,8 @@ def report(stack: Stack, findings: Sequence[Finding]) -> str:
         lines.append(f'{package:<14} {text}')
     lines.append(f'{"mmdet_contrast":<14} {__version__}')
     for finding in findings:
-        mend = f' Mend: {finding.command}' if finding.command else ''
-        lines.append(f'{finding.level.upper()}: {finding.text}{mend}')
+        fix = f' Fix: {finding.command}' if finding.command else ''
+        lines.append(f'{finding.level.upper()}: {finding.text}{fix}')
     errors = sum(finding.level == 'error' for finding in findings)
     lines.append(
         f'Training cannot run: {errors} problem(s) above.' if errors else 'Training can run.'

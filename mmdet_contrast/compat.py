@@ -1,4 +1,4 @@
-"""What this package mends in its dependencies: the one place that knows of their breakages.
+"""What this package fixes in its dependencies: the one place that knows of their breakages.
 
 Each item says which versions need it, and does nothing with others. Importing this module changes
 nothing.

@@ -181,7 +181,7 @@ def test_ops_run_on_the_gpu_that_torch_sees(monkeypatch, gpus, found):
 def test_exit_status_follows_the_errors(monkeypatch, capsys):
     monkeypatch.setattr(collect_env, 'collect', lambda: make_stack({'mmcv._ext': NO_OPS}))
     assert collect_env.main([]) == 1
-    assert 'Mend: ' in capsys.readouterr().out
+    assert 'Fix: ' in capsys.readouterr().out
     monkeypatch.setattr(collect_env, 'collect', make_stack)
     assert collect_env.main(['--stack', '--quiet']) == 0
     assert capsys.readouterr().out == ''

@@ -33,7 +33,7 @@ class CocoFile(NamedTuple):
         usable (dict[int, int]): Number of boxes that a detector learns from, by category id.
         dropped (dict[str, int]): Number of the other boxes, by what is the matter with them.
         lacks_area (bool): Whether some annotation lacks ``area`` or ``iscrowd``, or has the id 0,
-            with which pycocotools counts its box as not found. ``write_areas`` mends all three.
+            with which pycocotools counts its box as not found. ``write_areas`` fixes all three.
     """
 
     path: str

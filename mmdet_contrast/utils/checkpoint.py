@@ -182,14 +182,14 @@ def _judge_fit(
             'shape; the others start as without it.'
         )
     prefix, lacking = _find_prefix(own, whole), _find_prefix(whole, own)
-    mend = f'it has names such as {next(iter(whole), None)!r}, not {next(iter(own), None)!r}'
+    fix = f'it has names such as {next(iter(whole), None)!r}, not {next(iter(own), None)!r}'
     if prefix:
-        mend = with_prefix(prefix)
+        fix = with_prefix(prefix)
     elif prefix == '':
-        mend = 'leave out prefix'
+        fix = 'leave out prefix'
     elif lacking:
-        mend = as_part(lacking[:-1])
-    raise LaunchError(f'{given} fits none of {len(own)} parameters: {mend}.')
+        fix = as_part(lacking[:-1])
+    raise LaunchError(f'{given} fits none of {len(own)} parameters: {fix}.')
 
 
 def _weights_of(checkpoint: Mapping[str, Any]) -> 'OrderedDict[str, Any]':

@@ -318,8 +318,8 @@ def test_writes_what_is_missing(write, tmp_path):
 
 
 @pytest.mark.parametrize('values', [dict(area=...), dict(iscrowd=...), dict(id=0)])
-def test_each_of_what_is_mended_needs_it(write, values):
-    """The evaluation finds all boxes only once the file is mended."""
+def test_each_of_what_is_fixed_needs_it(write, values):
+    """The evaluation finds all boxes only once the file is fixed."""
     path = write(valid(), annotation(**values))
     assert read_coco_file(path).lacks_area
     check_data(path)
