@@ -5,6 +5,8 @@ PYTHON ?=
 # STACK: modern or classic (torch 2.1, numpy 1.26), set up in .venv or .venv-classic.
 STACK ?=
 ARGS ?=
+# TEACHER: whose classes `make distill` adds to: one of configs/distill/shapes20_*.py.
+TEACHER ?= shapes20_teacher
 
 SETUP = bash tools/setup_env.sh $(if $(VENV),--venv "$(VENV)") $(if $(PYTHON),--python "$(PYTHON)") \
   $(if $(STACK),--stack "$(STACK)")
@@ -32,11 +34,11 @@ distill: ## add ten classes to a detector in every way that there is; prints the
 	@python="$$($(SETUP))" && \
 	"$$python" projects/shapes/make_shapes.py data/shapes20 --num-classes 20 \
 	  --train 2500 --new 500 --test 300 --shots && \
-	"$$python" projects/add_classes/run.py configs/distill/shapes20_teacher.py \
+	"$$python" projects/add_classes/run.py configs/distill/$(TEACHER).py \
 	  --ann $(SHAPES20)_new.json --img-dir data/shapes20/new --classes $(NOVEL) \
 	  --val $(SHAPES20)_test.json --val-img-dir data/shapes20/test \
 	  --old-ann $(SHAPES20)_train.json --old-img-dir data/shapes20/train \
-	  --work-dir work_dirs/distill/shapes20 $(ARGS)
+	  --work-dir work_dirs/distill/$(TEACHER) $(ARGS)
 
 test: ## run the tests; ARGS goes to pytest
 	@python="$$($(SETUP) --dev)" && $(PYTEST) $(ARGS)
