@@ -29,6 +29,7 @@ from ..distill import (
     select_classes,
     spare_unannotated,
     transfer_weights,
+    without_negative_sides,
 )
 
 
@@ -372,7 +373,10 @@ class DistillationDetector(BaseDetector):
             pairs = zip(decode_boxes(head, ours), decode_boxes(other, theirs))
             boxes = [torch.cat([level.flatten(0, 2) for level in side]) for side in zip(*pairs)]
             weight = torch.cat([level.flatten() for level in weights])
-            return criterion(*boxes, weight, avg_factor=objects)
+            first, second = (without_negative_sides(side) for side in boxes)
+            # the teacher's that are none teach nothing
+            weight = weight * (second == boxes[1]).all(dim=1)
+            return criterion(first, second, weight, avg_factor=objects)
         if distiller.kind == 'centerness':
             ours, theirs = (
                 [level.flatten(0, 1)[:, None] for level in maps] for maps in (ours, theirs)

@@ -7,7 +7,13 @@ from .distiller import (
     build_distiller,
     record,
 )
-from .head_maps import confidence, decode_boxes, select_classes, spare_unannotated
+from .head_maps import (
+    confidence,
+    decode_boxes,
+    select_classes,
+    spare_unannotated,
+    without_negative_sides,
+)
 from .teacher import Teacher
 from .weight_transfer import TransferReport, map_classes, transfer_weights
 
@@ -25,4 +31,5 @@ __all__ = [
     'select_classes',
     'spare_unannotated',
     'transfer_weights',
+    'without_negative_sides',
 ]

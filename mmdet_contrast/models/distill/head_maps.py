@@ -67,6 +67,22 @@ def decode_boxes(head: BaseDenseHead, maps: Sequence[Tensor]) -> List[Tensor]:
     return decoded
 
 
+def without_negative_sides(boxes: Tensor) -> Tensor:
+    """Give boxes whose far corner lies before the near one a side of 0 instead.
+
+    A head that predicts distances as they come, as small RTMDets do, gives such boxes on the
+    background; detection drops them, and GIoU, made for boxes with an area, has no bound on them.
+
+    Args:
+        boxes (Tensor): (M, 4) boxes ``(x1, y1, x2, y2)``.
+
+    Returns:
+        Tensor: (M, 4) boxes; the others are as they were.
+    """
+    near, far = boxes.chunk(2, dim=1)
+    return torch.cat((near, torch.maximum(near, far)), dim=1)
+
+
 @contextmanager
 def spare_unannotated(head: nn.Module, annotated: Tensor) -> Iterator[None]:
     """Keep a head from learning that what an image does not annotate is background.

@@ -3,10 +3,16 @@
 import pytest
 import torch
 from mmdet.registry import MODELS
+from mmdet.structures.bbox import bbox_overlaps
 from mmengine.config import ConfigDict
 from mmengine.registry import init_default_scope
 
-from mmdet_contrast.models.distill import confidence, decode_boxes, select_classes
+from mmdet_contrast.models.distill import (
+    confidence,
+    decode_boxes,
+    select_classes,
+    without_negative_sides,
+)
 
 
 @pytest.mark.parametrize('anchors', [1, 3])
@@ -99,3 +105,17 @@ def test_decoded_boxes_are_those_that_the_head_predicts(cfg):
             again = decode_boxes(head, head(feats)[1])
             for level, same in zip(boxes, again):
                 torch.testing.assert_close(level, same)
+
+
+def test_giou_is_bounded_for_any_boxes():
+    torch.manual_seed(0)
+    boxes = (torch.randn(2, 1000, 4) * 100).requires_grad_()
+    ours, theirs = (without_negative_sides(side) for side in boxes)
+    loss = 1 - bbox_overlaps(ours, theirs, mode='giou', is_aligned=True)
+    assert loss.min() >= 0 and loss.max() <= 2 + 1e-4
+    loss.sum().backward()
+    assert boxes.grad.isfinite().all()
+    proper = (boxes[0, :, 2:] > boxes[0, :, :2]).all(dim=1)
+    assert torch.equal(ours[proper], boxes[0][proper]) and 0 < proper.sum() < 1000
+    raw = 1 - bbox_overlaps(*boxes.detach(), mode='giou', is_aligned=True)
+    assert raw.min() < -1e6
