@@ -374,8 +374,8 @@ class DistillationDetector(BaseDetector):
             boxes = [torch.cat([level.flatten(0, 2) for level in side]) for side in zip(*pairs)]
             weight = torch.cat([level.flatten() for level in weights])
             first, second = (without_negative_sides(side) for side in boxes)
-            # the teacher's that are none teach nothing
-            weight = weight * (second == boxes[1]).all(dim=1)
+            # where the teacher's box has no area it is none, and GIoU of two such boxes is not 1
+            weight = weight * (second[:, 2:] > second[:, :2]).all(dim=1)
             return criterion(first, second, weight, avg_factor=objects)
         if distiller.kind == 'centerness':
             ours, theirs = (
