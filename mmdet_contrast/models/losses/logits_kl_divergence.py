@@ -37,7 +37,7 @@ class LogitsKLDivergence(nn.Module):
 
         >>> loss = LogitsKLDivergence(tau=2.0)
         >>> student, teacher = torch.randn(2, 5, 10, 10), torch.randn(2, 3, 10, 10)
-        >>> loss(student, teacher, student_index=torch.tensor([4, 0, 2]))
+        >>> loss(student[:, [4, 0, 2]], teacher)
     """
 
     distills = 'classes'
@@ -58,7 +58,6 @@ class LogitsKLDivergence(nn.Module):
         teacher_logits: Levels,
         weight: Optional[Levels] = None,
         avg_factor: Optional[Tensor] = None,
-        student_index: Optional[Tensor] = None,
     ) -> Tensor:
         """Compute the mean divergence of a location.
 
@@ -66,12 +65,10 @@ class LogitsKLDivergence(nn.Module):
             student_logits (Tensor | Sequence[Tensor]): (N, C, H, W) logits, (N, A, C) or (L, C), or
                 a list of such, one for each level. Heads with several anchors at a position:
                 reshape to (L, C) first.
-            teacher_logits (Tensor | Sequence[Tensor]): Likewise, with K classes; gets no gradient.
+            teacher_logits (Tensor | Sequence[Tensor]): Likewise; gets no gradient.
             weight (Tensor | Sequence[Tensor], optional): Weights >= 0 of the locations, (N, H, W),
                 (N, A) or (L,), in a list where the logits are; gets no gradient.
             avg_factor (Tensor, optional): Scalar that the sum is divided by.
-            student_index (Tensor, optional): (K,) integers, the student's channel of each class of
-                the teacher. Without it both have the same classes in the same order.
 
         Returns:
             Tensor: Scalar in float32 or float64; 0 and connected to the student where there is no
@@ -80,11 +77,6 @@ class LogitsKLDivergence(nn.Module):
         Raises:
             ValueError: If student and teacher have other levels or shapes.
         """
-        if student_index is not None:
-            student_logits = [
-                level.index_select(_class_axis(level), student_index.to(level.device))
-                for level in _levels(student_logits)
-            ]
         mean = mean_over_locations(
             self._divergence, student_logits, teacher_logits, weight, avg_factor
         )
@@ -133,7 +125,7 @@ def mean_over_locations(
         raise ValueError(
             f'the levels of the student have the shapes {shapes[0]}, those of the teacher '
             f'{shapes[1]}, with {len(weights)} weights: the same shapes expected, and as many '
-            "weights; where the classes differ, student_index says which are the teacher's."
+            'weights; where the classes differ, select those that both have.'
         )
     totals, weight_sums, count = [], [], 0
     for s, t, w in zip(students, teachers, weights):
