@@ -51,8 +51,7 @@ def subset_coco(
     shown = {a['image_id'] for a in annotations}
     images = [image for image in coco['images'] if image['id'] in shown]
     if without is not None:
-        with open(without, encoding='utf-8') as file:
-            left_out = {image['file_name'] for image in json.load(file)['images']}
+        left_out = set(read_coco_file(without).images.values())
         images = [image for image in images if image['file_name'] not in left_out]
     least = 1 if num_images is None else num_images
     if not 0 < least <= len(images):
