@@ -297,7 +297,7 @@ sys.exit(not os.path.exists(f"{CUDA_HOME}/bin/nvcc"))' ||
   work="$(mktemp -d "$CACHE/wheels/.build-XXXXXX")"
   trap 'rm -rf "$work"' EXIT
   log="$CACHE/mmcv_build.log"
-  say "building mmcv's ops: about 10 minutes on two cores, once (log: $log)"
+  say "building mmcv's ops: 10 to 25 minutes on two cores, once (log: $log)"
   if "$python" -c 'import sys, torch
 sys.exit(tuple(int(n) for n in torch.__version__.split(".")[:2]) < (2, 14))'; then
     # torch's headers need C++20 from 2.14 on, and mmcv asks for C++17.
