@@ -111,8 +111,8 @@ def add_classes_config(
         annotated_classes (Sequence[str]): Old classes all of whose objects ``ann`` annotates, too.
             A picture of ``ann`` may say otherwise for itself, by an entry
             ``annotated_category_ids`` with ids of the classes that it annotates.
-        replay (str, optional): COCO file of old pictures. They annotate the old classes among its
-            categories.
+        replay (str, optional): COCO file of a few old pictures. They annotate the old classes of
+            which the file has a box; without any box it is of pictures that annotate nothing.
         replay_img_dir (str, optional): Folder of its pictures. Defaults to ``img_dir``.
         work_dir (str, optional): Folder for everything that is written. Defaults to
             ``./work_dirs/<config name>_<new classes>``.
@@ -144,7 +144,9 @@ def add_classes_config(
 
     parts = [AnnotatedPictures(ann, img_dir, new, [*new, *annotated], [*new, *old])]
     if replay is not None:
-        known = [name for name in old if name in names_in(replay)]
+        boxes = names_in(replay)
+        # a class without a box may be one that nobody looked for
+        known = [name for name in old if boxes.get(name)]
         parts.append(AnnotatedPictures(replay, replay_img_dir or img_dir, known, known, known))
     everything = [*old, *new]
     merged = merge_files(parts, everything)

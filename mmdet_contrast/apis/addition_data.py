@@ -85,7 +85,7 @@ def merge_files(parts: Sequence[AnnotatedPictures], classes: Sequence[str]) -> M
                 covered.append(set())
             own[image['id']] = places[path]
             covered[places[path]] |= _coverage(image, names, part)
-        for annotation in content['annotations']:
+        for annotation in content.get('annotations', ()):
             name, place = names[annotation['category_id']], own[annotation['image_id']]
             path = images[place]['file_name']
             if name not in ids or name in before.get(path, ()):

@@ -270,6 +270,32 @@ def test_old_pictures_and_annotated_old_classes(detector, pictures, tmp_path):
     assert [ids for name, ids in found if name.startswith(pictures.val_img_dir)] == [[0, 1]] * 4
 
 
+@pytest.mark.parametrize('annotated', [[0], []])
+def test_old_pictures_annotate_the_classes_of_which_their_file_has_a_box(
+    detector, pictures, tmp_path, annotated
+):
+    names = [OLD[label] for label in annotated]
+
+    def only_those(content):
+        ids = [c['id'] for c in content['categories'] if c['name'] in names]
+        kept = [a for a in content['annotations'] if a['category_id'] in ids]
+        content['annotations'] = kept
+        if not kept:
+            # as in the file of a test whose answers are not public
+            del content['annotations']
+
+    replay = edited(pictures.val, tmp_path / 'replay.json', only_those)
+    options = dict(replay=replay, replay_img_dir=pictures.val_img_dir)
+    prepare(detector, pictures, tmp_path, **options)
+    content = json.loads((tmp_path / 'work/annotations/train.json').read_text())
+    old = [i for i in content['images'] if i['file_name'].startswith(pictures.val_img_dir)]
+    assert len(old) == 4
+    assert all(image['annotated_category_ids'] == annotated for image in old)
+    ids = {image['id'] for image in old}
+    labels = {a['category_id'] for a in content['annotations'] if a['image_id'] in ids}
+    assert labels == set(annotated)
+
+
 # --- refusals
 
 
