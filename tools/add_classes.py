@@ -34,7 +34,7 @@ def main() -> None:
         default=(),
         help='old classes all of whose objects --ann annotates, too',
     )
-    parser.add_argument('--replay', help='COCO file of old pictures, a few of which help')
+    parser.add_argument('--replay', help='COCO file of a few old pictures, annotated or not')
     parser.add_argument('--replay-img-dir', help='folder of its pictures, if not --img-dir')
     parser.add_argument(
         '--work-dir',

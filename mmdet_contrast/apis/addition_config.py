@@ -112,7 +112,7 @@ def add_classes_config(
             A picture of ``ann`` may say otherwise for itself, by an entry
             ``annotated_category_ids`` with ids of the classes that it annotates.
         replay (str, optional): COCO file of a few old pictures. They annotate the old classes of
-            which the file has a box; without any box it is of pictures that annotate nothing.
+            which the file has a box. A file without boxes is of pictures without annotations.
         replay_img_dir (str, optional): Folder of its pictures. Defaults to ``img_dir``.
         work_dir (str, optional): Folder for everything that is written. Defaults to
             ``./work_dirs/<config name>_<new classes>``.
@@ -147,6 +147,12 @@ def add_classes_config(
         boxes = names_in(replay)
         # a class without a box may be one that nobody looked for
         known = [name for name in old if boxes.get(name)]
+        if any(boxes.values()) and not known:
+            raise LaunchError(
+                f'replay file {replay!r} has boxes of {list(boxes)}, and none of the old classes '
+                f'{old}: name its categories like these, or empty its list of annotations if the '
+                'pictures annotate none of them.'
+            )
         parts.append(AnnotatedPictures(replay, replay_img_dir or img_dir, known, known, known))
     everything = [*old, *new]
     merged = merge_files(parts, everything)
@@ -155,6 +161,8 @@ def add_classes_config(
             f'{_count(merged.left_out)} are left out, as not all objects of these old classes are '
             'said to be annotated: name classes that all pictures annotate as annotated_classes.'
         )
+    if val is not None and not any(names_in(val).values()):
+        raise LaunchError(f'val file {val!r} has no box: give pictures that annotate all classes.')
     # every process writes the same files, before it reads them
     train_file = osp.join(work_dir, 'annotations', 'train.json')
     write_json(train_file, merged.content)

@@ -327,6 +327,22 @@ def test_a_class_without_a_box_is_refused(detector, pictures, tmp_path):
         prepare(detector, pictures, tmp_path)
 
 
+def test_validation_data_without_a_box_are_refused(detector, pictures, tmp_path):
+    val = edited(pictures.val, tmp_path / 'val.json', lambda content: content.pop('annotations'))
+    with pytest.raises(LaunchError, match=r'val file .* has no box'):
+        prepare(detector, pictures, tmp_path, val=val)
+
+
+def test_old_pictures_with_other_names_are_refused(detector, pictures, tmp_path):
+    def rename(content):
+        for category in content['categories']:
+            category['name'] = category['name'].title()
+
+    replay = edited(pictures.val, tmp_path / 'replay.json', rename)
+    with pytest.raises(LaunchError, match=f'{OLD[0].title()}.*and none of the old classes'):
+        prepare(detector, pictures, tmp_path, replay=replay)
+
+
 def test_other_detectors_are_refused(detector, pictures, tmp_path):
     cfg = Config.fromfile(detector[0])
 
