@@ -7,6 +7,7 @@ from mmdet.utils import setup_cache_size_limit_of_dynamo
 from mmengine.config import Config
 from mmengine.runner import Runner
 
+from mmdet_contrast.utils.checkpoint import find_resumable
 from mmdet_contrast.utils.config import LaunchError, load_config
 from mmdet_contrast.utils.safe_loading import trust_checkpoints
 
@@ -33,7 +34,7 @@ def train(
         auto_scale_lr (bool): Scale the learning rate with the total batch size, from the config's
             ``auto_scale_lr.base_batch_size``.
         resume (str, optional): 'auto' continues from the latest checkpoint in the work directory
-            (and starts afresh when there is none); a path continues from that checkpoint.
+            (and starts as without it when there is none); a path continues from that checkpoint.
         cfg_options (dict, optional): Dotted config keys and their new values.
         launcher (str): 'none', 'pytorch', 'slurm' or 'mpi'.
         trust_checkpoint (bool): Load checkpoints with objects of any class, which can run any code.
@@ -60,9 +61,11 @@ def train(
                 'batch size that its learning rate is for.'
             )
         cfg.auto_scale_lr.enable = True
+    if resume == 'auto':
+        # without one the run starts, from load_from if the config has it
+        resume = find_resumable(cfg.work_dir)
     if resume is not None:
-        cfg.resume = True
-        cfg.load_from = None if resume == 'auto' else os.fspath(resume)
+        cfg.resume, cfg.load_from = True, os.fspath(resume)
     with trust_checkpoints(trust_checkpoint):
         runner = build_runner(cfg)
         runner.train()

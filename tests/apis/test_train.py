@@ -82,8 +82,13 @@ def test_train_trains_and_resumes(config, tmp_path):
     assert torch.equal(again.model.layers[0].weight, resumed.model.layers[0].weight)
 
 
-def test_resume_auto_without_checkpoint_starts_afresh(config, tmp_path):
-    assert train(config, str(tmp_path / 'w'), resume='auto').iter == 2
+def test_resume_auto_without_checkpoint_starts_as_without_it(config, tmp_path):
+    first = train(config, str(tmp_path / 'w'), resume='auto')
+    assert first.iter == 2
+    options = {'load_from': str(tmp_path / 'w/epoch_1.pth'), 'optim_wrapper.optimizer.lr': 0.0}
+    second = train(config, str(tmp_path / 'v'), resume='auto', cfg_options=options)
+    assert second.iter == 2
+    assert torch.equal(second.model.layers[0].weight, first.model.layers[0].weight)
 
 
 def test_amp_keeps_the_loss_scale_of_the_config():
