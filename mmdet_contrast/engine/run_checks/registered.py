@@ -1,11 +1,9 @@
 """Names of types in a config."""
 
 import difflib
-from typing import Any, Iterable, Optional
+from typing import Any, Iterable
 
 from mmengine.registry import Registry
-
-from mmdet_contrast.utils.config import LaunchError
 
 
 def find_type(registry: Registry, kind: Any) -> Any:
@@ -22,29 +20,6 @@ def find_type(registry: Registry, kind: Any) -> Any:
         return kind
     with registry.switch_scope_and_registry(None) as own:
         return own.get(kind)
-
-
-def check_type(registry: Registry, kind: Any, where: str) -> None:
-    """Refuse a name that is not registered.
-
-    Args:
-        registry (Registry): One of ``mmengine.registry``.
-        kind (Any): A registered name, or the class itself.
-        where (str): Its key in the config.
-
-    Raises:
-        LaunchError: If nothing is registered by this name.
-    """
-    if find_type(registry, kind) is None:
-        known = []
-        with registry.switch_scope_and_registry(None) as own:
-            place: Optional[Registry] = own
-            while place is not None:
-                known += list(place.module_dict)
-                place = place.parent
-        raise LaunchError(
-            f'{where}={kind!r} is not registered as {registry.name}{suggest(kind, known)}'
-        )
 
 
 def suggest(wrong: str, known: Iterable[str]) -> str:

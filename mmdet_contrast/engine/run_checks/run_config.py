@@ -8,7 +8,7 @@ from .classes import check_heads, check_same_classes
 from .data_config import DataPart, data_parts
 from .data_files import check_boxes, check_evaluator, check_part, complete_files, use_copies
 from .first_process import in_first_process
-from .settings import check_loader, check_optimization, check_save_best
+from .settings import check_save_best
 
 _SPLITS = ('train', 'val', 'test')
 
@@ -32,10 +32,7 @@ def check_run_config(runner: Runner, configs: Any, mode: str) -> None:
     evaluators = {split: configs.get(f'{split}_evaluator') for split in used if split != 'train'}
 
     def check() -> Dict[str, str]:
-        for split in used:
-            check_loader(configs.get(f'{split}_dataloader'), f'{split}_dataloader')
         if mode == 'train':
-            check_optimization(configs.get('optim_wrapper'), configs.get('param_scheduler'))
             check_save_best(runner.hooks, configs.get('val_evaluator'))
         for split in used:
             for part in parts[split]:

@@ -1,58 +1,17 @@
-"""Checks of what a config says about loaders, optimizer, schedulers and the best checkpoint."""
+"""The check of the best checkpoint that a config asks for."""
 
-import inspect
-from typing import Any, Dict, Iterator, List, Optional, Sequence
+from typing import Any, Dict, List, Optional, Sequence
 
 from mmdet.evaluation.metrics import CocoMetric
 from mmengine.evaluator import BaseMetric
 from mmengine.hooks import CheckpointHook, Hook
-from mmengine.registry import METRICS, OPTIM_WRAPPERS, OPTIMIZERS, PARAM_SCHEDULERS
-from torch.utils.data import DataLoader
+from mmengine.registry import METRICS
 
 from mmdet_contrast.utils.config import LaunchError
 
-from .registered import check_type, find_type, suggest
+from .registered import find_type, suggest
 
-# What MMEngine's ``build_dataloader`` takes out before it calls torch's ``DataLoader``.
-_LOADER_KEYS = ('num_batch_per_epoch', 'disable_subprocess_warning')
 _COCO_ITEMS = ('mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m', 'mAP_l')
-
-
-def check_loader(loader: Any, where: str) -> None:
-    """Refuse a key that no data loader takes; a loader that is already built passes.
-
-    Args:
-        loader (Any): Config of a data loader.
-        where (str): Its key in the config.
-
-    Raises:
-        LaunchError: If there is such a key.
-    """
-    known = [*inspect.signature(DataLoader).parameters, *_LOADER_KEYS]
-    for key in loader if isinstance(loader, dict) else ():
-        if key not in known:
-            raise LaunchError(
-                f'{where} has the key {key!r}, which no loader takes{suggest(key, known)}'
-            )
-
-
-def check_optimization(optim_wrapper: Any, param_scheduler: Any) -> None:
-    """Refuse optimizers, their wrappers and schedulers whose ``type`` is not registered.
-
-    Args:
-        optim_wrapper (Any): ``optim_wrapper`` of the config.
-        param_scheduler (Any): ``param_scheduler`` of the config.
-
-    Raises:
-        LaunchError: If there is one.
-    """
-    if isinstance(optim_wrapper, dict):
-        check_type(OPTIM_WRAPPERS, optim_wrapper.get('type', 'OptimWrapper'), 'optim_wrapper.type')
-        optimizer = optim_wrapper.get('optimizer')
-        if isinstance(optimizer, dict) and 'type' in optimizer:
-            check_type(OPTIMIZERS, optimizer['type'], 'optim_wrapper.optimizer.type')
-    for part in _typed(param_scheduler):
-        check_type(PARAM_SCHEDULERS, part['type'], 'param_scheduler.type')
 
 
 def check_save_best(hooks: Sequence[Hook], evaluator: Any) -> None:
@@ -115,12 +74,3 @@ def _coco_names(kind: type, metric: Dict[str, Any], prefix: str) -> Optional[Lis
         return None
     items = metric.get('metric_items') or _COCO_ITEMS
     return [f'{prefix}/{name}_{item}' for name in given for item in items]
-
-
-def _typed(node: Any) -> Iterator[Dict[str, Any]]:
-    """Yield the configs in lists and dicts of them."""
-    if isinstance(node, dict) and 'type' in node:
-        yield node
-    elif isinstance(node, (dict, list, tuple)):
-        for child in node.values() if isinstance(node, dict) else node:
-            yield from _typed(child)

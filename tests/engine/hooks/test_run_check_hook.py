@@ -33,6 +33,11 @@ def runner_of(model, resume=False, **loops):
     return runner
 
 
+def misnamed(classes):
+    """A loader whose classes are a string, not a list."""
+    return dict(dataset=dict(type='mmdet.CocoDataset', metainfo=dict(classes=classes)))
+
+
 @pytest.fixture
 def hook():
     return HOOKS.build(dict(type='mmdet.RunCheckHook'))
@@ -45,12 +50,12 @@ def hook():
 def test_configs_are_checked_before_they_are_built_and_once(hook, mode):
     runner = runner_of(nn.Identity())
     # a runner of somebody else, that announces nothing
-    runner.cfg[f'{mode}_dataloader'] = dict(batchsize=1)
-    runner.pending = {f'{mode}_dataloader': dict(batch_sizes=1)}
+    runner.cfg[f'{mode}_dataloader'] = misnamed('cat')
+    runner.pending = {f'{mode}_dataloader': misnamed('dog')}
     before = getattr(hook, f'before_{mode}')
-    with pytest.raises(LaunchError, match=f"{mode}_dataloader has the key 'batchsize'"):
+    with pytest.raises(LaunchError, match="classes='cat', a string"):
         before(runner)
-    with pytest.raises(LaunchError, match=f"{mode}_dataloader has the key 'batch_sizes'"):
+    with pytest.raises(LaunchError, match="classes='dog', a string"):
         hook.before_build(runner, mode)
     runner.pending = {}
     hook.before_build(runner, mode)
@@ -60,7 +65,7 @@ def test_configs_are_checked_before_they_are_built_and_once(hook, mode):
 def test_validation_within_a_training_is_checked_with_it(hook):
     runner = runner_of(nn.Identity())
     hook.before_train(runner)
-    runner.cfg['val_dataloader'] = dict(batchsize=1)
+    runner.cfg['val_dataloader'] = misnamed('cat')
     hook.before_val(runner)
 
 
