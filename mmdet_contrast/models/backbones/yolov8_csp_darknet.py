@@ -2,7 +2,7 @@
 
 from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 
-from mmcv.cnn import ConvModule, is_norm
+from mmcv.cnn import ConvModule
 from mmdet.registry import MODELS
 from mmengine.model import BaseModule, Sequential
 from torch import Tensor
@@ -23,9 +23,6 @@ class YOLOv8CSPDarknet(BaseModule):
         last_stage_out_channels (int): Channels of the last stage at width 1.
         in_channels (int): Channels of the images.
         out_indices (Sequence[int]): Outputs: 0 is the stem (stride 2), 4 the last stage (32).
-        frozen_stages (int): 0 freezes the stem, k the stem and the first k stages: they are without
-            gradient and in eval mode. -1 freezes nothing.
-        norm_eval (bool): Whether normalisation layers stay in eval mode in training.
         norm_cfg (dict): Normalisation of the convolutions.
         act_cfg (dict): Activation of the convolutions.
         init_cfg (dict, optional): Initialisation; Kaiming for plain convolutions by default.
@@ -45,16 +42,12 @@ class YOLOv8CSPDarknet(BaseModule):
         last_stage_out_channels: int = 1024,
         in_channels: int = 3,
         out_indices: Sequence[int] = (2, 3, 4),
-        frozen_stages: int = -1,
-        norm_eval: bool = False,
         norm_cfg: dict = NORM_CFG,
         act_cfg: dict = ACT_CFG,
         init_cfg: Optional[Union[dict, List[dict]]] = None,
     ) -> None:
         super().__init__(init_cfg=INIT_CFG if init_cfg is None else init_cfg)
         self.out_indices = tuple(out_indices)
-        self.frozen_stages = frozen_stages
-        self.norm_eval = norm_eval
 
         channels = [
             scale_channels(c, widen_factor) for c in (64, 128, 256, 512, last_stage_out_channels)
@@ -89,24 +82,3 @@ class YOLOv8CSPDarknet(BaseModule):
             if i in self.out_indices:
                 outs.append(x)
         return tuple(outs)
-
-    def train(self, mode: bool = True) -> 'YOLOv8CSPDarknet':
-        """Set the mode, frozen stages excepted.
-
-        Args:
-            mode (bool): Whether to train.
-
-        Returns:
-            YOLOv8CSPDarknet: Itself.
-        """
-        super().train(mode)
-        for name in self.layers[: self.frozen_stages + 1]:
-            stage = getattr(self, name)
-            stage.eval()
-            for parameter in stage.parameters():
-                parameter.requires_grad = False
-        if mode and self.norm_eval:
-            for module in self.modules():
-                if is_norm(module):
-                    module.eval()
-        return self
