@@ -112,3 +112,15 @@ def test_an_empty_bank_and_embeddings_that_are_not_finite_tell_nothing():
         losses, chance = queue.tell_classes(logits, torch.tensor([[0, 1]]))
         assert (losses == 0).all() and (chance == 0).all()
         queue.enqueue(torch.randn(LEVELS, 2, CHANNELS), torch.tensor([[0, 1]]))
+
+
+def test_classes_are_told_at_any_temperature():
+    """Two classes on two axes: exp(1 / 0.005) is infinite in float32."""
+    queue = make(2)
+    axes = torch.eye(2, CHANNELS).expand(LEVELS, 2, CHANNELS)
+    queue.enqueue(axes, torch.tensor([[0, 1]]))
+    for swapped, expected in ((False, 0.0), (True, 1 / 0.005)):
+        labels = torch.tensor([[1, 0] if swapped else [0, 1]])
+        losses, chance = queue.tell_classes(similarities(queue, axes, 0.005), labels)
+        torch.testing.assert_close(losses, torch.full((LEVELS, 2), expected))
+        torch.testing.assert_close(chance, torch.full((LEVELS, 2), math.log(2)))
