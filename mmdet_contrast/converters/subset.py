@@ -64,5 +64,10 @@ def subset_coco(
         images = [images[i] for i in sorted(chosen)]
     shown = {image['id'] for image in images}
     annotations = [a for a in annotations if a['image_id'] in shown]
+    for image in images:
+        if image.get('annotated_category_ids') is not None:
+            image['annotated_category_ids'] = [
+                key for key in image['annotated_category_ids'] if key in kept
+            ]
     write_json(out, {**coco, 'images': images, 'annotations': annotations})
     return {'images': len(images), 'annotations': len(annotations)}

@@ -37,6 +37,18 @@ def test_classes_and_the_pictures_that_show_them(ann_file, tmp_path):
     assert part['annotations'] == [a for a in whole['annotations'] if a['category_id'] == 2]
 
 
+def test_pictures_annotate_no_class_that_is_cut_out(ann_file, tmp_path):
+    coco = read(ann_file)
+    for image, ids in zip(coco['images'], (None, [7, 2], [], [9])):
+        image['annotated_category_ids'] = ids
+    ann_file.write_text(json.dumps(coco))
+    subset_coco(ann_file, tmp_path / 'part.json', classes=['cow', 'dog'])
+    found = {
+        i['id']: i.get('annotated_category_ids') for i in read(tmp_path / 'part.json')['images']
+    }
+    assert found == {1: [2], 2: [], 3: [9], 4: None}
+
+
 def test_some_pictures(ann_file, tmp_path):
     outs = [tmp_path / f'{i}.json' for i in range(3)]
     for out, seed in zip(outs, (0, 0, 1)):
