@@ -10,7 +10,7 @@ import torch
 from mmdet.registry import DATASETS, HOOKS
 from mmengine.dist import broadcast, get_world_size
 from mmengine.hooks import Hook
-from mmengine.runner import Runner
+from mmengine.runner import IterBasedTrainLoop, Runner
 from torch import nn
 from torch.utils.data import Dataset, Subset
 
@@ -123,7 +123,16 @@ class KNNMonitorHook(Hook):
 
         Args:
             runner (Runner): The runner.
+
+        Raises:
+            ValueError: If the training counts iterations.
         """
+        if isinstance(runner.train_loop, IterBasedTrainLoop):
+            raise ValueError(
+                'KNNMonitorHook looks at the features after epochs, but train_cfg counts '
+                "iterations: set train_cfg=dict(type='EpochBasedTrainLoop', max_epochs=…), or "
+                'remove the hook.'
+            )
         with _undisturbed(unwrap_model(runner.model)):
             self._build(runner)
 

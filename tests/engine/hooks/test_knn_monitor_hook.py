@@ -13,7 +13,7 @@ from knn_runs import equal, tiny_config, train, weights_of
 from lightly_knn import lightly_knn_predict
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
-from mmengine.runner import Runner
+from mmengine.runner import IterBasedTrainLoop, Runner
 
 from mmdet_contrast import config_path
 from mmdet_contrast.engine.hooks import KNNMonitorHook
@@ -249,3 +249,9 @@ def test_an_empty_bank(tiny_shapes, tmp_path):
     hook = dict(HOOK, bank=bank_config(tiny_shapes, ann_file))
     with pytest.raises(ValueError, match='bank has no labelled box'):
         train(tiny_shapes, tmp_path, hook, max_epochs=1)
+
+
+def test_a_training_that_counts_iterations_is_refused():
+    loop = object.__new__(IterBasedTrainLoop)
+    with pytest.raises(ValueError, match='train_cfg counts iterations'):
+        KNNMonitorHook().before_train(SimpleNamespace(train_loop=loop))
