@@ -85,6 +85,8 @@ def read_run(path: str, skip_epochs: int = 0) -> RunLog:
         run.train = [record for record in run.train if record['step'] < first] + train
         run.val = [record for record in run.val if record['step'] < first] + val
     if skip_epochs:
+        if any('epoch' not in record for record in run.train):
+            raise LaunchError(f'{path!r} counts iterations, not epochs: leave out --skip-epochs.')
         run.val = [record for record in run.val if record['epoch'] > skip_epochs]
         run.train = [record for record in run.train if record['epoch'] > skip_epochs]
     if not run.train:

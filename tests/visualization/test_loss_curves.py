@@ -65,6 +65,13 @@ def test_skipped_epochs(work_dir):
         read_run(str(work_dir), skip_epochs=2)
 
 
+def test_epochs_of_a_run_that_counts_iterations_are_not_skipped(tmp_path):
+    lines = [dict(loss=1.0, iter=step, step=step) for step in (5, 10)]
+    write(tmp_path, '20260101_000000', lines)
+    with pytest.raises(LaunchError, match='counts iterations, not epochs'):
+        read_run(str(tmp_path), skip_epochs=1)
+
+
 def test_what_is_no_log_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="no log under '.*nowhere'"):
         read_run(str(tmp_path / 'nowhere'))
