@@ -282,7 +282,9 @@ class YOLOv8Head(BaseDenseHead):
         assert batch_img_metas is not None
         cfg = ConfigDict(self.test_cfg if cfg is None else cfg)
         scores = _flatten(cls_scores).float().sigmoid()
-        bboxes = self._decode(_flatten(bbox_preds).float(), self._priors(cls_scores))
+        # half precision is pixels off
+        with torch.autocast(scores.device.type, enabled=False):
+            bboxes = self._decode(_flatten(bbox_preds).float(), self._priors(cls_scores))
         results = []
         for score, bbox, meta in zip(scores, bboxes, batch_img_metas):
             limit = cfg.get('nms_pre', 30000)

@@ -198,6 +198,17 @@ def test_prediction_by_hand():
     torch.testing.assert_close(result.scores, torch.tensor([2.0, 1.0]).sigmoid())
 
 
+def test_boxes_are_decoded_in_float32_under_mixed_precision():
+    head, maps = make_head(), make_maps(scale=3.0)
+    cfg = ConfigDict(TEST_CFG, score_thr=0.0, nms_pre=50)
+    expected = head.predict_by_feat(*maps, batch_img_metas=metas(), cfg=cfg)
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        found = head.predict_by_feat(*maps, batch_img_metas=metas(), cfg=cfg)
+    for ours, theirs in zip(found, expected):
+        assert len(theirs.bboxes)
+        torch.testing.assert_close(ours.bboxes, theirs.bboxes)
+
+
 @pytest.mark.parametrize(
     'options',
     [
