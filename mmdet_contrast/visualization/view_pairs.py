@@ -12,6 +12,7 @@ from mmengine.runner import set_random_seed
 from torch import Tensor
 
 from mmdet_contrast.engine.run_checks import check_dataset
+from mmdet_contrast.utils.checkpoint import class_lists
 from mmdet_contrast.utils.config import load_config
 from mmdet_contrast.utils.files import PathLike
 
@@ -74,7 +75,7 @@ def save_view_pairs(
     if 'same_class' in str(cfg.train_dataloader.dataset):
         for index in np.random.permutation(len(dataset))[:_WARM_UP]:
             dataset[int(index)]
-    paths = []
+    paths, classes = [], next(iter(class_lists(dataset)), ())
     chosen = np.linspace(0, len(dataset) - 1, min(num, len(dataset))).round()
     for number, index in enumerate(chosen):
         sample = dataset[int(index)]
@@ -85,7 +86,7 @@ def save_view_pairs(
         # LoadImageFromNDArray sets the path to None
         stem = osp.splitext(osp.basename(data.get('img_path') or 'image'))[0]
         paths.append(osp.join(out_dir, f'{number:03d}_{stem}.png'))
-        picture = draw_sample(sample, dataset.metainfo.get('classes', ()), bgr, clean)
+        picture = draw_sample(sample, classes, bgr, clean)
         save_picture(picture, paths[-1])
     return paths
 

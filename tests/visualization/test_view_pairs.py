@@ -1,5 +1,7 @@
 """Pictures of training samples."""
 
+from copy import deepcopy
+
 import cv2
 import numpy as np
 import torch
@@ -109,6 +111,15 @@ def test_plain_config_in_the_colours_of_the_files(tiny_shapes, tmp_path):
     assert [picture.shape for picture in pictures] == [(672, 2 * 672 + 8, 3)] * 3
     first = cv2.imread(str(sorted((tiny_shapes / 'train').iterdir())[0]))
     assert np.array_equal(pictures[0][::7, :672:7], first)
+
+
+def test_parts_that_differ_in_their_colours(tiny_shapes, tmp_path):
+    """MMEngine then gives a list of two metainfos."""
+    cfg = tiny_config(tiny_shapes)
+    first, second = deepcopy(cfg.train_dataloader.dataset), cfg.train_dataloader.dataset
+    second.metainfo = dict(second.get('metainfo') or {}, palette=[(0, 0, 0)] * 3)
+    cfg.train_dataloader.dataset = dict(type='ConcatDataset', datasets=[first, second])
+    assert len(save_view_pairs(cfg, str(tmp_path), num=2)) == 2
 
 
 def test_views_are_those_of_the_pipeline(tiny_shapes, tmp_path):

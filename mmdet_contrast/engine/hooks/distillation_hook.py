@@ -9,6 +9,7 @@ from mmengine.fileio import load
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from mmdet_contrast.utils.checkpoint import class_lists
 from mmdet_contrast.utils.model import unwrap_model
 
 _KEY = 'distillation_adapters'
@@ -44,8 +45,9 @@ class DistillationHook(Hook):
         """
         model = unwrap_model(runner.model)
         dataset = runner.train_dataloader.dataset
-        metainfo = getattr(dataset, 'metainfo', None) or {}
-        model.prepare(metainfo.get('classes'), _annotated_in(dataset))
+        # RunCheckHook refuses parts that differ
+        classes = next(iter(class_lists(dataset)), None)
+        model.prepare(classes, _annotated_in(dataset))
         if model.start_from_teacher and not self._loaded:
             model.start()
         elif model.start_from_teacher and runner.iter == 0:
