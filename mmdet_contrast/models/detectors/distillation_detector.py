@@ -68,7 +68,6 @@ class DistillationDetector(BaseDetector):
             where they differ, those of each map in the student and in the teacher, as in
             ``[(64, 96), (128, 192)]``; a learnt 1x1 convolution brings the first to the second,
             and is left out of the student's checkpoints).
-        detection_weight (float): Factor of the student's own losses.
         annotated_classes (Sequence[str], optional): Names of the classes that the training images
             annotate; all by default. What is seen of the others is not learned to be background,
             but left to the teacher. ``DistillationHook`` reads from the annotation file which
@@ -110,7 +109,6 @@ class DistillationDetector(BaseDetector):
         teacher: Union[ConfigType, str],
         teacher_checkpoint: Optional[str] = None,
         distillers: Sequence[dict] = (),
-        detection_weight: float = 1.0,
         annotated_classes: Optional[Sequence[str]] = None,
         teacher_classes: Optional[Sequence[str]] = None,
         student_classes: Optional[Sequence[str]] = None,
@@ -123,7 +121,6 @@ class DistillationDetector(BaseDetector):
         self.student = MODELS.build(model_section(student, data_preprocessor))
         self.data_preprocessor = self.student.data_preprocessor
         self.teacher = Teacher(teacher, teacher_checkpoint, teacher_classes, data_preprocessor)
-        self.detection_weight = detection_weight
         self.annotated_classes = annotated_classes
         self.student_classes = None if student_classes is None else tuple(student_classes)
         self.start_from_teacher = start_from_teacher
@@ -230,8 +227,6 @@ class DistillationDetector(BaseDetector):
         with record(self.student, [d.source for d in self.distillers]) as ours:
             with self._spare(batch_data_samples, batch_inputs.device):
                 losses = self.student.loss(batch_inputs, batch_data_samples)
-        if self.detection_weight != 1:
-            losses = {k: _scale(v, self.detection_weight) for k, v in losses.items()}
         factor = self._batch_factor(batch_data_samples)
         for distiller in self.distillers:
             maps = distiller.source.maps(ours), distiller.teacher_source.maps(theirs)
@@ -414,11 +409,6 @@ class DistillationDetector(BaseDetector):
                 f'loss_distill_{distiller.name} was 0 in each of the first {self.zero_patience} '
                 'iterations that train it: give it a weight above 0, another source, or remove it.'
             )
-
-
-def _scale(value: Union[Tensor, List[Tensor]], factor: float) -> Union[Tensor, List[Tensor]]:
-    """Multiply a loss, or a list of losses."""
-    return [v * factor for v in value] if isinstance(value, (list, tuple)) else value * factor
 
 
 def _leave_student(module: nn.Module, state: dict, prefix: str, metadata: dict) -> None:
