@@ -5,6 +5,7 @@ import json
 import os
 from pathlib import Path
 from typing import Any, Iterator, Optional, Union
+from uuid import uuid4
 
 import cv2
 import mmcv
@@ -29,7 +30,8 @@ def replacing(path: PathLike) -> Iterator[Path]:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     # The same folder, because os.replace is atomic within one file system only.
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
+    # A random name, because processes of several machines may write the same file.
+    temporary = path.with_name(f'.{path.name}.{uuid4().hex}.tmp')
     try:
         yield temporary
         os.replace(temporary, path)
