@@ -5,7 +5,6 @@ import os.path as osp
 import re
 from copy import deepcopy
 from math import ceil
-from pathlib import Path
 from typing import Any, Dict, List, Optional, Sequence, Union
 
 from mmdet.models.dense_heads import ATSSHead, FCOSHead, GFLHead, RTMDetHead
@@ -15,8 +14,8 @@ from mmengine.logging import MMLogger
 from torch import nn
 
 from mmdet_contrast.models.dense_heads import YOLOv8Head
-from mmdet_contrast.utils.config import LaunchError, load_config, type_name
-from mmdet_contrast.utils.files import write_json
+from mmdet_contrast.utils.config import LaunchError, dataset_chain, load_config, type_name
+from mmdet_contrast.utils.files import replacing, write_json
 from mmdet_contrast.utils.safe_loading import trust_checkpoints
 
 from .addition_data import AnnotatedPictures, merge_files, names_in
@@ -142,7 +141,10 @@ def add_classes_config(
             'give another one (--work-dir).'
         )
 
-    parts = [AnnotatedPictures(ann, img_dir, new, [*new, *annotated], [*new, *old])]
+    raw = source.to_dict()
+    given_data = dataset_chain(raw['train_dataloader']['dataset'])[-1]
+    empty = not (given_data.get('filter_cfg') or {}).get('filter_empty_gt', False)
+    parts = [AnnotatedPictures(ann, img_dir, new, [*new, *annotated], [*new, *old], empty)]
     if replay is not None:
         boxes = names_in(replay)
         # a class without a box may be one that nobody looked for
@@ -166,7 +168,6 @@ def add_classes_config(
     # every process writes the same files, before it reads them
     train_file = osp.join(work_dir, 'annotations', 'train.json')
     write_json(train_file, merged.content)
-    raw = source.to_dict()
     evaluation = {}
     if val is not None:
         val_file = osp.join(work_dir, 'annotations', 'val.json')
@@ -208,8 +209,9 @@ def add_classes_config(
         work_dir=work_dir,
     )
     cfg = _schedule(training, raw, cfg_options or {}, launcher)
-    Path(work_dir, 'detector.py').write_text(Config(detector).pretty_text, encoding='utf-8')
-    Path(work_dir, 'add_classes.py').write_text(cfg.pretty_text, encoding='utf-8')
+    for name, content in (('detector.py', Config(detector)), ('add_classes.py', cfg)):
+        with replacing(osp.join(work_dir, name)) as temporary:
+            temporary.write_text(content.pretty_text, encoding='utf-8')
     cfg.launcher = launcher
     return cfg
 
@@ -334,16 +336,13 @@ def _student_section(section: Dict[str, Any], head: nn.Module, number: int) -> D
 def _train_loader(raw: Dict[str, Any], ann_file: str, classes: Sequence[str]) -> Dict[str, Any]:
     """Put new data into the place of all data sets of a loader."""
     loader = deepcopy(raw['train_dataloader'])
-    dataset, mixed = loader['dataset'], None
-    while 'dataset' in dataset or 'datasets' in dataset:
-        if type_name(dataset['type']) == 'MultiImageMixDataset':
-            mixed = dataset
-        dataset = dataset.get('dataset') or dataset['datasets'][0]
+    *wrappers, dataset = dataset_chain(loader['dataset'])
     loader['dataset'] = _coco_dataset(dataset, ann_file, classes)
-    if dataset.get('filter_cfg'):
-        loader['dataset']['filter_cfg'] = dataset['filter_cfg']
-    if mixed is not None:
-        loader['dataset'] = dict(mixed, dataset=loader['dataset'])
+    # what is without a box has been left out, where it was to be
+    loader['dataset']['filter_cfg'] = dict(dataset.get('filter_cfg') or {}, filter_empty_gt=False)
+    for wrapper in wrappers:
+        if type_name(wrapper['type']) == 'MultiImageMixDataset':
+            loader['dataset'] = dict(wrapper, dataset=loader['dataset'])
     return loader
 
 
@@ -411,9 +410,7 @@ def _evaluation(
             'the config has no val_dataloader, whose pipeline the evaluation needs: give it one, '
             'or leave out the validation data.'
         )
-    dataset = loader['dataset']
-    while 'dataset' in dataset or 'datasets' in dataset:
-        dataset = dataset.get('dataset') or dataset['datasets'][0]
+    dataset = dataset_chain(loader['dataset'])[-1]
     loader['dataset'] = dict(_coco_dataset(dataset, ann_file, classes), test_mode=True)
     evaluator = dict(
         type='BaseNovelCocoMetric', base_classes=list(old), ann_file=ann_file, metric='bbox'
@@ -459,9 +456,7 @@ def _schedule(
     cfg = load_config(Config(training), cfg_options=options)
 
     loader = cfg.train_dataloader
-    dataset = loader.dataset
-    while 'dataset' in dataset:
-        dataset = dataset.dataset
+    dataset = dataset_chain(loader.dataset)[-1]
     size = len(DATASETS.build(dict(dataset, pipeline=[], serialize_data=False)))
     processes = int(os.environ.get(_WORLD_SIZE.get(launcher, ''), 1))
     steps = ceil(size / (loader.batch_size * processes))

@@ -22,6 +22,8 @@ class AnnotatedPictures(NamedTuple):
         covers (Sequence[str], optional): Classes all of whose objects are annotated in a picture,
             unless its entry ``annotated_category_ids`` says otherwise. None leaves it unsaid.
         may_cover (Sequence[str]): Classes that such an entry may name; others are left out.
+        empty (bool): Whether pictures are kept that cover classes and have no box. Those that cover
+            none are kept in any case.
     """
 
     ann: str
@@ -29,6 +31,7 @@ class AnnotatedPictures(NamedTuple):
     takes: Sequence[str]
     covers: Optional[Sequence[str]] = None
     may_cover: Sequence[str] = ()
+    empty: bool = True
 
 
 class MergedFile(NamedTuple):
@@ -71,6 +74,7 @@ def merge_files(parts: Sequence[AnnotatedPictures], classes: Sequence[str]) -> M
     boxes: Counter = Counter()
     left_out: Counter = Counter()
     places: Dict[str, int] = {}
+    kept: Set[int] = set()
     for part in parts:
         names = read_coco_file(part.ann).categories
         content = load(part.ann)
@@ -85,6 +89,8 @@ def merge_files(parts: Sequence[AnnotatedPictures], classes: Sequence[str]) -> M
                 covered.append(set())
             own[image['id']] = places[path]
             covered[places[path]] |= _coverage(image, names, part)
+            if part.empty:
+                kept.add(places[path])
         for annotation in content.get('annotations', ()):
             name, place = names[annotation['category_id']], own[annotation['image_id']]
             path = images[place]['file_name']
@@ -98,12 +104,16 @@ def merge_files(parts: Sequence[AnnotatedPictures], classes: Sequence[str]) -> M
             entry.update(id=len(annotations) + 1, image_id=place, category_id=ids[name])
             annotations.append(entry)
             boxes[name] += not entry['iscrowd']
+            kept.add(place)
     if any(part.covers is not None for part in parts):
         for image, names_of in zip(images, covered):
             image['annotated_category_ids'] = sorted(ids[name] for name in names_of)
     categories = [dict(id=number, name=name) for name, number in ids.items()]
-    merged = dict(images=images, annotations=annotations, categories=categories)
-    uniform = len(set(map(frozenset, covered))) == 1
+    used = [place for place, names_of in enumerate(covered) if place in kept or not names_of]
+    merged = dict(
+        images=[images[place] for place in used], annotations=annotations, categories=categories
+    )
+    uniform = len({frozenset(covered[place]) for place in used}) == 1
     return MergedFile(merged, dict(boxes), dict(left_out), uniform)
 
 

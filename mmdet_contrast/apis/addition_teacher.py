@@ -24,7 +24,7 @@ from mmengine.runner import CheckpointLoader
 from torch import nn
 
 from mmdet_contrast.models.dense_heads import YOLOv8Head
-from mmdet_contrast.utils.checkpoint import dataset_meta_of, find_misfits, refuse_misfits
+from mmdet_contrast.utils.checkpoint import classes_of, find_misfits, refuse_misfits
 from mmdet_contrast.utils.config import LaunchError, type_name
 from mmdet_contrast.utils.model import model_section
 
@@ -103,15 +103,13 @@ def read_teacher(source: Config, checkpoint: str) -> OldDetector:
     refuse_misfits(
         find_misfits(model, state), f'checkpoint {checkpoint!r}', f'the model of config {given!r}'
     )
-    # MMDetection 2 wrote CLASSES, and its published weights are in use
-    names = dataset_meta_of(state).get('classes') or (state.get('meta') or {}).get('CLASSES')
+    names = classes_of(state)
     if not names:
         raise LaunchError(
             f'checkpoint {checkpoint!r} does not name its classes: put '
             "meta=dict(dataset_meta=dict(classes=(...))) into it, in the order of the detector's "
             'head.'
         )
-    names = [names] if isinstance(names, str) else list(names)
     if len(names) != head.num_classes:
         raise LaunchError(
             f'checkpoint {checkpoint!r} names {len(names)} classes and the head of config '

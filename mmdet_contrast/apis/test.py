@@ -10,7 +10,7 @@ from mmdet.evaluation import DumpDetResults
 from mmdet.utils import setup_cache_size_limit_of_dynamo
 from mmengine.config import Config, ConfigDict
 
-from mmdet_contrast.utils.config import load_config
+from mmdet_contrast.utils.config import dataset_chain, load_config
 from mmdet_contrast.utils.safe_loading import trust_checkpoints
 
 from .launch import build_runner
@@ -77,9 +77,7 @@ def _enable_tta(cfg: Config) -> None:
     if 'tta_model' not in cfg:
         nms = dict(type='nms', iou_threshold=0.5)
         cfg.tta_model = dict(type='DetTTAModel', tta_cfg=dict(nms=nms, max_per_img=100))
-    dataset = cfg.test_dataloader.dataset
-    while 'dataset' in dataset:
-        dataset = dataset.dataset
+    dataset = dataset_chain(cfg.test_dataloader.dataset)[-1]
     if 'tta_pipeline' not in cfg:
         keys = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')
         pack = dict(type='PackDetInputs', meta_keys=(*keys, 'flip', 'flip_direction'))

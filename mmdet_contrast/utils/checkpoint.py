@@ -342,6 +342,21 @@ def dataset_meta_of(checkpoint: dict) -> dict:
     return parts[0] if len(named) == 1 else {}
 
 
+def classes_of(checkpoint: dict) -> List[str]:
+    """Return the classes that a checkpoint names.
+
+    Args:
+        checkpoint (dict): Of MMEngine, or a plain ``state_dict``.
+
+    Returns:
+        list[str]: Their names in the order of the head; none if it does not name them.
+    """
+    # MMDetection 2 wrote CLASSES, and its published weights are in use
+    names = dataset_meta_of(checkpoint).get('classes')
+    names = names or (checkpoint.get('meta') or {}).get('CLASSES') or ()
+    return [names] if isinstance(names, str) else list(names)
+
+
 def name_classes(model: nn.Module, checkpoint: dict, cfg: Config) -> dict:
     """Name the classes of a detector, one for each class of its head.
 
@@ -356,26 +371,23 @@ def name_classes(model: nn.Module, checkpoint: dict, cfg: Config) -> dict:
     Raises:
         LaunchError: If there are not as many names as classes.
     """
-    meta = checkpoint.get('meta') or {}
-    given = dataset_meta_of(checkpoint)
-    origin, names = 'the checkpoint', given.get('classes') or meta.get('CLASSES')
+    origin, names = 'the checkpoint', classes_of(checkpoint)
     if not names:
         data = dict(cfg.test_dataloader.dataset, lazy_init=True)
         lists = class_lists(DATASETS.build(data))
         origin = "the config's test data"
-        names = lists[0] if lists and all(own == lists[0] for own in lists) else ()
+        names = lists[0] if lists and all(own == lists[0] for own in lists) else []
     detector = getattr(model, 'student', model)
     head = getattr(detector, 'bbox_head', None)
     head = getattr(getattr(detector, 'roi_head', None), 'bbox_head', None) if head is None else head
-    number = getattr(head, 'num_classes', len(names or ()))
-    names = [names] if isinstance(names, str) else list(names or ())
+    number = getattr(head, 'num_classes', len(names))
     if number != len(names) or not names:
         raise LaunchError(
             f'{origin} names {len(names)} classes ({", ".join(names[:5])} …) and the head has '
             f'{number}: give the config and the checkpoint of one model, or set metainfo of the '
             'test data.'
         )
-    return dict(given, classes=names)
+    return dict(dataset_meta_of(checkpoint), classes=names)
 
 
 def check_class_order(
@@ -396,7 +408,7 @@ def check_class_order(
     Raises:
         LaunchError: If both name the same classes in different orders.
     """
-    trained = list(dataset_meta_of(checkpoint).get('classes') or ())
+    trained = classes_of(checkpoint)
     for given in class_lists(dataset):
         same = sorted(map(str, trained)) == sorted(map(str, given))
         if trained and trained != given and (exact or same):

@@ -8,7 +8,7 @@ import os.path as osp
 from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
-from typing import Any, Dict, Iterator, Optional, Union
+from typing import Any, Dict, Iterator, List, Optional, Union
 
 from mmengine.config import Config
 from mmengine.runner import Runner
@@ -49,6 +49,20 @@ def errors_in_one_line(parser: argparse.ArgumentParser) -> Iterator[None]:
         yield
     except (LaunchError, FileNotFoundError) as error:
         raise SystemExit(f'{parser.prog}: error: {error}') from error
+
+
+def dataset_chain(dataset: Any) -> List[Any]:
+    """List the config of a data set and of those inside of it.
+
+    Args:
+        dataset (dict): Config of a data set.
+
+    Returns:
+        list[dict]: Wrappers first, outermost to innermost, then the data set that they wrap; of
+        several parts the first one.
+    """
+    inner = dataset.get('dataset') or next(iter(dataset.get('datasets') or ()), None)
+    return [dataset] if inner is None else [dataset, *dataset_chain(inner)]
 
 
 def load_config(

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from head_toys import CLASSES, HEADS, retina, save_teacher, yolo
-from mmdet.registry import RUNNERS
+from mmdet.registry import DATASETS, RUNNERS
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.hub import get_config
@@ -220,7 +220,8 @@ def test_pictures_are_mixed_where_they_annotate_the_same(pictures, tmp_path):
 
     cfg.train_dataloader.dataset = wrapped
     dataset = dataset_of()
-    assert dataset.type == 'CocoDataset' and dataset.filter_cfg == dict(min_size=32)
+    assert dataset.type == 'CocoDataset'
+    assert dataset.filter_cfg == dict(min_size=32, filter_empty_gt=False)
     kinds = [step.type for step in dataset.pipeline]
     assert kinds == [*plain[:2], 'CachedMosaic', 'RandomAffine', *plain[2:]]
 
@@ -294,6 +295,27 @@ def test_old_pictures_annotate_the_classes_of_which_their_file_has_a_box(
     ids = {image['id'] for image in old}
     labels = {a['category_id'] for a in content['annotations'] if a['image_id'] in ids}
     assert labels == set(annotated)
+
+
+def test_pictures_without_annotations_are_kept_where_empty_ones_are_filtered(pictures, tmp_path):
+    filtered = {'train_dataloader.dataset.filter_cfg': dict(filter_empty_gt=True, min_size=8)}
+    detector = write_detector(tmp_path / 'filtered', retina(2), **filtered)
+
+    def only_new(content):
+        (key,) = [c['id'] for c in content['categories'] if c['name'] == NEW[0]]
+        content['annotations'] = [a for a in content['annotations'] if a['category_id'] == key]
+        counts['new'] = len({a['image_id'] for a in content['annotations']})
+
+    counts, pictures = {}, SimpleNamespace(**vars(pictures))
+    pictures.ann = edited(pictures.ann, tmp_path / 'new.json', only_new)
+    replay = edited(pictures.val, tmp_path / 'replay.json', lambda c: c.update(annotations=[]))
+    options = dict(replay=replay, replay_img_dir=pictures.val_img_dir)
+    cfg = prepare(detector, pictures, tmp_path, **options)
+    assert 0 < counts['new'] < 12
+    old = len(json.loads(open(pictures.val).read())['images'])
+    dataset = DATASETS.build(dict(cfg.train_dataloader.dataset, pipeline=[]))
+    assert len(dataset) == counts['new'] + old
+    assert dataset.filter_cfg == dict(filter_empty_gt=False, min_size=8)
 
 
 # --- refusals

@@ -122,3 +122,20 @@ def test_an_unknown_id_is_refused(tmp_path):
     path = write(tmp_path / 'new.json', NEW, [('a.jpg', ['bus'], [99])])
     with pytest.raises(LaunchError, match=r'image 1 has annotated_category_ids=\[99\]'):
         merge_files([new_part(path)], CLASSES)
+
+
+def test_pictures_without_a_box_are_left_out_where_asked_for(tmp_path):
+    pictures = [
+        ('box.jpg', ['bus'], None),
+        ('empty.jpg', [], None),
+        ('unsaid.jpg', [], []),
+        ('old.jpg', ['car'], None),
+    ]
+    new = new_part(write(tmp_path / 'new.json', CLASSES, pictures))._replace(empty=False)
+    again = write(tmp_path / 'old.json', CLASSES, [('old.jpg', [], None), ('gone.jpg', [], None)])
+    parts = [new, AnnotatedPictures(again, '/new', OLD, OLD, OLD)]
+    names = [f'/new/{name}.jpg' for name in ('box', 'unsaid', 'old', 'gone')]
+    merged = merge_files(parts, CLASSES)
+    assert list(coverage_of(merged)) == names
+    assert boxes_of(merged) == [('/new/box.jpg', 'bus')]
+    assert list(coverage_of(merge_files([new], CLASSES))) == names[:2]

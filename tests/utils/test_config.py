@@ -5,7 +5,7 @@ import os
 import pytest
 from mmengine.config import Config
 
-from mmdet_contrast.utils.config import LaunchError, load_config, type_name
+from mmdet_contrast.utils.config import LaunchError, dataset_chain, load_config, type_name
 
 TEXT = """
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=1)
@@ -54,3 +54,11 @@ def test_a_missing_config_is_named():
 def test_type_name():
     assert type_name('mmdet.PackDetInputs') == type_name('PackDetInputs') == 'PackDetInputs'
     assert type_name(Config) == 'Config'
+
+
+def test_the_chain_of_wrappers_ends_in_the_first_data_set():
+    first, second = dict(type='A'), dict(type='B')
+    parts = dict(type='ConcatDataset', datasets=[first, second])
+    repeated = dict(type='RepeatDataset', times=2, dataset=parts)
+    assert dataset_chain(first) == [first]
+    assert dataset_chain(repeated) == [repeated, parts, first]

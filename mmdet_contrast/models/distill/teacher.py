@@ -11,7 +11,7 @@ from mmengine.runner import CheckpointLoader
 from torch import Tensor
 
 from mmdet_contrast.compat import reverses_channels
-from mmdet_contrast.utils.checkpoint import dataset_meta_of, find_misfits, refuse_misfits
+from mmdet_contrast.utils.checkpoint import classes_of, find_misfits, refuse_misfits
 from mmdet_contrast.utils.model import model_section
 
 
@@ -78,10 +78,7 @@ class Teacher:
             'model.teacher',
         )
         if self.classes is None:
-            # MMDetection 2 wrote CLASSES, and its published weights are in use
-            names = dataset_meta_of(checkpoint).get('classes')
-            names = names or (checkpoint.get('meta') or {}).get('CLASSES')
-            self.classes = None if names is None else tuple(names)
+            self.classes = tuple(classes_of(checkpoint)) or None
         number = getattr(getattr(model, 'bbox_head', None), 'num_classes', None)
         if self.classes is not None and number not in (None, len(self.classes)):
             raise ValueError(
