@@ -6,12 +6,12 @@ import sys
 from mmengine.config import DictAction
 
 from mmdet_contrast.apis import infer
-from mmdet_contrast.utils.config import LaunchError
+from mmdet_contrast.utils.config import errors_in_one_line
 from mmdet_contrast.utils.safe_loading import add_trust_option
 
 
-def parse_args() -> argparse.Namespace:
-    """Parse the command line."""
+def make_parser() -> argparse.ArgumentParser:
+    """Make the parser of the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', help='config file')
     parser.add_argument('checkpoint', help='checkpoint file or URL')
@@ -29,16 +29,15 @@ def parse_args() -> argparse.Namespace:
         '--cfg-options', nargs='+', action=DictAction, help='config values to override, key=value'
     )
     add_trust_option(parser)
-    return parser.parse_args()
+    return parser
 
 
 def main() -> None:
     """Run, and print what was done."""
-    args = parse_args()
-    try:
+    parser = make_parser()
+    args = parser.parse_args()
+    with errors_in_one_line(parser):
         report = infer(**vars(args))
-    except LaunchError as error:
-        raise SystemExit(f'infer.py: error: {error}') from None
     for line in report.skipped:
         print(f'skipped: {line}', file=sys.stderr)
     print(f'{report}; results in {args.out_dir}')

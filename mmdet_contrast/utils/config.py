@@ -37,7 +37,7 @@ class LaunchError(ValueError):
 
 @contextmanager
 def errors_in_one_line(parser: argparse.ArgumentParser) -> Iterator[None]:
-    """End a program by one line where a :class:`LaunchError` or a missing file ends it.
+    """End a program by one line where a :class:`LaunchError` or a file ends it.
 
     Args:
         parser (argparse.ArgumentParser): Names the program.
@@ -47,7 +47,7 @@ def errors_in_one_line(parser: argparse.ArgumentParser) -> Iterator[None]:
     """
     try:
         yield
-    except (LaunchError, FileNotFoundError) as error:
+    except (LaunchError, OSError) as error:
         raise SystemExit(f'{parser.prog}: error: {error}') from error
 
 

@@ -18,7 +18,7 @@ from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 
 from mmdet_contrast.utils.checkpoint import check_weights, name_classes
-from mmdet_contrast.utils.config import LaunchError, load_config
+from mmdet_contrast.utils.config import errors_in_one_line, load_config
 from mmdet_contrast.utils.files import PathLike, check_image, load_image
 from mmdet_contrast.utils.model import build_detector, model_section
 from mmdet_contrast.utils.picture_extent import tell_padding
@@ -205,7 +205,7 @@ def run_pictures(
     add_trust_option(parser)
     args = parser.parse_args()
     written, unreadable = 0, 0
-    try:
+    with errors_in_one_line(parser):
         os.makedirs(args.out_dir, exist_ok=True)
         with trust_checkpoints(args.trust_checkpoint):
             detector = load_detector(args.config, args.checkpoint, args.device, args.cfg_options)
@@ -213,8 +213,6 @@ def run_pictures(
             print(f'{saved.out_file or saved.image}: {saved.note}', flush=True)
             written += saved.out_file is not None
             unreadable += not saved.readable
-    except (LaunchError, OSError) as error:
-        raise SystemExit(f'{parser.prog}: error: {error}') from None
     print(f'{written} pictures in {args.out_dir}')
     if unreadable:
         print(f'{parser.prog}: {unreadable} images failed, see above', file=sys.stderr)

@@ -7,7 +7,7 @@ import argparse
 
 from mmengine.config import DictAction
 
-from mmdet_contrast.utils.config import LaunchError, load_config
+from mmdet_contrast.utils.config import errors_in_one_line, load_config
 from mmdet_contrast.visualization import save_view_pairs
 
 
@@ -23,11 +23,9 @@ def main() -> None:
     )
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='key=value')
     args = parser.parse_args()
-    try:
+    with errors_in_one_line(parser):
         config = load_config(args.config, cfg_options=args.cfg_options)
         paths = save_view_pairs(config, args.out_dir, args.num, args.seed, args.clean)
-    except (LaunchError, OSError) as error:
-        raise SystemExit(f'browse_views.py: error: {error}') from None
     print(f'{len(paths)} pictures in {args.out_dir}')
 
 

@@ -4,7 +4,7 @@ import argparse
 
 from mmengine.config import DictAction
 
-from mmdet_contrast.utils.config import LaunchError, load_config
+from mmdet_contrast.utils.config import errors_in_one_line, load_config
 from mmdet_contrast.visualization import save_detection_sheet
 
 
@@ -21,13 +21,11 @@ def main() -> None:
     )
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='key=value')
     args = parser.parse_args()
-    try:
+    with errors_in_one_line(parser):
         config = load_config(args.config, cfg_options=args.cfg_options)
         path = save_detection_sheet(
             config, args.predictions, args.out, args.num, args.score_thr, args.iou_thr
         )
-    except (LaunchError, OSError) as error:
-        raise SystemExit(f'draw_detections.py: error: {error}') from None
     print(f'detections in {path}')
 
 

@@ -4,7 +4,7 @@ import argparse
 
 from mmengine.config import DictAction
 
-from mmdet_contrast.utils.config import LaunchError
+from mmdet_contrast.utils.config import errors_in_one_line
 from mmdet_contrast.utils.safe_loading import add_trust_option, trust_checkpoints
 from mmdet_contrast.visualization.embedding_map import save_embedding_map
 
@@ -30,20 +30,17 @@ def main() -> None:
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='key=value')
     add_trust_option(parser)
     args = parser.parse_args()
-    try:
-        with trust_checkpoints(args.trust_checkpoint):
-            values = save_embedding_map(
-                args.config,
-                args.checkpoint,
-                args.out,
-                args.module,
-                args.level,
-                args.max_samples,
-                args.device,
-                args.cfg_options,
-            )
-    except (LaunchError, OSError) as error:
-        raise SystemExit(f'embedding_map.py: error: {error}') from None
+    with errors_in_one_line(parser), trust_checkpoints(args.trust_checkpoint):
+        values = save_embedding_map(
+            args.config,
+            args.checkpoint,
+            args.out,
+            args.module,
+            args.level,
+            args.max_samples,
+            args.device,
+            args.cfg_options,
+        )
     print(', '.join(f'{key} {value:.4g}' for key, value in values.items()))
     print(f'map in {args.out}')
 

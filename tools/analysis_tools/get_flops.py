@@ -8,12 +8,12 @@ from mmengine.config import DictAction
 from mmengine.logging import MMLogger
 from torch import nn
 
-from mmdet_contrast.utils.config import LaunchError, load_config
+from mmdet_contrast.utils.config import errors_in_one_line, load_config
 from mmdet_contrast.utils.model import PlainForward, build_detector, dummy_images
 
 
-def parse_args() -> argparse.Namespace:
-    """Parse the command line."""
+def make_parser() -> argparse.ArgumentParser:
+    """Make the parser of the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', help='config file')
     parser.add_argument(
@@ -22,7 +22,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--cfg-options', nargs='+', action=DictAction, help='config values to override, key=value'
     )
-    return parser.parse_args()
+    return parser
 
 
 def complexity(model: nn.Module, shape: Sequence[int]) -> Dict[str, Any]:
@@ -43,11 +43,10 @@ def count_trainable(module: nn.Module) -> str:
 
 def main() -> None:
     """Run and print."""
-    args = parse_args()
-    try:
+    parser = make_parser()
+    args = parser.parse_args()
+    with errors_in_one_line(parser):
         model = build_detector(load_config(args.config, cfg_options=args.cfg_options))
-    except LaunchError as error:
-        raise SystemExit(f'get_flops.py: error: {error}') from None
     found = complexity(model, args.shape)
     print(found['out_table'])
     print(f'{"parameters of":24}{"trainable":>14}{"frozen":>14}')

@@ -2,7 +2,7 @@
 
 import argparse
 
-from mmdet_contrast.utils.config import LaunchError
+from mmdet_contrast.utils.config import errors_in_one_line
 from mmdet_contrast.visualization import plot_losses
 
 
@@ -15,10 +15,8 @@ def main() -> None:
     parser.add_argument('--smooth', type=int, default=1, help='records to average (default: 1)')
     parser.add_argument('--skip-epochs', type=int, default=0, help='epochs to leave out at first')
     args = parser.parse_args()
-    try:
+    with errors_in_one_line(parser):
         path = plot_losses(args.runs, args.out, args.keys, args.smooth, args.skip_epochs)
-    except (LaunchError, OSError) as error:
-        raise SystemExit(f'plot_losses.py: error: {error}') from None
     print(f'curves in {path}')
 
 
