@@ -12,16 +12,13 @@ from mmengine.runner import Runner
 from mmdet_contrast.utils.checkpoint import class_lists
 from mmdet_contrast.utils.model import unwrap_model
 
-_KEY = 'distillation_adapters'
-
 
 @HOOKS.register_module()
 class DistillationHook(Hook):
     """Load the teacher of a :class:`DistillationDetector` when training starts.
 
-    It also takes the names of the student's classes from the training data, starts the student
-    from the teacher if ``start_from_teacher`` is set, and keeps the adapters in checkpoints, beside
-    the student's weights, so that training resumes where it was.
+    It also takes the names of the student's classes from the training data, and starts the student
+    from the teacher if ``start_from_teacher`` is set.
 
     An image of a COCO file may say itself which classes it annotates, those without an object in it
     included: ``"annotated_category_ids": [3, 4]`` beside its ``file_name``. For images without
@@ -69,30 +66,14 @@ class DistillationHook(Hook):
                 "the teacher's weights: remove the terms from model.distillers."
             )
 
-    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Put the adapters beside the student's weights.
-
-        Args:
-            runner (Runner): The runner.
-            checkpoint (dict): What is about to be saved.
-        """
-        adapters = unwrap_model(runner.model).adapters
-        if len(adapters):
-            checkpoint[_KEY] = {name: adapter.weights() for name, adapter in adapters.items()}
-
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Take the adapters of a checkpoint.
+        """Note that the student does not start from the teacher.
 
         Args:
             runner (Runner): The runner.
             checkpoint (dict): What was loaded.
         """
         self._loaded = True
-        adapters = unwrap_model(runner.model).adapters
-        kept = checkpoint.get(_KEY, {})
-        for name, adapter in adapters.items():
-            if name in kept:
-                adapter.load_weights(kept[name])
 
 
 def _annotated_in(dataset: Any) -> Dict[str, List[int]]:

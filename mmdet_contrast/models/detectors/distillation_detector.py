@@ -18,7 +18,6 @@ from mmdet_contrast.utils.model import model_section
 
 from ..distill import (
     Distiller,
-    FeatureAdapter,
     Teacher,
     TransferReport,
     build_distiller,
@@ -43,8 +42,8 @@ class DistillationDetector(BaseDetector):
     built and loaded when training starts, and runs in eval mode, without gradient, on images as its
     own data preprocessor normalises them. Validation and testing use the student alone.
 
-    A term compares ``source`` in the student with ``teacher_source`` in the teacher. The maps of a
-    head are ``'bbox_head.cls'`` (raw class maps, compared on the classes both know, by name),
+    A term compares ``source`` in the student with the same in the teacher. The maps of a head are
+    ``'bbox_head.cls'`` (raw class maps, compared on the classes both know, by name),
     ``'bbox_head.reg'`` (raw distributions of the sides), ``'bbox_head.boxes'`` (decoded boxes, for
     heads without distributions, with one of MMDetection's losses of boxes) and
     ``'bbox_head.centerness'``. All but the classes are weighted by the teacher's confidence at the
@@ -53,7 +52,7 @@ class DistillationDetector(BaseDetector):
     multiplied by what the head's own losses are multiplied by: YOLOv8's, by the batch.
 
     ``DistillationHook`` has to be among the ``custom_hooks``: it prepares the teacher before
-    training and keeps adapters for resuming.
+    training.
 
     Args:
         student (dict | str): The student's config: its ``model`` section, a whole config, or the
@@ -61,13 +60,8 @@ class DistillationDetector(BaseDetector):
         teacher (dict | str): The teacher's config in the same way.
         teacher_checkpoint (str, optional): Path or URL of the teacher's weights. Needed for
             training, not for testing.
-        distillers (Sequence[dict]): The terms: ``source``, ``loss``, and optionally
-            ``teacher_source`` (the same path by default), ``weight`` (1), ``name`` (the source's
-            path; the log has ``loss_distill_<name>``), ``match_size`` (``'refuse'`` maps of
-            unequal size, or ``'resize'`` the teacher's bilinearly), ``channels`` (of features:
-            where they differ, those of each map in the student and in the teacher, as in
-            ``[(64, 96), (128, 192)]``; a learnt 1x1 convolution brings the first to the second,
-            and is left out of the student's checkpoints).
+        distillers (Sequence[dict]): The terms: ``source``, ``loss``, and optionally ``weight`` (1)
+            and ``name`` (the source's path; the log has ``loss_distill_<name>``).
         annotated_classes (Sequence[str], optional): Names of the classes that the training images
             annotate; all by default. What is seen of the others is not learned to be background,
             but left to the teacher. ``DistillationHook`` reads from the annotation file which
@@ -131,7 +125,6 @@ class DistillationDetector(BaseDetector):
         self._annotated_in: Dict[str, Tensor] = {}
         self._zeros: Dict[str, int] = {}
         self.criteria = nn.ModuleDict()
-        self.adapters = nn.ModuleDict()
         self.distillers: List[Distiller] = []
         for cfg in distillers:
             self._add_distiller(cfg)
@@ -229,7 +222,7 @@ class DistillationDetector(BaseDetector):
                 losses = self.student.loss(batch_inputs, batch_data_samples)
         factor = self._batch_factor(batch_data_samples)
         for distiller in self.distillers:
-            maps = distiller.source.maps(ours), distiller.teacher_source.maps(theirs)
+            maps = distiller.source.maps(ours), distiller.source.maps(theirs)
             value = self._distil(distiller, *maps, outputs) * (distiller.weight * factor)
             self._watch(distiller, value)
             losses[f'loss_distill_{distiller.name}'] = value
@@ -277,7 +270,7 @@ class DistillationDetector(BaseDetector):
         """Run the teacher as far as it is needed; return what its modules and its head give."""
         if not self.distillers:
             return {}, None
-        network, sources = self.teacher.model, [d.teacher_source for d in self.distillers]
+        network, sources = self.teacher.model, [d.source for d in self.distillers]
         assert network is not None
         self.teacher.to(inputs.device)
         heads = any(s.path.startswith('bbox_head') for s in sources)
@@ -288,7 +281,7 @@ class DistillationDetector(BaseDetector):
         return recorded, outputs
 
     def _add_distiller(self, cfg: dict) -> None:
-        """Build a term with its loss and its adapters."""
+        """Build a term with its loss."""
         distiller, criterion = build_distiller(**cfg)
         if distiller.name in self.criteria:
             distiller = distiller._replace(name=f'{distiller.name}_{type(criterion).__name__}')
@@ -297,9 +290,6 @@ class DistillationDetector(BaseDetector):
                 f'Two distillers are called {distiller.name!r}: give each its own name.'
             )
         self.criteria[distiller.name] = criterion
-        for level, (mine, other) in enumerate(distiller.channels):
-            if mine != other:
-                self.adapters[f'{distiller.name}_{level}'] = FeatureAdapter(mine, other)
         self.distillers.append(distiller)
 
     def _set_annotated(self, annotated_in: Mapping[str, Sequence[int]]) -> None:
@@ -344,7 +334,7 @@ class DistillationDetector(BaseDetector):
         self, distiller: Distiller, ours: List[Tensor], theirs: List[Tensor], outputs: Any
     ) -> Tensor:
         """Return a term: over all maps together, for features the mean of the maps' terms."""
-        criterion, theirs = self.criteria[distiller.name], distiller.match_sizes(ours, theirs)
+        criterion = self.criteria[distiller.name]
         if distiller.kind == 'features':
             return self._compare_features(distiller, ours, theirs)
         assert self.teacher.model is not None
@@ -381,16 +371,11 @@ class DistillationDetector(BaseDetector):
     def _compare_features(
         self, distiller: Distiller, ours: List[Tensor], theirs: List[Tensor]
     ) -> Tensor:
-        for level in range(len(ours)):
-            key = f'{distiller.name}_{level}'
-            if key in self.adapters:
-                ours[level] = self.adapters[key](ours[level])
         shapes = [[tuple(each.shape[1:]) for each in maps] for maps in (ours, theirs)]
         if shapes[0] != shapes[1]:
             raise ValueError(
                 f'{distiller.source.text!r} of the student gives maps (C, H, W) of {shapes[0]}, '
-                f'{distiller.teacher_source.text!r} of the teacher of {shapes[1]}: choose sources '
-                "that fit, set match_size='resize', or give channels=[(student's, teacher's), …]."
+                f'that of the teacher of {shapes[1]}: choose a source whose maps are of one size.'
             )
         criterion = self.criteria[distiller.name]
         return torch.stack([criterion(*pair) for pair in zip(ours, theirs)]).mean()

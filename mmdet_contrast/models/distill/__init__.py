@@ -2,7 +2,6 @@
 
 from .distiller import (
     Distiller,
-    FeatureAdapter,
     Source,
     build_distiller,
     record,
@@ -19,7 +18,6 @@ from .weight_transfer import TransferReport, map_classes, transfer_weights
 
 __all__ = [
     'Distiller',
-    'FeatureAdapter',
     'Source',
     'Teacher',
     'TransferReport',

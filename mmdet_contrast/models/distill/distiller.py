@@ -1,10 +1,8 @@
-"""A term of distillation: where its maps come from, and how they are made comparable."""
+"""A term of distillation, and where its maps come from."""
 
 from contextlib import contextmanager
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
-import torch
-import torch.nn.functional as F
 from mmdet.registry import MODELS
 from torch import Tensor, nn
 
@@ -91,97 +89,25 @@ def record(model: nn.Module, sources: Sequence[Source]) -> Iterator[Dict[str, An
             handle.remove()
 
 
-class FeatureAdapter(nn.Module):
-    """Learnt 1x1 convolution that is left out of every ``state_dict``.
-
-    It is trained with the student, and not needed by it: checkpoints hold the student alone.
-    ``DistillationHook`` keeps :meth:`weights` beside them, to resume with.
-
-    Args:
-        in_channels (int): Channels of the student's features.
-        out_channels (int): Channels of the teacher's.
-    """
-
-    def __init__(self, in_channels: int, out_channels: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(out_channels, in_channels, 1, 1))
-        self.bias = nn.Parameter(torch.zeros(out_channels))
-        nn.init.kaiming_uniform_(self.weight, a=5**0.5)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Convolve.
-
-        Args:
-            x (Tensor): (N, in_channels, H, W).
-
-        Returns:
-            Tensor: (N, out_channels, H, W).
-        """
-        return F.conv2d(x, self.weight, self.bias)
-
-    def weights(self) -> Dict[str, Tensor]:
-        """Return copies of the parameters by name, on the CPU."""
-        return {name: p.detach().cpu().clone() for name, p in self.named_parameters()}
-
-    @torch.no_grad()
-    def load_weights(self, weights: Dict[str, Tensor]) -> None:
-        """Copy in what :meth:`weights` returned."""
-        for name, parameter in self.named_parameters():
-            parameter.copy_(weights[name])
-
-    def _save_to_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        pass
-
-    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        pass
-
-
 class Distiller(NamedTuple):
     """One term of the loss."""
 
     name: str
     """In the log, after ``loss_distill_``."""
     source: Source
-    """In the student."""
-    teacher_source: Source
-    """In the teacher."""
+    """In both detectors."""
     kind: str
     """What is compared: ``'features'``, ``'classes'``, ``'boxes'`` (raw), ``'decoded'`` (boxes) or
     ``'centerness'``."""
     weight: float
     """Factor of the term."""
-    resize: bool
-    """Whether the teacher's maps are brought to the size of the student's."""
-    channels: Sequence[Tuple[int, int]]
-    """Channels of each map in the student and in the teacher, where they differ."""
-
-    def match_sizes(self, ours: List[Tensor], theirs: List[Tensor]) -> List[Tensor]:
-        """Return the teacher's maps, with ``resize`` at the size of the student's.
-
-        Args:
-            ours (list[Tensor]): (N, C, H, W) maps of the student.
-            theirs (list[Tensor]): (N, C', H', W') maps of the teacher.
-
-        Returns:
-            list[Tensor]: (N, C', H, W) maps.
-        """
-        theirs = list(theirs)
-        for level, mine in enumerate(ours[: len(theirs)] if self.resize else ()):
-            if mine.shape[2:] != theirs[level].shape[2:]:
-                theirs[level] = F.interpolate(
-                    theirs[level].float(), mine.shape[2:], mode='bilinear', align_corners=False
-                )
-        return theirs
 
 
 def build_distiller(
     source: str,
     loss: dict,
-    teacher_source: Optional[str] = None,
     weight: float = 1.0,
     name: Optional[str] = None,
-    match_size: str = 'refuse',
-    channels: Sequence[Tuple[int, int]] = (),
 ) -> Tuple[Distiller, nn.Module]:
     """Build a term and its loss; see ``distillers`` of ``DistillationDetector``.
 
@@ -192,10 +118,7 @@ def build_distiller(
     distiller = Distiller(
         name=name or source.replace('.', '_').replace('[', '_').strip(']'),
         source=Source.parse(source),
-        teacher_source=Source.parse(teacher_source or source),
         kind=_OUTPUTS.get(source, ('', ''))[1] or getattr(criterion, 'distills', 'features'),
         weight=float(weight),
-        resize=match_size == 'resize',
-        channels=channels,
     )
     return distiller, criterion
