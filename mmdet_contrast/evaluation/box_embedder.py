@@ -10,8 +10,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm import tqdm
 
-from mmdet_contrast.models.contrast import ViewBoxes
-from mmdet_contrast.models.contrast.sample_embeddings import embed_regions, embed_samples
+from mmdet_contrast.models.contrast.sample_embeddings import embed_samples
 from mmdet_contrast.utils.model import ModuleCapture
 
 
@@ -84,26 +83,6 @@ class BoxEmbedder:
         vectors, labels = embed_samples(feats, samples, shape, self.level)
         return Embeddings(vectors.float(), labels)
 
-    def embed_pairs(self, model: nn.Module, data: dict) -> Tuple[Tensor, Tensor]:
-        """Embed boxes and the same boxes in the second views of a batch.
-
-        Args:
-            model (nn.Module): The model, in eval mode.
-            data (dict): A batch of images with views, as ``PackContrastiveInputs`` packs them.
-
-        Returns:
-            tuple[Tensor, Tensor]: (M, D) embeddings in the originals, and (M, D) in the views.
-
-        Raises:
-            ValueError: If the model has no such module or level.
-        """
-        feats, samples, shape = self._features(model, data)
-        pairs = ViewBoxes(background=0)(feats, (), samples)
-        rois = pairs.rows[0, pairs.valid[0].repeat(2)]
-        vectors = embed_regions(feats, rois, shape, self.level)
-        first, second = vectors.float().chunk(2)
-        return first, second
-
     def embed_dataset(
         self,
         model: nn.Module,
@@ -111,7 +90,6 @@ class BoxEmbedder:
         batch_size: int = 8,
         num_workers: int = 0,
         progress: bool = False,
-        pairs: bool = False,
     ) -> Embeddings:
         """Embed what is annotated in a data set; distributed processes share the work.
 
@@ -121,11 +99,9 @@ class BoxEmbedder:
             batch_size (int): Images in a batch.
             num_workers (int): Processes that load images.
             progress (bool): Whether the first process shows a progress bar.
-            pairs (bool): Whether to embed boxes and their views: see :meth:`embed_pairs`.
 
         Returns:
-            Embeddings: Of the whole data set, the same in every process. With ``pairs``, vectors
-            (M, 2 D), the original's and the view's side by side, and labels 0.
+            Embeddings: Of the whole data set, the same in every process.
 
         Raises:
             ValueError: If the model has no such module or level.
@@ -147,11 +123,7 @@ class BoxEmbedder:
         )
         with torch.no_grad(), bar:
             for data in loader:
-                if pairs:
-                    joined = torch.cat(self.embed_pairs(model, data), dim=1)
-                    batch = Embeddings(joined, joined.new_zeros(len(joined), dtype=torch.long))
-                else:
-                    batch = self.embed(model, data)
+                batch = self.embed(model, data)
                 if len(batch.labels):
                     vectors.append(batch.vectors)
                     labels.append(batch.labels)

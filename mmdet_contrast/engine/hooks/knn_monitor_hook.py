@@ -3,34 +3,25 @@
 import random
 from contextlib import contextmanager
 from math import sqrt
-from typing import Dict, Iterator, Optional, Sequence, Tuple, Union
+from typing import Iterator, Optional, Tuple, Union
 
 import numpy as np
 import torch
-from mmdet.registry import DATASETS, HOOKS
+from mmdet.registry import HOOKS
 from mmengine.dist import broadcast, get_world_size
 from mmengine.hooks import Hook
 from mmengine.runner import IterBasedTrainLoop, Runner
 from torch import nn
-from torch.utils.data import Dataset, Subset
 
 from mmdet_contrast.engine.run_checks import check_dataset
-from mmdet_contrast.evaluation.box_embedder import BoxEmbedder, Embeddings
-from mmdet_contrast.evaluation.functional import (
-    alignment,
-    embedding_std,
-    knn_accuracy,
-    uniformity,
-)
+from mmdet_contrast.evaluation.box_embedder import BoxEmbedder
+from mmdet_contrast.evaluation.functional import embedding_std, knn_accuracy
 from mmdet_contrast.evaluation.labelled_samples import (
     LabelledSamples,
     labelled_samples,
     pipeline_of,
 )
 from mmdet_contrast.utils.model import evaluating, unwrap_model
-
-_STATS = dict(std=embedding_std, uniformity=uniformity)
-_VIEW_SAMPLES = 256
 
 
 @HOOKS.register_module()
@@ -43,11 +34,11 @@ class KNNMonitorHook(Hook):
     loss: it tells whether the features get better before the AP does, and works in pre-training.
 
     The log gets ``knn/top1``, ``knn/top5`` and ``knn/class_mean`` (top-1 of each class, averaged:
-    the figure to look at where one class has most objects), in [0, 1], and ``knn/`` with each of
-    ``stats``. Images are read with the test pipeline, without augmentation. Training is not
-    affected: modes, random states and weights are those of a run without the hook. With an
-    ``EMAHook`` the trained weights are looked at, not their average. Distributed processes share
-    the embedding.
+    the figure to look at where one class has most objects), in [0, 1], and ``knn/std``, which tells
+    a collapse (:func:`~mmdet_contrast.evaluation.functional.embedding_std`). Images are read with
+    the test pipeline, without augmentation. Training is not affected: modes, random states and
+    weights are those of a run without the hook. With an ``EMAHook`` the trained weights are looked
+    at, not their average. Distributed processes share the embedding.
 
     Args:
         interval (int): Epochs between two looks. Defaults to 1.
@@ -60,9 +51,6 @@ class KNNMonitorHook(Hook):
         level (int | str): See ``BoxEmbedder``. Defaults to ``'scale'``.
         k (int): Neighbours that vote, at most the bank. Defaults to 200.
         temperature (float): Of the votes. Defaults to 0.1.
-        stats (Sequence[str]): Further figures: ``'std'``, ``'uniformity'`` of the embeddings of
-            the queries, ``'alignment'`` of the boxes of 256 training images with their contrastive
-            views (left out, and the log says so, where there are none). Defaults to ``('std',)``.
         max_samples (int, optional): At most so many images of each set, spread evenly. Defaults to
             all.
         batch_size (int): Images in a batch.
@@ -101,7 +89,6 @@ class KNNMonitorHook(Hook):
         level: Union[int, str] = 'scale',
         k: int = 200,
         temperature: float = 0.1,
-        stats: Sequence[str] = ('std',),
         max_samples: Optional[int] = None,
         batch_size: int = 8,
         num_workers: int = 0,
@@ -111,11 +98,9 @@ class KNNMonitorHook(Hook):
         self.queries = queries
         self.embedder = BoxEmbedder(module, level)
         self.vote = dict(k=k, temperature=temperature)
-        self.stats = tuple(stats)
         self.max_samples = max_samples
         self.loading = dict(batch_size=batch_size, num_workers=num_workers, progress=True)
         self._sets: Tuple[LabelledSamples, ...] = ()
-        self._views: Optional[Dataset] = None
         self._said = False
 
     def before_train(self, runner: Runner) -> None:
@@ -146,7 +131,7 @@ class KNNMonitorHook(Hook):
             self._measure(runner)
 
     def _build(self, runner: Runner) -> None:
-        """Build the bank, the queries, and the images with views."""
+        """Build the bank and the queries."""
         bank = self.bank or _dataset_of(runner, 'train_dataloader', 'bank')
         queries = self.queries or _dataset_of(runner, 'val_dataloader', 'queries')
         own = pipeline_of(queries)
@@ -164,22 +149,6 @@ class KNNMonitorHook(Hook):
                 f'queries {list(self._sets[1].classes)}: set one metainfo=dict(classes=...) for '
                 'both.'
             )
-        if 'alignment' in self.stats:
-            self._views = self._find_views(runner)
-
-    def _find_views(self, runner: Runner) -> Optional[Dataset]:
-        """Build the training set with its own pipeline, if that makes views."""
-        cfg = _dataset_of(runner, 'train_dataloader', 'bank')
-        if 'PackContrastiveInputs' not in str(cfg):
-            runner.logger.info(
-                'KNNMonitorHook leaves knn/alignment out: the training data has no contrastive '
-                'view (PackContrastiveInputs at the end of train_pipeline).'
-            )
-            return None
-        views = DATASETS.build(cfg)
-        count = min(_VIEW_SAMPLES, len(views))
-        chosen = torch.linspace(0, len(views) - 1, count).round().long().tolist()
-        return Subset(views, chosen)
 
     def _measure(self, runner: Runner) -> None:
         """Embed, classify and log."""
@@ -210,7 +179,8 @@ class KNNMonitorHook(Hook):
                     'of these classes count as wrong.'
                 )
             values = knn_accuracy(*queries, *bank, num_classes=len(classes), **self.vote)
-            values.update(self._figures(runner, model, queries))
+            if len(queries.labels) > 1:
+                values['std'] = embedding_std(queries.vectors)
         values = {f'knn/{key}': value for key, value in values.items()}
         text = ', '.join(f'{key}: {value:.4f}' for key, value in values.items())
         width = queries.vectors.shape[1]
@@ -221,20 +191,6 @@ class KNNMonitorHook(Hook):
             f'{self.embedder.name_of(model)}, 1/sqrt({width}) = {1 / sqrt(width):.4f})'
         )
         runner.visualizer.add_scalars(values, step=step, file_path=f'{runner.timestamp}.json')
-
-    def _figures(self, runner: Runner, model: nn.Module, queries: Embeddings) -> Dict[str, float]:
-        """Compute the statistics that were asked for."""
-        values = {}
-        for name in self.stats:
-            if name != 'alignment' and len(queries.labels) > 1:
-                values[name] = _STATS[name](queries.vectors)
-        if self._views is not None:
-            # the same views at every look; _undisturbed puts the state back
-            np.random.seed(0)
-            pairs = self.embedder.embed_dataset(model, self._views, pairs=True, **self.loading)
-            if len(pairs.labels):
-                values['alignment'] = alignment(*pairs.vectors.chunk(2, dim=1))
-        return values
 
 
 @contextmanager

@@ -1,5 +1,5 @@
 """Figures of embeddings, as functions."""
 
-from .embeddings import alignment, embedding_std, knn_accuracy, knn_predict, uniformity
+from .embeddings import embedding_std, knn_accuracy, knn_predict
 
-__all__ = ['alignment', 'embedding_std', 'knn_accuracy', 'knn_predict', 'uniformity']
+__all__ = ['embedding_std', 'knn_accuracy', 'knn_predict']

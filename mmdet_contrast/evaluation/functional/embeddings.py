@@ -1,6 +1,5 @@
 """Figures of embeddings: what their nearest neighbours say, and how they lie on the unit sphere."""
 
-from math import log
 from typing import Dict, Sequence
 
 import torch
@@ -116,46 +115,6 @@ def embedding_std(embeddings: Tensor) -> float:
         float: The mean standard deviation, in [0, 1].
     """
     return F.normalize(embeddings.float(), dim=1).std(dim=0).mean().item()
-
-
-def alignment(first: Tensor, second: Tensor) -> float:
-    r"""Compute how far the two embeddings of a positive pair are apart.
-
-    Wang and Isola (arXiv 2005.10242, section 4.1):
-    :math:`\mathbb{E}\,\lVert f(x) - f(y) \rVert_2^2` over pairs of unit vectors. 0 where all pairs
-    coincide; it equals 2 - 2 times their mean cosine, at most 4.
-
-    Args:
-        first (Tensor): (N, D) embeddings of any length, N at least 1.
-        second (Tensor): (N, D) embeddings of the same objects, row by row.
-
-    Returns:
-        float: The mean, not negative; lower is better.
-    """
-    difference = F.normalize(first.float(), dim=1) - F.normalize(second.float(), dim=1)
-    return difference.square().sum(dim=1).mean().item()
-
-
-def uniformity(embeddings: Tensor) -> float:
-    r"""Compute how evenly embeddings fill the sphere.
-
-    Wang and Isola (arXiv 2005.10242, section 4.1):
-    :math:`\log \mathbb{E}\, e^{-2 \lVert f(x) - f(y) \rVert_2^2}` over all pairs of different
-    embeddings. 0 where all coincide; an even distribution in many dimensions has about -4.
-
-    Args:
-        embeddings (Tensor): (N, D) embeddings of any length, N at least 2.
-
-    Returns:
-        float: The logarithm, at most 0; lower is more even.
-    """
-    unit = F.normalize(embeddings.float(), dim=1)
-    count, sums = len(unit), []
-    for rows in torch.arange(count, device=unit.device).split(_rows(count)):
-        exponent = -2 * (2 - 2 * unit[rows] @ unit.T).clamp(min=0)
-        exponent.scatter_(1, rows[:, None], float('-inf'))
-        sums.append(exponent.double().logsumexp(dim=1))
-    return torch.cat(sums).logsumexp(dim=0).item() - log(count * (count - 1))
 
 
 def _rows(columns: int) -> int:

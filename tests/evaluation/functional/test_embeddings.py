@@ -1,4 +1,4 @@
-"""Votes of neighbours, spread, alignment and uniformity against loops and against lightly."""
+"""Votes of neighbours and spread against loops and against lightly."""
 
 import math
 
@@ -8,12 +8,10 @@ import torch.nn.functional as F
 from lightly_knn import lightly_knn_predict
 
 from mmdet_contrast.evaluation.functional import (
-    alignment,
     embedding_std,
     embeddings,
     knn_accuracy,
     knn_predict,
-    uniformity,
 )
 
 
@@ -65,10 +63,9 @@ def test_equals_lightly(data, k):
 @pytest.mark.parametrize('chunk', [1, 2000, 10**9])
 def test_chunks_change_nothing(data, chunk, monkeypatch):
     queries, _, bank, labels = data
-    whole = knn_predict(queries, bank, labels, 7, k=20), uniformity(bank)
+    whole = knn_predict(queries, bank, labels, 7, k=20)
     monkeypatch.setattr(embeddings, '_CHUNK', chunk)
-    assert torch.equal(knn_predict(queries, bank, labels, 7, k=20), whole[0])
-    assert uniformity(bank) == pytest.approx(whole[1], rel=1e-6)
+    assert torch.equal(knn_predict(queries, bank, labels, 7, k=20), whole)
 
 
 def test_a_low_temperature_stays_finite(data):
@@ -120,27 +117,3 @@ def test_std_equals_lightly():
         pytest.skip(f'the public reference: {error}')
     x = torch.randn(64, 32) + 0.3
     assert embedding_std(x) == pytest.approx(debug.std_of_l2_normalized(x).item(), rel=1e-6)
-
-
-def test_alignment_equals_a_loop():
-    first, second = torch.randn(30, 8), torch.randn(30, 8)
-    expected = [(a - b).norm().item() ** 2 for a, b in zip(units(first), units(second))]
-    assert alignment(first, second) == pytest.approx(sum(expected) / 30, rel=1e-5)
-
-
-def test_uniformity_equals_a_loop():
-    x = torch.randn(25, 6)
-    rows = units(x)
-    terms = [
-        math.exp(-2 * (rows[i] - rows[j]).square().sum().item())
-        for i in range(25)
-        for j in range(i + 1, 25)
-    ]
-    expected = math.log(sum(terms) / len(terms))
-    assert uniformity(x) == pytest.approx(expected, rel=1e-5)
-
-
-def test_uniformity_of_extremes():
-    assert uniformity(torch.ones(10, 4)) == pytest.approx(0, abs=1e-5)
-    assert uniformity(torch.randn(2000, 256)) == pytest.approx(-4, abs=0.1)
-    assert uniformity(torch.tensor([[1.0, 0.0], [-1.0, 0.0]])) == pytest.approx(-8)
