@@ -115,14 +115,17 @@ class FeatureQueue(nn.Module):
             tuple[Tensor, Tensor]: (L, A) losses and (L, A) what they would be if all embeddings
             were alike; both 0 where a class is unknown or has no entry.
         """
-        used, nothing = self._used(), float('-inf')
-        similar = logits.unflatten(2, used.shape[1:]).masked_fill(~used[:, None], nothing)
-        # in logarithms: at a low temperature the exponentials overflow
-        scores = similar.logsumexp(dim=3) - self._count.clamp(1, self.size)[:, None].log()
-        own = scores.masked_fill(labels[..., None] != self._classes, nothing).amax(dim=2)
-        known = own > nothing
-        chance = torch.xlogy(known, (self._count > 0).sum(dim=1, keepdim=True))
-        return torch.where(known, scores.logsumexp(dim=2) - own, 0), chance
+        used = self._used()
+        # each class has one vote, shared by its entries; softmax, as exp alone would overflow at a
+        # low temperature
+        votes = (used / self._count.clamp(1, self.size)[..., None]).log().flatten(1)
+        shares = (logits + votes[:, None]).softmax(dim=2).unflatten(2, used.shape[1:]).sum(dim=3)
+        present = self._count > 0
+        shares = shares.clamp(min=torch.finfo(shares.dtype).tiny) * present[:, None]
+        own = (shares * (labels[..., None] == self._classes)).sum(dim=2)
+        known = own > 0
+        chance = torch.xlogy(known, present.sum(dim=1, keepdim=True))
+        return torch.where(known, -own.log(), 0), chance
 
     def _used(self) -> Tensor:
         """Return (L, classes, size) bool: the places that hold an entry."""
