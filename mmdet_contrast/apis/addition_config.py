@@ -338,9 +338,9 @@ def _train_loader(raw: Dict[str, Any], ann_file: str, classes: Sequence[str]) ->
     loader = deepcopy(raw['train_dataloader'])
     *wrappers, dataset = dataset_chain(loader['dataset'])
     loader['dataset'] = _coco_dataset(dataset, ann_file, classes)
-    # what is without a box has been left out, where it was to be
-    loader['dataset']['filter_cfg'] = dict(dataset.get('filter_cfg') or {}, filter_empty_gt=False)
-    for wrapper in wrappers:
+    if dataset.get('filter_cfg'):
+        loader['dataset']['filter_cfg'] = dataset['filter_cfg']
+    for wrapper in reversed(wrappers):
         if type_name(wrapper['type']) == 'MultiImageMixDataset':
             loader['dataset'] = dict(wrapper, dataset=loader['dataset'])
     return loader
@@ -359,6 +359,9 @@ def _coco_dataset(like: Dict[str, Any], ann_file: str, classes: Sequence[str]) -
 def _short_loader(loader: Dict[str, Any], raw: Dict[str, Any], uniform: bool) -> Dict[str, Any]:
     """Adapt a loader to a few pictures, which may annotate different classes."""
     dataset = loader['dataset']
+    # what is without a box has been left out, where it was to be
+    wrapped = dataset_chain(dataset)[-1]
+    wrapped['filter_cfg'] = dict(wrapped.get('filter_cfg') or {}, filter_empty_gt=False)
     # the student goes on where the training of the teacher ended
     for hook in raw.get('custom_hooks') or ():
         if type_name(hook['type']) == 'PipelineSwitchHook':

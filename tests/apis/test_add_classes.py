@@ -316,6 +316,9 @@ def test_pictures_without_annotations_are_kept_where_empty_ones_are_filtered(pic
     dataset = DATASETS.build(dict(cfg.train_dataloader.dataset, pipeline=[]))
     assert len(dataset) == counts['new'] + old
     assert dataset.filter_cfg == dict(filter_empty_gt=False, min_size=8)
+    # the next addition asks for the same
+    made = Config.fromfile(tmp_path / 'work/detector.py')
+    assert made.train_dataloader.dataset.filter_cfg == dict(filter_empty_gt=True, min_size=8)
 
 
 # --- refusals
