@@ -37,7 +37,7 @@ class LaunchError(ValueError):
 
 @contextmanager
 def errors_in_one_line(parser: argparse.ArgumentParser) -> Iterator[None]:
-    """End a program by one line where a :class:`LaunchError` or a file ends it.
+    """End a program by one line where a :class:`LaunchError` or an unusable file ends it.
 
     Args:
         parser (argparse.ArgumentParser): Names the program.
