@@ -267,54 +267,32 @@ def count_calls(step: Callable[[], object], device: str) -> Tuple[int, int, int]
     """Count what a call asks of the GPU, or would ask.
 
     Returns:
-        tuple[int, int, int]: Kernels launched; copies and fills (0 on a CPU, where they are among
-        the kernels); waits for the GPU.
+        tuple[int, int, int]: Kernels launched, on a CPU the operators of PyTorch that would launch
+        one; copies and fills (0 on a CPU, where they are among the kernels); waits for the GPU.
     """
-    from torch.profiler import ProfilerActivity, profile
-
-    activities = [ProfilerActivity.CPU]
-    if device == 'cuda':
-        activities.append(ProfilerActivity.CUDA)
     # whatever happens at the first call only
     step()
+    if device == 'cpu':
+        from _operator_calls import OperatorCalls
+
+        with OperatorCalls() as operators:
+            step()
+        return sum(operators.kernels.values()), 0, len(operators.waits)
+    from torch.profiler import ProfilerActivity, profile
+
+    activities = [ProfilerActivity.CPU, ProfilerActivity.CUDA]
     synchronize()
     with profile(activities=activities) as nothing:
         pass
     with profile(activities=activities) as profiler:
         step()
     calls = Counter({event.key: event.count for event in profiler.key_averages()})
-    if device == 'cuda':
-        # the profiler itself waits for the GPU at its end
-        calls.subtract({event.key: event.count for event in nothing.key_averages()})
-        return tuple(
-            sum(count for name, count in calls.items() if name.startswith('cu') and word in name)
-            for word in ('LaunchKernel', 'Mem', 'Synchronize')
-        )
-    roots = [event for event in profiler.events() if event.cpu_parent is None]
-    return sum(map(_kernels, roots)), 0, calls['aten::_local_scalar_dense'] + calls['aten::nonzero']
-
-
-def _kernels(event) -> int:
-    """Count the kernels that an event of the profiler would launch on a GPU."""
-    if event.name.startswith('RoIAlignFunction'):
-        # zeros, and mmcv's own kernel
-        return 2
-    inside = sum(map(_kernels, event.cpu_children))
-    return inside or int(event.name.startswith('aten::') and _computes(event.name))
-
-
-def _computes(operator: str) -> bool:
-    """Tell operators that compute from views, allocations and questions about a tensor."""
-    import torch
-
-    words = ('empty', 'new_empty', 'resize_', '_unsafe_view', 'result_type', 'promote_types',
-             'item', '_local_scalar_dense', 'set_', 'is_', 'can_cast', 'detach_')  # fmt: skip
-    if operator.startswith(tuple(f'aten::{word}' for word in words)):
-        return False
-    schemas = torch._C._jit_get_schemas_for_operator(operator)
-    aliases = [arg.alias_info for schema in schemas for arg in schema.arguments]
-    # its result shares memory with an argument that it does not write to
-    return not any(alias is not None and not alias.is_write for alias in aliases)
+    # the profiler itself waits for the GPU at its end
+    calls.subtract({event.key: event.count for event in nothing.key_averages()})
+    return tuple(
+        sum(count for name, count in calls.items() if name.startswith('cu') and word in name)
+        for word in ('LaunchKernel', 'Mem', 'Synchronize')
+    )
 
 
 def call_columns(device: str) -> Tuple[str, ...]:

@@ -11,8 +11,8 @@ Three tables:
    --memory, which adds no work, as the term of an anchor needs its own row alone.
 2. The operators of one forward and backward pass with the queue of the shipped configs. On a GPU:
    kernel launches, copies, and waits for the GPU. On a CPU: the operators that would launch a
-   kernel there (neither views of a tensor nor allocations), and reads of a value, for which a GPU
-   would have to be waited for.
+   kernel there, RoIAlign's two for each level among them, and those for which a GPU would have to
+   be waited for.
 3. The branch's share of a training step of configs/retina_contrast_coco.py (RetinaNet-R50, without
    pre-trained weights).
 """
@@ -188,8 +188,12 @@ def count(feats, samples, images: int, args) -> List[Tuple[str, ...]]:
                 queue=dict(type='FeatureQueue'),
             )
             step = branch_step(contrast, feats[:levels], samples)
-            calls = common.count_calls(step, args.device)
-            rows.append((sampler, str(images), str(levels), *map(str, calls)))
+            kernels, copies, waits = common.count_calls(step, args.device)
+            if args.device == 'cpu':
+                # mmcv's own, which are no operators of PyTorch's
+                kernels += 2 * levels
+            calls = map(str, (kernels, copies, waits))
+            rows.append((sampler, str(images), str(levels), *calls))
     return rows
 
 

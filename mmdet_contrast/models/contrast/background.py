@@ -4,10 +4,7 @@ from typing import Sequence, Tuple
 
 import torch
 from mmdet.structures import DetDataSample
-from mmdet.structures.bbox import get_box_tensor
 from torch import Tensor
-
-from .region_pool import batch_rois
 
 # Draws for each box that is wanted: what is left of them touches nothing.
 _CANDIDATES = 16
@@ -16,7 +13,7 @@ _MIN_SIZE = 8.0
 
 
 def sample_background(
-    samples: Sequence[DetDataSample], positions: Sequence[int], num_boxes: int, device: torch.device
+    samples: Sequence[DetDataSample], positions: Sequence[int], occupied: Tensor, num_boxes: int
 ) -> Tuple[Tensor, Tensor]:
     """Draw regions that touch no object, for all images of a batch at once.
 
@@ -25,26 +22,18 @@ def sample_background(
     not tell background from objects. Uses PyTorch's generator.
 
     Args:
-        samples (Sequence[DetDataSample]): The N images, with ``gt_instances`` and, where there are
-            any, ``ignored_instances``.
+        samples (Sequence[DetDataSample]): The N images.
         positions (Sequence[int]): Position of each in the batch.
+        occupied (Tensor): (G, 5) regions of their objects.
         num_boxes (int): Regions drawn for each image.
-        device (torch.device): Of the result.
 
     Returns:
         tuple[Tensor, Tensor]: (N * num_boxes, 5) regions ``(position in the batch, x1, y1, x2,
         y2)``; and (N * num_boxes,) bool, False for those that touch an object all the same, because
         objects fill their image.
     """
-    boxes = [
-        (i, get_box_tensor(instances.bboxes))
-        for i, sample in zip(positions, samples)
-        for instances in (sample.gt_instances, sample.get('ignored_instances', None))
-        if instances is not None and 'bboxes' in instances
-    ]
-    occupied = batch_rois([x for _, x in boxes], [i for i, _ in boxes], device)
     frames = torch.tensor([[float(i), *s.img_shape[1::-1]] for i, s in zip(positions, samples)])
-    frames = frames.to(device, non_blocking=True)[:, None]
+    frames = frames.to(occupied.device, non_blocking=True)[:, None]
     position, extent = frames.split((1, 2), dim=2)  # (N, 1, 1), and (N, 1, 2): width, height
     if len(occupied):
         shortest, longest = torch.aminmax(occupied[:, 3:] - occupied[:, 1:3], dim=0)
@@ -56,7 +45,7 @@ def sample_background(
     longest = torch.fmin(torch.fmax(longest, shortest), extent)
 
     count = num_boxes * _CANDIDATES
-    draws = torch.rand(2, len(samples), count, 2, device=device)
+    draws = torch.rand(2, len(samples), count, 2, device=occupied.device)
     sides = shortest * (longest / shortest) ** draws[0]
     top_left = draws[1] * (extent - sides)
     rois = torch.cat((position.expand(-1, count, -1), top_left, top_left + sides), dim=2)

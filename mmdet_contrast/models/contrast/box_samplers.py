@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from ..losses import PairBatch
 from .background import sample_background
-from .region_pool import batch_rois
 
 
 class _BoxSampler(nn.Module):
@@ -28,16 +27,20 @@ class _BoxSampler(nn.Module):
         pairs: Tensor,
         labels: Tensor,
         valid: Tensor,
+        objects: Tensor,
         samples: Sequence[DetDataSample],
-        device: torch.device,
     ) -> PairBatch:
-        """Join pairs of regions (2, M, 5) with regions of the originals' background."""
+        """Join pairs of regions (2, M, 5) with regions of background, beside the (M, 5) objects."""
         # what takes no part may be no region at all, and is pooled all the same
         rows, mask = [torch.where(valid[:, None], pairs, 0.0).flatten(0, 1)], None
         if self.background:
             originals = _positions(samples, view=0)
+            crowded = [i for i in originals if len(samples[i].get('ignored_instances', ()))]
+            if crowded:
+                ignored = _rois(samples, crowded, objects.device, 'ignored_instances')
+                objects = torch.cat((objects, ignored))
             rois, free = sample_background(
-                [samples[i] for i in originals], originals, self.background, device
+                [samples[i] for i in originals], originals, objects, self.background
             )
             rows.append(rois)
             mask = free[None, None]
@@ -85,7 +88,8 @@ class ViewBoxes(_BoxSampler):
         instances = [samples[i].gt_instances for i in originals]
         labels = torch.cat([x.labels for x in instances])
         valid = torch.cat([x.view_valid for x in instances])
-        return self._batch(pairs.view(2, len(labels), 5), labels, valid, samples, device)
+        pairs = pairs.view(2, len(labels), 5)
+        return self._batch(pairs, labels, valid, pairs[0], samples)
 
 
 @MODELS.register_module()
@@ -123,15 +127,14 @@ class JitteredBoxes(_BoxSampler):
         originals = [samples[i] for i in positions]
         labels = torch.cat([s.gt_instances.labels for s in originals])
         corners = [[*s.img_shape[1::-1]] * 2 for s in originals for _ in range(len(s.gt_instances))]
-        limits = torch.tensor(corners, dtype=torch.float32).view(-1, 4)
-        limits = limits.to(device, non_blocking=True)
-        boxes = torch.minimum(rois[:, 1:].clamp(min=0), limits)
+        edges = torch.tensor([[[0.0] * 4] * len(corners), corners], dtype=torch.float32)
+        low, high = edges.view(2, len(corners), 4).to(device, non_blocking=True)
+        boxes = rois[:, 1:].clamp(low, high)
         sides = boxes[:, 2:] - boxes[:, :2]
         shift = torch.empty(2, *boxes.shape, device=device).uniform_(-self.jitter, self.jitter)
-        moved = boxes + shift * sides.repeat(1, 2)
-        moved = torch.minimum(moved.clamp(min=0), limits)
+        moved = torch.addcmul(boxes, shift, sides.repeat(1, 2)).clamp(low, high)
         pairs = torch.cat((rois[:, :1].expand(2, -1, -1), moved), dim=2)
-        return self._batch(pairs, labels, (sides > 0).all(dim=1), samples, device)
+        return self._batch(pairs, labels, (sides > 0).all(dim=1), rois, samples)
 
 
 def _positions(samples: Sequence[DetDataSample], view: int) -> List[int]:
@@ -140,7 +143,13 @@ def _positions(samples: Sequence[DetDataSample], view: int) -> List[int]:
 
 
 def _rois(
-    samples: Sequence[DetDataSample], positions: Sequence[int], device: torch.device
+    samples: Sequence[DetDataSample],
+    positions: Sequence[int],
+    device: torch.device,
+    instances: str = 'gt_instances',
 ) -> Tensor:
-    boxes = [get_box_tensor(samples[i].gt_instances.bboxes) for i in positions]
-    return batch_rois(boxes, positions, device)
+    """Return (M, 5) regions ``(position in the batch, x1, y1, x2, y2)``, without waiting."""
+    boxes = [get_box_tensor(samples[i].get(instances).bboxes) for i in positions]
+    numbers = [[float(i)] for i, own in zip(positions, boxes) for _ in range(len(own))]
+    position = torch.tensor(numbers).view(-1, 1).to(device, non_blocking=True)
+    return torch.cat((position, torch.cat(boxes).to(device, torch.float32)), dim=1)

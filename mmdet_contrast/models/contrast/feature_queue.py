@@ -76,7 +76,7 @@ class FeatureQueue(nn.Module):
             return
         rows = rows.to(self._entries.dtype)
         # NaN, which is no class, where a row is not finite
-        labels = labels + 0 * rows.sum(dim=2)
+        labels = torch.add(labels, rows.sum(dim=2), alpha=0)
         members = labels[..., None] == self._classes  # (L, M, classes)
         number = self._count[:, None] + members.cumsum(dim=1)
         # what this very call would push out again is not kept: no place is written twice
