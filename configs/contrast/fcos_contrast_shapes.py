@@ -1,20 +1,19 @@
 # The contrastive loss on an anchor-free head: FCOS, on the generated shapes.
-_base_ = './retina_contrast_shapes.py'
+_base_ = [
+    '../_base_/plugin.py',
+    '../_base_/models/fcos_tiny.py',
+    '../_base_/datasets/shapes.py',
+    '../_base_/schedules/schedule_retinanet_tiny.py',
+    '../_base_/contrast.py',
+]
 
 model = dict(
-    type='FCOS',
+    data_preprocessor=_base_.contrast_recipe.model.data_preprocessor,
     bbox_head=dict(
-        _delete_=True,
         type='ContrastiveFCOSHead',
         num_classes=3,
-        in_channels=64,
-        stacked_convs=2,
-        feat_channels=64,
-        strides=[8, 16, 32, 64, 128],
-        norm_cfg=dict(type='GN', num_groups=16),
-        loss_cls=dict(type='FocalLoss', use_sigmoid=True, gamma=2.0, alpha=0.25, loss_weight=1.0),
-        loss_bbox=dict(type='IoULoss', loss_weight=1.0),
-        loss_centerness=dict(type='CrossEntropyLoss', use_sigmoid=True, loss_weight=1.0),
-        contrast=_base_.model.bbox_head.contrast,
+        contrast=_base_.contrast_recipe.model.bbox_head.contrast,
     ),
 )
+train_pipeline = [*_base_.train_pipeline[:-1], *_base_.contrast_recipe.transforms]
+train_dataloader = dict(dataset=dict(pipeline=train_pipeline))

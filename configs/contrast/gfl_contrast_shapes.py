@@ -1,35 +1,19 @@
 # The contrastive loss on another head: Generalized Focal Loss, on the generated shapes.
-_base_ = './retina_contrast_shapes.py'
+_base_ = [
+    '../_base_/plugin.py',
+    '../_base_/models/gfl_tiny.py',
+    '../_base_/datasets/shapes.py',
+    '../_base_/schedules/schedule_retinanet_tiny.py',
+    '../_base_/contrast.py',
+]
 
 model = dict(
-    type='GFL',
+    data_preprocessor=_base_.contrast_recipe.model.data_preprocessor,
     bbox_head=dict(
-        _delete_=True,
         type='ContrastiveGFLHead',
         num_classes=3,
-        in_channels=64,
-        stacked_convs=2,
-        feat_channels=64,
-        anchor_generator=dict(
-            type='AnchorGenerator',
-            ratios=[1.0],
-            octave_base_scale=4,
-            scales_per_octave=1,
-            strides=[8, 16, 32, 64, 128],
-        ),
-        norm_cfg=dict(type='GN', num_groups=16),
-        loss_cls=dict(type='QualityFocalLoss', use_sigmoid=True, beta=2.0, loss_weight=1.0),
-        loss_dfl=dict(type='DistributionFocalLoss', loss_weight=0.25),
-        reg_max=16,
-        loss_bbox=dict(type='GIoULoss', loss_weight=2.0),
-        contrast=_base_.model.bbox_head.contrast,
+        contrast=_base_.contrast_recipe.model.bbox_head.contrast,
     ),
-    train_cfg=dict(
-        _delete_=True,
-        assigner=dict(type='ATSSAssigner', topk=9),
-        allowed_border=-1,
-        pos_weight=-1,
-        debug=False,
-    ),
-    test_cfg=dict(nms=dict(type='nms', iou_threshold=0.6)),
 )
+train_pipeline = [*_base_.train_pipeline[:-1], *_base_.contrast_recipe.transforms]
+train_dataloader = dict(dataset=dict(pipeline=train_pipeline))

@@ -1,19 +1,10 @@
 # FCOS that knows the first ten of twenty classes of generated shapes.
-_base_ = './shapes20_retina_teacher.py'
+_base_ = [
+    '../_base_/plugin.py',
+    '../_base_/models/fcos_tiny.py',
+    '../_base_/datasets/shapes20_old.py',
+    '../_base_/schedules/schedule_retinanet_tiny.py',
+]
 
-model = dict(
-    type='FCOS',
-    bbox_head=dict(
-        _delete_=True,
-        type='FCOSHead',
-        num_classes=10,
-        in_channels=64,
-        stacked_convs=2,
-        feat_channels=64,
-        strides=[8, 16, 32, 64, 128],
-        norm_cfg=dict(type='GN', num_groups=16),
-        loss_cls=dict(type='FocalLoss', use_sigmoid=True, gamma=2.0, alpha=0.25, loss_weight=1.0),
-        loss_bbox=dict(type='IoULoss', loss_weight=1.0),
-        loss_centerness=dict(type='CrossEntropyLoss', use_sigmoid=True, loss_weight=1.0),
-    ),
-)
+model = dict(bbox_head=dict(num_classes=10))
+train_cfg = dict(val_interval=10)
