@@ -8,7 +8,7 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 
 from mmdet_contrast.utils.checkpoint import find_resumable
-from mmdet_contrast.utils.config import LaunchError, load_config
+from mmdet_contrast.utils.config import LaunchError, load_config, type_name
 from mmdet_contrast.utils.safe_loading import trust_checkpoints
 
 from .launch import build_runner
@@ -73,7 +73,7 @@ def train(
 
 
 def _enable_amp(cfg: Config) -> None:
-    kind = cfg.optim_wrapper.get('type', 'OptimWrapper')
+    kind = type_name(cfg.optim_wrapper.get('type', 'OptimWrapper'))
     if kind not in ('OptimWrapper', 'AmpOptimWrapper'):
         raise LaunchError(
             f'--amp replaces OptimWrapper by AmpOptimWrapper, but the config uses {kind!r}: set '

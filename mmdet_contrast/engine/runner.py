@@ -34,7 +34,6 @@ class CheckedRunner(Runner):
             val_evaluator=self._val_evaluator,
             test_evaluator=self._test_evaluator,
             optim_wrapper=self.optim_wrapper,
-            param_scheduler=self.param_schedulers,
         )
 
     # The loops are what a run builds first, and `test_evaluator`, which programs ask for before

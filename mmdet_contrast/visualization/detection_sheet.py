@@ -12,7 +12,7 @@ from mmengine.fileio import load
 from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
 
-from mmdet_contrast.engine.run_checks import check_dataset
+from mmdet_contrast.engine.run_checks import check_dataset, completed_data
 from mmdet_contrast.utils.config import LaunchError, load_config
 from mmdet_contrast.utils.files import PathLike
 
@@ -50,8 +50,9 @@ def save_detection_sheet(
     cfg = load_config(config)
     found = {result['img_id']: result['pred_instances'] for result in load(predictions)}
     init_default_scope(cfg.get('default_scope', 'mmdet'))
-    dataset = DATASETS.build(cfg.test_dataloader.dataset)
-    check_dataset(dataset, 'test_dataloader')
+    with completed_data(cfg, 'test'):
+        dataset = DATASETS.build(cfg.test_dataloader.dataset)
+        check_dataset(dataset, 'test_dataloader')
     pictures = []
     for index in np.linspace(0, len(dataset) - 1, min(num, len(dataset))).round().astype(int):
         info = dataset.get_data_info(index)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from mmengine.config import Config
 from torch import Tensor
 
-from mmdet_contrast.engine.run_checks import check_dataset
+from mmdet_contrast.engine.run_checks import check_dataset, completed_data
 from mmdet_contrast.evaluation.box_embedder import BoxEmbedder
 from mmdet_contrast.evaluation.functional import embedding_std, knn_accuracy
 from mmdet_contrast.evaluation.labelled_samples import labelled_samples, pipeline_of
@@ -140,10 +140,11 @@ def save_embedding_map(
     embedder = BoxEmbedder(module, level)
     val, train = (model.cfg[f'{split}_dataloader'].dataset for split in ('val', 'train'))
     # the validation set first: without a pipeline of its own the training set has none to go by
-    query_samples = labelled_samples(val, max_samples=max_samples, name='val set')
-    bank_samples = labelled_samples(train, pipeline_of(val), max_samples, 'train set')
-    check_dataset(query_samples.dataset, 'val_dataloader')
-    check_dataset(bank_samples.dataset, 'train_dataloader')
+    with completed_data(model.cfg, 'val', 'train'):
+        query_samples = labelled_samples(val, max_samples=max_samples, name='val set')
+        bank_samples = labelled_samples(train, pipeline_of(val), max_samples, 'train set')
+        check_dataset(query_samples.dataset, 'val_dataloader')
+        check_dataset(bank_samples.dataset, 'train_dataloader')
     classes = query_samples.classes
     if bank_samples.classes != classes:
         raise LaunchError(

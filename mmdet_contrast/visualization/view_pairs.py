@@ -11,7 +11,7 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import set_random_seed
 from torch import Tensor
 
-from mmdet_contrast.engine.run_checks import check_dataset
+from mmdet_contrast.engine.run_checks import check_dataset, completed_data
 from mmdet_contrast.utils.checkpoint import class_lists
 from mmdet_contrast.utils.config import load_config
 from mmdet_contrast.utils.files import PathLike
@@ -70,8 +70,9 @@ def save_view_pairs(
     # MMDetection loads BGR; a model that turns RGB into BGR is given RGB
     bgr = not preprocessor.get('rgb_to_bgr', False)
     os.makedirs(out_dir, exist_ok=True)
-    dataset = DATASETS.build(cfg.train_dataloader.dataset)
-    check_dataset(dataset, 'train_dataloader')
+    with completed_data(cfg, 'train'):
+        dataset = DATASETS.build(cfg.train_dataloader.dataset)
+        check_dataset(dataset, 'train_dataloader')
     if 'same_class' in str(cfg.train_dataloader.dataset):
         for index in np.random.permutation(len(dataset))[:_WARM_UP]:
             dataset[int(index)]

@@ -8,6 +8,7 @@ import torch
 from mmengine.config import Config
 from mmengine.dist import is_distributed
 from mmengine.model import BaseModel, MMDistributedDataParallel
+from mmengine.optim import OptimWrapper
 from mmengine.registry import DATASETS, MODELS
 
 from mmdet_contrast.apis import launch, train
@@ -95,9 +96,10 @@ def test_amp_keeps_the_loss_scale_of_the_config():
     cfg = Config(dict(optim_wrapper=dict(type='AmpOptimWrapper', loss_scale=512.0)))
     _enable_amp(cfg)
     assert cfg.optim_wrapper.loss_scale == 512.0
-    cfg = Config(dict(optim_wrapper=dict(type='OptimWrapper')))
-    _enable_amp(cfg)
-    assert cfg.optim_wrapper == dict(type='AmpOptimWrapper', loss_scale='dynamic')
+    for plain in ('OptimWrapper', 'mmengine.OptimWrapper', OptimWrapper):
+        cfg = Config(dict(optim_wrapper=dict(type=plain)))
+        _enable_amp(cfg)
+        assert cfg.optim_wrapper == dict(type='AmpOptimWrapper', loss_scale='dynamic')
     with pytest.raises(LaunchError, match="config uses 'ApexOptimWrapper'"):
         _enable_amp(Config(dict(optim_wrapper=dict(type='ApexOptimWrapper'))))
 

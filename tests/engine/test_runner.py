@@ -119,10 +119,20 @@ def test_validation_alone_is_announced(tmp_path):
     assert recorder.calls == [('val', []), 'run']
 
 
-def test_config_errors_come_before_anything_is_built(tmp_path):
-    hooks = [dict(type='RunCheckHook'), dict(SAVING, save_best='n')]
-    runner = toy_runner(tmp_path / 'runner-save-best', custom_hooks=hooks)
-    with pytest.raises(LaunchError, match="did you mean 'toy/n'"):
+@pytest.mark.parametrize(
+    ('changes', 'message'),
+    [
+        (dict(optim_wrapper=dict(optimizer=dict(type='AdmW', lr=0.1))), "did you mean 'AdamW'"),
+        (dict(train_dataloader=dict(batchsize=2)), "did you mean 'batch_size'"),
+        (
+            dict(custom_hooks=[dict(type='RunCheckHook'), dict(SAVING, save_best='n')]),
+            "did you mean 'toy/n'",
+        ),
+    ],
+)
+def test_config_errors_come_before_anything_is_built(tmp_path, changes, message):
+    runner = toy_runner(tmp_path / f'runner-{sorted(changes)[0]}', **changes)
+    with pytest.raises(LaunchError, match=message):
         runner.train()
     assert isinstance(runner.pending['train_dataloader'], dict)
     assert isinstance(runner.optim_wrapper, dict)

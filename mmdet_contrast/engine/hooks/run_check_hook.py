@@ -37,7 +37,7 @@ class RunCheckHook(Hook):
     - The classes of a data set are those of its annotation file, in the order of the file. Data of
       one run, heads and the file of the metric have the same classes, data and metric the same
       images.
-    - Keys of data loaders, optimizer, schedulers and ``save_best`` exist.
+    - Keys of data loaders, the optimizer and ``save_best`` exist.
     - A checkpoint that is resumed or tested fills the model, and numbers the classes as the data
       do. Something fits of one that a training starts from, be it ``load_from`` or ``init_cfg``.
     - A linear evaluation reads its boxes before it changes the images, and all of its data have

@@ -3,8 +3,9 @@
 from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 
 from mmcv.transforms import LoadAnnotations
-from mmdet.models.dense_heads import RPNHead
+from mmdet.models.dense_heads import GARPNHead, RPNHead
 from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
+from mmdet.models.detectors.panoptic_two_stage_segmentor import TwoStagePanopticSegmentor
 from mmdet.models.roi_heads.bbox_heads import BBoxHead
 from mmengine.fileio import load
 from torch import nn
@@ -154,6 +155,8 @@ def check_same_classes(lists: Sequence[Tuple[str, Sequence[str]]]) -> None:
 def check_heads(model: nn.Module, classes: Sequence[str], where: str, exact: bool = False) -> None:
     """Refuse a head with fewer classes than its data set, which would learn the rest as background.
 
+    Panoptic detectors pass: their heads know the things among the classes.
+
     Args:
         model (nn.Module): A detector.
         classes (Sequence[str]): Classes of its data.
@@ -164,9 +167,11 @@ def check_heads(model: nn.Module, classes: Sequence[str], where: str, exact: boo
     Raises:
         LaunchError: If ``num_classes`` of a head is not the number of classes.
     """
+    if isinstance(unwrap_model(model), TwoStagePanopticSegmentor):
+        return
     for name, module in model.named_modules():
         # proposals are of one class whatever the head they come from
-        proposes = isinstance(module, RPNHead) or name.endswith('rpn_head')
+        proposes = isinstance(module, (RPNHead, GARPNHead)) or name.endswith('rpn_head')
         number = getattr(module, 'num_classes', None)
         if not isinstance(module, (BaseDenseHead, BBoxHead)) or proposes or number is None:
             continue

@@ -2,19 +2,22 @@
 
 import os.path as osp
 import zlib
+from contextlib import contextmanager
 from logging import Logger
 from pathlib import PurePosixPath
-from typing import Any, Callable, Dict, List, Sequence, Tuple
+from tempfile import TemporaryDirectory
+from typing import Any, Callable, Dict, Iterator, List, Sequence, Tuple
 
 from mmcv.image import rescale_size
-from mmdet.evaluation.metrics import CocoMetric
+from mmdet.evaluation.metrics import CocoMetric, LVISMetric
+from mmengine.logging import MMLogger
 from mmengine.registry import METRICS
 
 from mmdet_contrast.datasets.coco_file import CocoFile, read_coco_file, write_areas
 from mmdet_contrast.utils.config import LaunchError, type_name
 
 from .classes import check_classes, check_is_list, show_names
-from .data_config import DataPart
+from .data_config import DataPart, data_parts
 from .registered import find_type
 from .settings import metric_configs
 
@@ -163,6 +166,33 @@ def use_copies(
             metric.update(ann_file=copies[metric['ann_file']], backend_args=None)
 
 
+@contextmanager
+def completed_data(cfg: Any, *splits: str) -> Iterator[None]:
+    """Check annotation files, and complete them as for a run, where data sets are built without.
+
+    Args:
+        cfg (Config): The config; within the context its loaders may name copies of the files.
+        splits (str): ``'train'``, ``'val'`` or ``'test'``.
+
+    Yields:
+        None: While the copies exist.
+
+    Raises:
+        LaunchError: If a file does not fit the config of its data set.
+    """
+    parts = [
+        part
+        for key in (f'{split}_dataloader' for split in splits)
+        for part in data_parts(cfg.get(key), key)
+    ]
+    for part in parts:
+        check_part(part)
+    with TemporaryDirectory() as folder:
+        logger = MMLogger.get_current_instance()
+        use_copies(complete_files(parts, [], folder, logger), parts, [])
+        yield
+
+
 def _file_of(part: DataPart) -> CocoFile:
     return read_coco_file(part.path, part.cfg.get('backend_args'))
 
@@ -177,11 +207,12 @@ def _count(file: CocoFile) -> str:
 
 
 def _coco_metrics(evaluator: Any) -> List[Dict[str, Any]]:
-    """List the configs of metrics that read a COCO file as ``CocoMetric`` does."""
+    """List the configs of metrics that read a COCO file as ``CocoMetric`` does; LVIS's does not."""
     found = []
     for metric in metric_configs(evaluator):
         kind = find_type(METRICS, metric.get('type'))
-        if metric.get('ann_file') and isinstance(kind, type) and issubclass(kind, CocoMetric):
+        reads_coco = isinstance(kind, type) and issubclass(kind, CocoMetric)
+        if metric.get('ann_file') and reads_coco and not issubclass(kind, LVISMetric):
             found.append(metric)
     return found
 

@@ -2,13 +2,16 @@
 
 from typing import Any, Dict, List
 
-from mmengine.runner import Runner
+from mmdet.datasets.base_video_dataset import BaseVideoDataset
+from mmengine.registry import LOOPS
+from mmengine.runner import Runner, ValLoop
 
 from .classes import check_heads, check_same_classes
 from .data_config import DataPart, data_parts
 from .data_files import check_boxes, check_evaluator, check_part, complete_files, use_copies
 from .first_process import in_first_process
-from .settings import check_save_best
+from .registered import find_type
+from .settings import check_loader, check_optimizer, check_save_best
 
 _SPLITS = ('train', 'val', 'test')
 
@@ -20,8 +23,8 @@ def check_run_config(runner: Runner, configs: Any, mode: str) -> None:
 
     Args:
         runner (Runner): The runner, with its model and hooks.
-        configs (Mapping): Configs of data loaders, evaluators, optimizer and schedulers by their
-            keys in the config. They may name other annotation files afterwards.
+        configs (Mapping): Configs of data loaders, evaluators and optimizer by their keys in the
+            config. They may name other annotation files afterwards.
         mode (str): 'train', 'val' or 'test'.
 
     Raises:
@@ -32,8 +35,14 @@ def check_run_config(runner: Runner, configs: Any, mode: str) -> None:
     evaluators = {split: configs.get(f'{split}_evaluator') for split in used if split != 'train'}
 
     def check() -> Dict[str, str]:
+        for split in used:
+            check_loader(configs.get(f'{split}_dataloader'), f'{split}_dataloader')
         if mode == 'train':
-            check_save_best(runner.hooks, configs.get('val_evaluator'))
+            check_optimizer(configs.get('optim_wrapper'))
+            loop = (runner.cfg.get('val_cfg') or {}).get('type', 'ValLoop')
+            # others return other names, such as teacher/coco/bbox_mAP
+            if find_type(LOOPS, loop) is ValLoop:
+                check_save_best(runner.hooks, configs.get('val_evaluator'))
         for split in used:
             for part in parts[split]:
                 check_part(part)
@@ -65,9 +74,10 @@ def _check_classes(runner: Runner, parts: Dict[str, List[DataPart]], used: List[
     for split in (*used, *[split for split in _SPLITS if split not in used]):
         for part in parts[split]:
             given = 'classes' in (part.cfg.get('metainfo') or {})
-            # texts of open-vocabulary data travel with each image, and what is not used here may
-            # be left over from a base config
-            if part.classes and not part.cfg.get('return_classes') and (given or split in used):
+            # texts of open-vocabulary data travel with each image, videos are of one class whatever
+            # MMDetection lists, and what is not used here may be left over from a base config
+            other = part.cfg.get('return_classes') or issubclass(part.kind, BaseVideoDataset)
+            if part.classes and not other and (given or split in used):
                 named.append((split, part))
     check_same_classes([(part.where, part.classes) for _, part in named])
     for split, part in named:

@@ -1,17 +1,57 @@
-"""The check of the best checkpoint that a config asks for."""
+"""Checks of what a config says about loaders, optimizer and the best checkpoint."""
 
+import inspect
 from typing import Any, Dict, List, Optional, Sequence
 
 from mmdet.evaluation.metrics import CocoMetric
-from mmengine.evaluator import BaseMetric
+from mmengine.evaluator import BaseMetric, Evaluator
 from mmengine.hooks import CheckpointHook, Hook
-from mmengine.registry import METRICS
+from mmengine.registry import EVALUATOR, METRICS, OPTIMIZERS
+from torch.utils.data import DataLoader
 
 from mmdet_contrast.utils.config import LaunchError
 
 from .registered import find_type, suggest
 
+# What MMEngine's ``build_dataloader`` takes out before it calls torch's ``DataLoader``.
+_LOADER_KEYS = ('num_batch_per_epoch', 'disable_subprocess_warning')
 _COCO_ITEMS = ('mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m', 'mAP_l')
+
+
+def check_loader(loader: Any, where: str) -> None:
+    """Refuse a key that no data loader takes; a loader that is already built passes.
+
+    Args:
+        loader (Any): Config of a data loader.
+        where (str): Its key in the config.
+
+    Raises:
+        LaunchError: If there is such a key.
+    """
+    known = [*inspect.signature(DataLoader).parameters, *_LOADER_KEYS]
+    for key in loader if isinstance(loader, dict) else ():
+        if key not in known:
+            raise LaunchError(
+                f'{where} has the key {key!r}, which no loader takes{suggest(key, known)}'
+            )
+
+
+def check_optimizer(optim_wrapper: Any) -> None:
+    """Refuse an optimizer that is not registered, which MMEngine takes for None and calls.
+
+    Args:
+        optim_wrapper (Any): ``optim_wrapper`` of the config.
+
+    Raises:
+        LaunchError: If nothing is registered by its name.
+    """
+    optimizer = optim_wrapper.get('optimizer') if isinstance(optim_wrapper, dict) else None
+    kind = optimizer.get('type') if isinstance(optimizer, dict) else None
+    if kind is not None and find_type(OPTIMIZERS, kind) is None:
+        raise LaunchError(
+            f'optim_wrapper.optimizer.type={kind!r} is not registered as optimizer'
+            f'{suggest(kind, OPTIMIZERS.module_dict)}'
+        )
 
 
 def check_save_best(hooks: Sequence[Hook], evaluator: Any) -> None:
@@ -52,15 +92,19 @@ def check_save_best(hooks: Sequence[Hook], evaluator: Any) -> None:
 
 
 def metric_configs(evaluator: Any) -> List[Any]:
-    """List the configs of the metrics of an evaluator.
+    """List the configs of the metrics of an evaluator that gives each of them all data.
 
     Args:
         evaluator (Any): ``val_evaluator`` or ``test_evaluator`` of a config.
 
     Returns:
-        list[dict]: The configs; nothing if one of the metrics is built already.
+        list[dict]: The configs; nothing if one of the metrics is built already, or of evaluators
+        like ``MultiDatasetsEvaluator``, whose metrics have a part of the data each.
     """
     if isinstance(evaluator, dict):
+        kind = evaluator.get('type') if 'metrics' in evaluator else None
+        if kind is not None and find_type(EVALUATOR, kind) is not Evaluator:
+            return []
         evaluator = evaluator.get('metrics', [evaluator])
     found = evaluator if isinstance(evaluator, (list, tuple)) else [evaluator]
     return list(found) if all(isinstance(metric, dict) for metric in found) else []

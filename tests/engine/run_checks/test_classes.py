@@ -1,13 +1,17 @@
 """Classes of data, files, heads and linear evaluations."""
 
 import json
+from pathlib import Path
 from types import SimpleNamespace as Part
 
+import mmdet
 import pytest
+import torch
 from mmcv.transforms import Compose, LoadImageFromFile
 from mmdet.datasets import CocoDataset
 from mmdet.datasets.transforms import LoadAnnotations, PackDetInputs, Resize
-from mmdet.registry import MODELS
+from mmdet.registry import DATASETS, MODELS
+from mmengine.config import Config
 from mmengine.model import BaseTTAModel
 from torch import nn
 
@@ -113,6 +117,16 @@ def test_a_head_has_all_classes_of_its_data():
     check_heads(head, ('a',), 'train_dataloader')
     with pytest.raises(LaunchError, match='num_classes=2, but val_dataloader has the 1 classes'):
         check_heads(head, ('a',), 'val_dataloader', exact=True)
+
+
+@pytest.mark.parametrize('name', ['panoptic_fpn/panoptic-fpn_r50_fpn_1x_coco',
+                                  'guided_anchoring/ga-rpn_r50_fpn_1x_coco'])  # fmt: skip
+def test_heads_that_know_other_classes_than_the_data_pass(name):
+    cfg = Config.fromfile(Path(mmdet.__file__).parent / f'.mim/configs/{name}.py')
+    with torch.device('meta'):
+        model = MODELS.build(cfg.model)
+    classes = DATASETS.get(cfg.train_dataloader.dataset.type).METAINFO['classes']
+    check_heads(model, classes, 'val_dataloader', exact=True)
 
 
 def test_linear_evaluation_reads_boxes_right_after_the_image():

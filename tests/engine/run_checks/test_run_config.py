@@ -11,6 +11,7 @@ from mmdet.datasets import CocoDataset
 from mmdet.evaluation import CocoMetric
 from mmdet.registry import DATASETS, HOOKS, MODELS
 from mmengine.config import Config, ConfigDict
+from mmengine.hooks import CheckpointHook
 from torch import nn
 
 from mmdet_contrast.engine.run_checks import check_run_config
@@ -382,6 +383,33 @@ def test_the_metric_has_the_images_of_the_data(data, check, tmp_path, mode):
     assert '1 images that' in line
     configs[f'{mode}_evaluator'] = dict(metrics=[dict(type='LabelAccuracy')])
     assert check(configs, mode) == []
+
+
+def test_metrics_with_rules_or_data_of_their_own_are_left_to_them(data, check, tmp_path):
+    configs = data()
+    # LVIS files have other keys, and each metric of several data sets has its own
+    (tmp_path / 'other.json').write_text('{}')
+    other = dict(type='LVISMetric', ann_file=str(tmp_path / 'other.json'))
+    for evaluator in (other, dict(type='MultiDatasetsEvaluator', metrics=[other, other])):
+        configs.val_evaluator = evaluator
+        assert check(configs) == []
+
+
+def test_videos_are_not_compared(data, check):
+    configs = data()
+    configs.test_dataloader.dataset = dict(
+        type='MOTChallengeDataset', metainfo=dict(classes=('a',))
+    )
+    assert check(configs) == []
+
+
+def test_best_checkpoint_of_another_loop_is_left_to_it(data, check):
+    configs = data()
+    hooks = [CheckpointHook(save_best='teacher/coco/bbox_mAP', rule='greater')]
+    configs.val_cfg = dict(type='TeacherStudentValLoop')
+    assert check(configs, hooks=hooks) == []
+    configs.val_cfg = dict(type='ValLoop')
+    refused(check, configs, "did you mean 'coco/bbox_mAP'", hooks=hooks)
 
 
 def test_concatenated_validation_data_share_no_ids(data, check):

@@ -1,12 +1,37 @@
-"""The best checkpoint of a config."""
+"""Loaders, optimizer and best checkpoint of a config."""
 
 import pytest
 from mmengine.hooks import CheckpointHook
+from torch.optim import SGD
 
-from mmdet_contrast.engine.run_checks.settings import check_save_best
+from mmdet_contrast.engine.run_checks.settings import (
+    check_loader,
+    check_optimizer,
+    check_save_best,
+)
 from mmdet_contrast.utils.config import LaunchError
 
 COCO = dict(type='CocoMetric', metric='bbox')
+
+
+def test_keys_of_loaders_exist():
+    check_loader(object(), 'val_dataloader')
+    check_loader(
+        dict(batch_size=1, dataset=dict(), sampler=dict(), num_batch_per_epoch=1), 'val_dataloader'
+    )
+    with pytest.raises(LaunchError, match="train_dataloader .*'batchsize'.* mean 'batch_size'"):
+        check_loader(dict(batchsize=2), 'train_dataloader')
+
+
+def test_the_optimizer_exists():
+    with pytest.raises(LaunchError, match="optimizer.type='AdmW' .* did you mean 'AdamW'"):
+        check_optimizer(dict(optimizer=dict(type='AdmW')))
+    with pytest.raises(LaunchError, match='not registered as optimizer.$'):
+        check_optimizer(dict(optimizer=dict(type='Qwertyuiop')))
+    for kind in ('SGD', SGD, 'mmengine.Adam'):
+        check_optimizer(dict(type='AmpOptimWrapper', optimizer=dict(type=kind)))
+    for other in (None, object(), dict(a=dict(), constructor='Own')):
+        check_optimizer(other)
 
 
 @pytest.mark.parametrize(
@@ -38,6 +63,7 @@ def test_best_checkpoint_is_judged_by_a_metric_that_there_is(save_best, evaluato
         ('coco/AR@100', dict(COCO, metric='proposal_fast')),
         ('coco/harmonic_mAP', dict(type='BaseNovelCocoMetric')),
         ('accuracy/top1', dict(metrics=[COCO, dict(type='LabelAccuracy')])),
+        ('a/coco/bbox_mAP', dict(type='MultiDatasetsEvaluator', metrics=[COCO, COCO])),
         ('anything', dict(type='Unknown')),
         ('anything', [COCO, object()]),
         ('anything', None),
