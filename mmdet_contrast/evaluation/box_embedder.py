@@ -1,7 +1,7 @@
 """Embeddings of the objects of a data set, by a detector or a pre-trained backbone."""
 
 import sys
-from typing import Any, List, NamedTuple, Optional, Tuple, Union
+from typing import Any, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 import torch
 from mmengine.dataset import pseudo_collate
@@ -11,7 +11,10 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm import tqdm
 
 from mmdet_contrast.models.contrast.sample_embeddings import embed_samples
+from mmdet_contrast.utils.config import LaunchError
 from mmdet_contrast.utils.model import ModuleCapture
+
+from .labelled_samples import LabelledSamples
 
 
 class Embeddings(NamedTuple):
@@ -36,7 +39,7 @@ class BoxEmbedder:
         module (str, optional): Dotted path of the module whose output is used: ``'neck'``,
             ``'backbone'``, ``'backbone.layer3'`` … Defaults to the neck, or to the backbone of a
             model that has none.
-        level (int | str): Which of its maps: an index, ``'all'`` or ``'scale'``, see
+        level (int | str): Which of its maps: an index or ``'scale'``, see
             :func:`~mmdet_contrast.models.contrast.sample_embeddings.embed_regions`.
 
     Examples:
@@ -77,7 +80,7 @@ class BoxEmbedder:
             Embeddings: The boxes (or images) of the batch.
 
         Raises:
-            ValueError: If the model has no such module or level.
+            ValueError: If the model has no such module, or no such level.
         """
         feats, samples, shape = self._features(model, data)
         vectors, labels = embed_samples(feats, samples, shape, self.level)
@@ -104,7 +107,7 @@ class BoxEmbedder:
             Embeddings: Of the whole data set, the same in every process.
 
         Raises:
-            ValueError: If the model has no such module or level.
+            ValueError: If the model has no such module, or no such level.
         """
         rank, world = get_rank(), get_world_size()
         total = len(dataset)
@@ -139,6 +142,31 @@ class BoxEmbedder:
         shares = all_gather_object(tuple(x.cpu() for x in own))
         filled = [x for x in shares if len(x[1])] or shares[:1]
         return Embeddings(*(torch.cat(x).to(device) for x in zip(*filled)))
+
+    def embed_sets(
+        self, model: nn.Module, sets: Sequence[LabelledSamples], **loading: Any
+    ) -> List[Embeddings]:
+        """Embed data sets of which each must have something to embed.
+
+        Args:
+            model (nn.Module): The model, in eval mode.
+            sets (Sequence[LabelledSamples]): The data sets.
+            **loading: See :meth:`embed_dataset`.
+
+        Returns:
+            list[Embeddings]: One for each.
+
+        Raises:
+            LaunchError: If nothing in one of them has a label.
+        """
+        found = []
+        for part in sets:
+            found.append(self.embed_dataset(model, part.dataset, **loading))
+            if not len(found[-1].labels):
+                raise LaunchError(
+                    f'the {part.name} has no labelled box: check its ann_file and metainfo.classes.'
+                )
+        return found
 
     def _features(self, model: nn.Module, data: dict) -> Tuple[List[Tensor], list, Tuple[int, int]]:
         """Run a batch through the model; return its maps, samples, and height and width."""

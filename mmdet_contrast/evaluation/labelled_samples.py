@@ -7,9 +7,10 @@ import numpy as np
 from mmdet.registry import DATASETS
 from torch.utils.data import ConcatDataset, Dataset, Subset
 
-from mmdet_contrast.utils.config import type_name
+from mmdet_contrast.utils.config import LaunchError, type_name
 from mmdet_contrast.utils.picture_extent import tell_padding
 
+_STOCK = 'LoadAnnotations'
 _META_KEYS = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')
 
 
@@ -19,10 +20,12 @@ class LabelledSamples(NamedTuple):
     Attributes:
         dataset (Dataset): Its items are what ``PackDetInputs`` gives.
         classes (tuple[str]): Names of the classes.
+        name (str): What to call them in messages.
     """
 
     dataset: Dataset
     classes: Tuple[str, ...]
+    name: str
 
 
 def labelled_samples(
@@ -34,10 +37,9 @@ def labelled_samples(
 ) -> LabelledSamples:
     """Build a data set whose samples are read without augmentation and with their annotations.
 
-    Wrappers that repeat, balance or mix images are taken off, concatenated sets are joined. In
-    the pipeline ``LoadAnnotations`` is moved to the place after the image is loaded: MMDetection's
-    test pipelines have it after ``Resize``, which leaves the boxes in pixels of the original
-    image.
+    Wrappers that repeat, balance or mix images are taken off, concatenated sets are joined, and no
+    box is filtered out. Boxes are loaded right after the image: MMDetection's test pipelines load
+    them after ``Resize``, which leaves them in pixels of the original image.
 
     Args:
         cfg (dict): Config of a detection data set, of a ``LabelledImageFolder`` or of
@@ -58,8 +60,9 @@ def labelled_samples(
     for part in _parts(cfg):
         steps = pipeline if pipeline is not None else part.get('pipeline') or default_pipeline
         part['pipeline'] = arrange_pipeline(steps or (), _is_whole(part))
-        # no sample may be drawn at random in place of another
+        # no sample may be drawn at random in place of another; XML data do not test with a filter
         part['test_mode'] = True
+        part.pop('filter_cfg', None)
         parts.append(DATASETS.build(part))
         parts[-1].full_init()
     classes = {tuple(part.metainfo.get('classes') or ()) for part in parts}
@@ -73,7 +76,43 @@ def labelled_samples(
     if max_samples is not None and total > max_samples:
         chosen = np.linspace(0, total - 1, max_samples).round().astype(int).tolist()
         joined = Subset(joined, chosen)
-    return LabelledSamples(joined, classes.pop())
+    return LabelledSamples(joined, classes.pop(), name)
+
+
+def bank_and_queries(
+    bank: Dict[str, Any],
+    queries: Dict[str, Any],
+    augmented: bool,
+    max_samples: Optional[int] = None,
+    names: Sequence[str] = ('bank', 'set of queries'),
+) -> Tuple[LabelledSamples, LabelledSamples]:
+    """Build the data sets of a classification by nearest neighbours.
+
+    Args:
+        bank (dict): Config of the data set with known classes.
+        queries (dict): Config of the one to classify, with a test pipeline.
+        augmented (bool): Whether the pipeline of ``bank`` augments, so that that of the queries
+            takes its place.
+        max_samples (int, optional): See :func:`labelled_samples`, of each.
+        names (Sequence[str]): What to call the two in messages.
+
+    Returns:
+        tuple[LabelledSamples, LabelledSamples]: Bank and queries.
+
+    Raises:
+        ValueError: If there is no test pipeline, or the two differ in their classes.
+    """
+    own = pipeline_of(queries)
+    asked = labelled_samples(queries, None, max_samples, names[1])
+    known = labelled_samples(
+        bank, own if augmented else None, max_samples, names[0], default_pipeline=own
+    )
+    if known.classes != asked.classes:
+        raise LaunchError(
+            f'the {known.name} has the classes {list(known.classes)} and the {asked.name} '
+            f'{list(asked.classes)}: set one metainfo=dict(classes=...) for both.'
+        )
+    return known, asked
 
 
 def pipeline_of(cfg: Dict[str, Any]) -> Optional[List[dict]]:
@@ -89,7 +128,10 @@ def pipeline_of(cfg: Dict[str, Any]) -> Optional[List[dict]]:
 
 
 def arrange_pipeline(pipeline: Sequence[dict], whole_images: bool = False) -> List[dict]:
-    """Put ``LoadAnnotations`` where boxes are resized with the image, and keep labels of images.
+    """Load boxes where they are resized with the image, and keep labels of images.
+
+    MMDetection's ``LoadAnnotations`` is replaced by one of boxes alone, other loaders of
+    annotations are moved.
 
     Args:
         pipeline (Sequence[dict]): Test pipeline; it is not changed.
@@ -111,13 +153,14 @@ def arrange_pipeline(pipeline: Sequence[dict], whole_images: bool = False) -> Li
     steps[-1]['meta_keys'] = tuple(
         dict.fromkeys((*steps[-1].get('meta_keys', ()), *_META_KEYS, 'gt_label'))
     )
-    loading = [i for i, name in enumerate(names) if 'Load' in name and 'Annotations' not in name]
-    arranged = []
-    for i, (name, step) in enumerate(zip(names, steps)):
-        if name != 'LoadAnnotations':
-            arranged.append(step)
-        if i == loading[-1] and not whole_images:
-            arranged.append(dict(type='mmdet.LoadAnnotations', with_bbox=True))
+    loads = ['Load' in name and 'Annotations' in name for name in names]
+    own = [step for step, name, is_one in zip(steps, names, loads) if is_one and name != _STOCK]
+    others = [(step, name) for step, name, is_one in zip(steps, names, loads) if not is_one]
+    # a loader of images that is not called so comes first
+    last = max((i for i, (_, name) in enumerate(others) if 'Load' in name), default=0)
+    arranged = [step for step, _ in others]
+    if not whole_images:
+        arranged[last + 1 : last + 1] = own or [dict(type=f'mmdet.{_STOCK}', with_bbox=True)]
     return tell_padding(arranged)
 
 

@@ -13,8 +13,7 @@ from torch import Tensor
 from mmdet_contrast.engine.run_checks import check_dataset, completed_data
 from mmdet_contrast.evaluation.box_embedder import BoxEmbedder
 from mmdet_contrast.evaluation.functional import embedding_std, knn_accuracy
-from mmdet_contrast.evaluation.labelled_samples import labelled_samples, pipeline_of
-from mmdet_contrast.utils.config import LaunchError
+from mmdet_contrast.evaluation.labelled_samples import bank_and_queries
 from mmdet_contrast.utils.files import PathLike
 
 from .detector_input import load_detector
@@ -139,22 +138,12 @@ def save_embedding_map(
     model = load_detector(config, checkpoint, device, cfg_options)
     embedder = BoxEmbedder(module, level)
     val, train = (model.cfg[f'{split}_dataloader'].dataset for split in ('val', 'train'))
-    # the validation set first: without a pipeline of its own the training set has none to go by
     with completed_data(model.cfg, 'val', 'train'):
-        query_samples = labelled_samples(val, max_samples=max_samples, name='val set')
-        bank_samples = labelled_samples(train, pipeline_of(val), max_samples, 'train set')
-        check_dataset(query_samples.dataset, 'val_dataloader')
-        check_dataset(bank_samples.dataset, 'train_dataloader')
-    classes = query_samples.classes
-    if bank_samples.classes != classes:
-        raise LaunchError(
-            f'the train set has the classes {list(bank_samples.classes)} and the val set '
-            f'{list(classes)}: set metainfo=dict(classes=...) of both to one list.'
-        )
-    bank, queries = (
-        embedder.embed_dataset(model, samples.dataset, progress=True)
-        for samples in (bank_samples, query_samples)
-    )
+        sets = bank_and_queries(train, val, True, max_samples, ('train set', 'val set'))
+        for part in sets:
+            check_dataset(part.dataset, part.name)
+    classes = sets[0].classes
+    bank, queries = embedder.embed_sets(model, sets, progress=True)
     values = knn_accuracy(*queries, *bank, num_classes=len(classes))
     values['std'] = embedding_std(queries.vectors)
     values.update(queries=len(queries.labels), bank=len(bank.labels))

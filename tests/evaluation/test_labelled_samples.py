@@ -2,6 +2,8 @@
 
 import json
 
+import cv2
+import numpy as np
 import pytest
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
@@ -82,6 +84,36 @@ def test_annotations_come_after_the_image():
     assert len(whole) == 3
     assert {'img_id', 'img_shape', 'gt_label'} <= set(whole[-1]['meta_keys'])
     assert pipeline[-1]['meta_keys'] == ('img_id',)
+
+
+def test_loaders_of_ones_own_are_moved_and_stay_alone():
+    own = dict(type='LoadMyAnnotations', with_bbox=True)
+    pipeline = [dict(type='ReadTiff'), dict(type='Resize'), own, dict(type='PackDetInputs')]
+    arranged = [step['type'] for step in arrange_pipeline(pipeline)]
+    assert arranged == ['ReadTiff', 'LoadMyAnnotations', 'Resize', 'PackDetInputs']
+
+
+def test_voc_data_with_the_filter_of_its_stock_config(cfg, tmp_path):
+    (tmp_path / 'Annotations').mkdir()
+    (tmp_path / 'JPEGImages').mkdir()
+    (tmp_path / 'train.txt').write_text('one\n')
+    box = ''.join(f'<{key}>{value}</{key}>' for key, value in zip(('xmin', 'ymin', 'xmax', 'ymax'),
+                                                                  (5, 5, 20, 20)))  # fmt: skip
+    size = '<size><width>60</width><height>40</height></size>'
+    (tmp_path / 'Annotations' / 'one.xml').write_text(
+        f'<a>{size}<object><name>cat</name><difficult>0</difficult><bndbox>{box}</bndbox>'
+        '</object></a>'
+    )
+    cv2.imwrite(str(tmp_path / 'JPEGImages' / 'one.jpg'), np.zeros((40, 60, 3), np.uint8))
+    dataset = dict(
+        type='VOCDataset',
+        data_root=str(tmp_path),
+        ann_file='train.txt',
+        data_prefix=dict(sub_data_root=''),
+        filter_cfg=dict(filter_empty_gt=True, min_size=32, bbox_min_size=32),
+    )
+    samples = labelled_samples(dataset, cfg.test_pipeline)
+    assert len(samples.dataset[0]['data_samples'].gt_instances) == 1
 
 
 @pytest.mark.parametrize('names', [[], ['LoadImageFromFile', 'PackContrastiveInputs']])

@@ -10,7 +10,7 @@ from mmdet_contrast.visualization.embedding_map import save_embedding_map
 
 
 def _level(text: str) -> object:
-    return text if text in ('all', 'scale') else int(text)
+    return text if text == 'scale' else int(text)
 
 
 def main() -> None:
@@ -21,7 +21,7 @@ def main() -> None:
     parser.add_argument('--out', required=True, help='PNG to write')
     parser.add_argument('--module', help="module's path (default: neck, else backbone)")
     parser.add_argument(
-        '--level', type=_level, default='scale', help='index, all or scale (default: scale)'
+        '--level', type=_level, default='scale', help='index, or scale (default: scale)'
     )
     parser.add_argument(
         '--max-samples', type=int, default=2000, help='images of each set (default: 2000)'

@@ -18,7 +18,7 @@ class ObjectBank:
     Each image adds one object of each of its classes, chosen at random. A class keeps the crops of
     the ``max_per_class`` images that came last, reduced to at most 128 pixels to a side, so that
     memory is bounded. An image that comes again replaces its own crops, and an
-    object is never filled from its own image.
+    object is never filled from its own image, but behind ``Mosaic``, whose pictures count as one.
 
     Args:
         max_per_class (int): Largest number of crops of a class.
@@ -305,6 +305,8 @@ def zoom_centre(patch: np.ndarray, zoom: float) -> np.ndarray:
 def covered_share(box: np.ndarray, others: np.ndarray) -> float:
     """Compute the share of a (4,) box's pixels that the union of (K, 4) other boxes covers."""
     x1, y1, x2, y2 = box
+    # of hundreds of boxes few are near
+    others = others[((others[:, :2] < box[2:]) & (others[:, 2:] > box[:2])).all(axis=1)]
     covered = np.zeros((y2 - y1, x2 - x1), dtype=bool)
     for left, top, right, bottom in np.clip(others, [x1, y1, x1, y1], [x2, y2, x2, y2]):
         covered[top - y1 : bottom - y1, left - x1 : right - x1] = True

@@ -8,6 +8,7 @@ from typing import Iterator, Optional, Tuple, Union
 import numpy as np
 import torch
 from mmdet.registry import HOOKS
+from mmengine.dataset import pseudo_collate
 from mmengine.dist import broadcast, get_world_size
 from mmengine.hooks import Hook
 from mmengine.runner import IterBasedTrainLoop, Runner
@@ -16,11 +17,7 @@ from torch import nn
 from mmdet_contrast.engine.run_checks import check_dataset
 from mmdet_contrast.evaluation.box_embedder import BoxEmbedder
 from mmdet_contrast.evaluation.functional import embedding_std, knn_accuracy
-from mmdet_contrast.evaluation.labelled_samples import (
-    LabelledSamples,
-    labelled_samples,
-    pipeline_of,
-)
+from mmdet_contrast.evaluation.labelled_samples import LabelledSamples, bank_and_queries
 from mmdet_contrast.utils.model import evaluating, unwrap_model
 
 
@@ -57,10 +54,10 @@ class KNNMonitorHook(Hook):
         num_workers (int): Processes that load images.
 
     Raises:
-        ValueError: When training starts, if a data set is missing or the two differ in their
-            classes; at the first look, if one has no labelled box.
+        ValueError: When training starts, if a data set is missing, the two differ in their classes,
+            or there is no such module or level.
         LaunchError: When training starts, if the classes of a data set are not those of its
-            annotation file in its order.
+            annotation file in its order; at the first look, if one has no labelled box.
 
     Examples:
         >>> custom_hooks = [dict(type='KNNMonitorHook', interval=1, max_samples=2000)]
@@ -104,7 +101,7 @@ class KNNMonitorHook(Hook):
         self._said = False
 
     def before_train(self, runner: Runner) -> None:
-        """Build the data sets, so that what is wrong with them shows before the training.
+        """Build the data sets and embed an image of each: what is wrong shows before the training.
 
         Args:
             runner (Runner): The runner.
@@ -118,8 +115,11 @@ class KNNMonitorHook(Hook):
                 "iterations: set train_cfg=dict(type='EpochBasedTrainLoop', max_epochs=…), or "
                 'remove the hook.'
             )
-        with _undisturbed(unwrap_model(runner.model)):
+        model = unwrap_model(runner.model)
+        with _undisturbed(model):
             self._build(runner)
+            for part in self._sets:
+                self.embedder.embed(model, pseudo_collate([part.dataset[0]]))
 
     def after_train_epoch(self, runner: Runner) -> None:
         """Look at the features.
@@ -134,37 +134,18 @@ class KNNMonitorHook(Hook):
         """Build the bank and the queries."""
         bank = self.bank or _dataset_of(runner, 'train_dataloader', 'bank')
         queries = self.queries or _dataset_of(runner, 'val_dataloader', 'queries')
-        own = pipeline_of(queries)
+        names = ('bank of KNNMonitorHook', 'set of queries of KNNMonitorHook')
         # the training set's own pipeline augments
-        given = own if self.bank is None else None
-        self._sets = (
-            labelled_samples(bank, given, self.max_samples, 'bank', default_pipeline=own),
-            labelled_samples(queries, None, self.max_samples, 'set of queries'),
-        )
-        for name, part in zip(('bank', 'queries'), self._sets):
-            check_dataset(part.dataset, f'{name} of KNNMonitorHook')
-        if self._sets[0].classes != self._sets[1].classes:
-            raise ValueError(
-                f"KNNMonitorHook's bank has the classes {list(self._sets[0].classes)} and its "
-                f'queries {list(self._sets[1].classes)}: set one metainfo=dict(classes=...) for '
-                'both.'
-            )
+        self._sets = bank_and_queries(bank, queries, self.bank is None, self.max_samples, names)
+        for part in self._sets:
+            check_dataset(part.dataset, part.name)
 
     def _measure(self, runner: Runner) -> None:
         """Embed, classify and log."""
         model = unwrap_model(runner.model)
         classes = self._sets[0].classes
         with _undisturbed(model):
-            bank, queries = (
-                self.embedder.embed_dataset(model, part.dataset, **self.loading)
-                for part in self._sets
-            )
-            for name, found in (('bank', bank), ('queries', queries)):
-                if not len(found.labels):
-                    raise ValueError(
-                        f"KNNMonitorHook's {name} has no labelled box: check its ann_file and "
-                        'metainfo.classes.'
-                    )
+            bank, queries = self.embedder.embed_sets(model, self._sets, **self.loading)
             if not (bank.vectors.isfinite().all() and queries.vectors.isfinite().all()):
                 runner.logger.warning(
                     'KNNMonitorHook found features that are not finite and measures nothing: look '

@@ -11,7 +11,12 @@ from .data_config import DataPart, data_parts
 from .data_files import check_boxes, check_evaluator, check_part, complete_files, use_copies
 from .first_process import in_first_process
 from .registered import find_type
-from .settings import check_loader, check_optimizer, check_save_best
+from .settings import (
+    check_loader,
+    check_optimizer,
+    check_save_best,
+    check_switched_pipelines,
+)
 
 _SPLITS = ('train', 'val', 'test')
 
@@ -39,6 +44,7 @@ def check_run_config(runner: Runner, configs: Any, mode: str) -> None:
             check_loader(configs.get(f'{split}_dataloader'), f'{split}_dataloader')
         if mode == 'train':
             check_optimizer(configs.get('optim_wrapper'))
+            check_switched_pipelines(runner.hooks, runner.model)
             loop = (runner.cfg.get('val_cfg') or {}).get('type', 'ValLoop')
             # others return other names, such as teacher/coco/bbox_mAP
             if find_type(LOOPS, loop) is ValLoop:

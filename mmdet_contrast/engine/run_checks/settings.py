@@ -1,14 +1,18 @@
-"""Checks of what a config says about loaders, optimizer and the best checkpoint."""
+"""Checks of what a config says about loaders, optimizer, hooks and the best checkpoint."""
 
 import inspect
 from typing import Any, Dict, List, Optional, Sequence
 
+from mmdet.engine.hooks import PipelineSwitchHook
 from mmdet.evaluation.metrics import CocoMetric
 from mmengine.evaluator import BaseMetric, Evaluator
 from mmengine.hooks import CheckpointHook, Hook
 from mmengine.registry import EVALUATOR, METRICS, OPTIMIZERS
+from torch import nn
 from torch.utils.data import DataLoader
 
+from mmdet_contrast.datasets.transforms import PackContrastiveInputs
+from mmdet_contrast.models.contrast import RegionContrast
 from mmdet_contrast.utils.config import LaunchError
 
 from .registered import find_type, suggest
@@ -89,6 +93,28 @@ def check_save_best(hooks: Sequence[Hook], evaluator: Any) -> None:
             f'whose names begin with {" or ".join(f"{prefix}/" for prefix in returned)}'
             f'{suggest(near[0] if near else key, known)}'
         )
+
+
+def check_switched_pipelines(hooks: Sequence[Hook], model: nn.Module) -> None:
+    """Refuse a pipeline for later epochs that makes no views for a model that compares with them.
+
+    Args:
+        hooks (Sequence[Hook]): The runner's hooks.
+        model (nn.Module): The model, maybe in wrappers of MMEngine.
+
+    Raises:
+        LaunchError: If the pipeline of a ``PipelineSwitchHook`` lacks ``PackContrastiveInputs``.
+    """
+    branches = [module for module in model.modules() if isinstance(module, RegionContrast)]
+    if not any(branch.wants_views for branch in branches):
+        return
+    for hook in hooks:
+        steps = hook.switch_pipeline.transforms if isinstance(hook, PipelineSwitchHook) else ()
+        if steps and not isinstance(steps[-1], PackContrastiveInputs):
+            raise LaunchError(
+                'PipelineSwitchHook: the contrastive loss compares with views, but switch_pipeline '
+                'makes none: end it with ContrastiveView and PackContrastiveInputs.'
+            )
 
 
 def metric_configs(evaluator: Any) -> List[Any]:

@@ -38,10 +38,11 @@ class RegionContrast(BaseModule):
 
     the share of the information about the objects' classes that their embeddings are shown to hold.
     ``loss`` is that of telling the class of each by its similarity to earlier objects of every
-    class, which are in other images and in the ``queue`` (:meth:`FeatureQueue.tell_classes`), and
-    ``chance`` that of embeddings that tell nothing apart. Without a queue, or with one class, it is
-    the share of the information about which key belongs to which query (the bound of InfoNCE, arXiv
-    1807.03748), which the look of an image may give away.
+    class, which are in the ``queue`` (:meth:`FeatureQueue.tell_classes`; keep its size below the
+    number of a class's objects, which would meet themselves again), and ``chance`` that of
+    embeddings that tell nothing apart. Without a queue, or with one class, it is the share of the
+    information about which key belongs to which query (the bound of InfoNCE, arXiv 1807.03748),
+    which the look of an image may give away.
 
     A pair pulls two embeddings towards each other, and is correct only if both are, so a level has
     the weight :math:`t_\ell^2`. The gradient into the detector's features is that of the weighted
@@ -138,6 +139,11 @@ class RegionContrast(BaseModule):
             self.queue = MODELS.build({**defaults, **queue})
         trusted = trust and self.criterion.has_chance_level
         self.register_buffer('trust', torch.zeros(len(strides)) if trusted else None)
+
+    @property
+    def wants_views(self) -> bool:
+        """bool: Whether images without a second view cannot be trained on."""
+        return self.sampler.needs_views and self.criterion.loss_weight != 0
 
     def forward(
         self, feats: Sequence[Tensor], batch_data_samples: List[DetDataSample]

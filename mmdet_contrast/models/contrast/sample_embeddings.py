@@ -4,11 +4,11 @@ from math import log2
 from typing import List, Sequence, Tuple, Union
 
 import torch
-import torch.nn.functional as F
 from mmdet.structures import DetDataSample
 from mmdet.structures.bbox import bbox2roi, get_box_tensor
 from torch import Tensor
 
+from mmdet_contrast.utils.config import LaunchError
 from mmdet_contrast.utils.picture_extent import picture_extent
 
 from .region_pool import pool_regions
@@ -42,12 +42,9 @@ def embed_samples(
     device = feats[0].device
     if data_samples and 'gt_label' in data_samples[0].metainfo:
         strides = infer_strides(feats, input_shape)
-        parts = [
-            _average(feats[i], data_samples, strides[i])
-            for i in _chosen(feats, -1 if level == 'scale' else level)
-        ]
+        chosen = -1 if level == 'scale' else _checked(level, feats)
         labels = torch.tensor([s.metainfo['gt_label'] for s in data_samples], device=device)
-        return _join(parts), labels
+        return _average(feats[chosen], data_samples, strides[chosen]), labels
     boxes = [get_box_tensor(s.gt_instances.bboxes).float().to(device) for s in data_samples]
     labels = torch.cat([s.gt_instances.labels.to(device) for s in data_samples])
     vectors = embed_regions(feats, bbox2roi(boxes), input_shape, level)
@@ -66,18 +63,21 @@ def embed_regions(
         feats (Sequence[Tensor]): Features (B, C_l, H_l, W_l) of every level.
         rois (Tensor): (K, 5) position in the batch and box in pixels of the batch.
         input_shape (Sequence[int]): Height and width of the batch in pixels.
-        level (int | str): Index of a level, negative ones from the end; ``'all'``: the embeddings
-            of all levels, each scaled to length 1, one behind the other, so that their cosine is
-            the mean of the levels'; ``'scale'``: each box on the level whose basic anchor (4
-            strides) is nearest to the root of its area; where levels have different numbers of
-            channels each has columns of its own, so that boxes of two levels have the cosine 0.
+        level (int | str): Index of a level, negative ones from the end; ``'scale'``: each box on
+            the level whose basic anchor (4 strides) is nearest to the root of its area; where
+            levels have different numbers of channels each has columns of its own, so that boxes of
+            two levels have the cosine 0.
 
     Returns:
-        Tensor: (K, D) in float32, not of length 1 unless ``level='all'`` has one level.
+        Tensor: (K, D) in float32, not of length 1.
+
+    Raises:
+        LaunchError: If there is no such level.
     """
     strides = infer_strides(feats, input_shape)
     if level != 'scale':
-        return _join([_pool(feats[i], rois, strides[i]) for i in _chosen(feats, level)])
+        chosen = _checked(level, feats)
+        return _pool(feats[chosen], rois, strides[chosen])
     widths = [feat.shape[1] for feat in feats]
     # each level has columns of its own where they cannot share theirs
     shared = len(set(widths)) == 1
@@ -124,13 +124,13 @@ def _pool(feat: Tensor, rois: Tensor, stride: float) -> Tensor:
     return pool_regions([feat], rois[None], [stride], 1, _SAMPLES)[0]
 
 
-def _chosen(feats: Sequence[Tensor], level: Union[int, str]) -> Sequence[int]:
-    return range(len(feats)) if level == 'all' else [int(level)]
-
-
-def _join(parts: List[Tensor]) -> Tensor:
-    """Put the embeddings of the levels one behind the other, each of length 1."""
-    return parts[0] if len(parts) == 1 else torch.cat([F.normalize(x, dim=1) for x in parts], dim=1)
+def _checked(level: Union[int, str], feats: Sequence[Tensor]) -> int:
+    count = len(feats)
+    if not isinstance(level, int) or not -count <= level < count:
+        raise LaunchError(
+            f"level={level!r} given, 'scale' or an index of the {count} feature maps expected."
+        )
+    return level
 
 
 def _average(feat: Tensor, data_samples: Sequence[DetDataSample], stride: float) -> Tensor:

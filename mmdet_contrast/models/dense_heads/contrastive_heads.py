@@ -59,8 +59,9 @@ class RegionContrastMixin:
         Raises:
             RuntimeError: If the pipeline makes no views though the sampler compares with them.
         """
-        wants_views = self.contrast.sampler.needs_views and self.contrast.criterion.loss_weight != 0
-        if wants_views and not any('view' in sample.metainfo for sample in batch_data_samples):
+        if self.contrast.wants_views and not any(
+            'view' in sample.metainfo for sample in batch_data_samples
+        ):
             raise RuntimeError(
                 f'{type(self).__name__} got images without a second view: end the train_pipeline '
                 'with ContrastiveView and PackContrastiveInputs and set model.data_preprocessor.'

@@ -28,8 +28,8 @@ class NTXentLoss(PairCriterion):
     Args:
         temperature (float): Temperature :math:`\tau`.
         negatives (str): ``'other_class'``: the embeddings with another label; two objects of one
-            class should not be pushed apart. ``'all'``: every embedding other than the pair, the
-            loss of SimCLR.
+            class should not be pushed apart. ``'all'``: every embedding of the batch other than the
+            pair, the loss of SimCLR. Of a queue they are those of other classes either way.
         loss_weight (float): Factor of the result.
 
     Examples:

@@ -25,7 +25,8 @@ class PatchNCELoss(PairCriterion):
         l_i = -\log \frac{\exp(q_i \cdot k_i / \tau)}{\sum_{j \in G(i)} \exp(q_i \cdot k_j / \tau)}
 
     with :math:`G(i)` the keys of the group of :math:`i` (without groups: all), and the background,
-    both without gradient. Labels are not used. ``RegionContrast(scope='image')`` makes a group of
+    both without gradient. Labels do not matter in a batch; of a queue, entries of the query's class
+    are left out. ``RegionContrast(scope='image')`` makes a group of
     each image, as published; ``scope='batch'`` compares with the locations of the whole batch.
 
     Args:

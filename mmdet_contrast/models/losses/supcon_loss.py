@@ -20,7 +20,7 @@ class SupConLoss(PairCriterion):
 
     The 2M embeddings are all anchors. Their positives :math:`P(i)` are the partner and all
     embeddings of the same label; every other embedding, :math:`A(i)`, is in the denominator (the
-    paper's :math:`L^{sup}_{out}`):
+    paper's :math:`L^{sup}_{out}`), of a queue those of other labels:
 
     .. math::
         l_i = -\frac{1}{|P(i)|} \sum_{p \in P(i)}

@@ -33,7 +33,7 @@ def plain(tiny_shapes, tmp_path_factory):
 def monitored(tiny_shapes, tmp_path_factory):
     """A run that looks at its features each epoch."""
     folder = tmp_path_factory.mktemp('monitored')
-    hook = dict(HOOK, num_workers=1, level='all')
+    hook = dict(HOOK, num_workers=1, level=0)
     return train(tiny_shapes, folder, hook), folder
 
 
@@ -49,7 +49,7 @@ def test_the_log_has_the_figures_of_each_epoch(monitored):
         assert 0 < row['knn/std'] < 1
         assert not [key for key in row if 'loss' in key]
     text = '\n'.join(path.read_text() for path in folder.glob('*/*.log'))
-    assert text.count('knn/top1: ') == 2 and 'bank of' in text and '1/sqrt(80)' in text
+    assert text.count('knn/top1: ') == 2 and 'bank of' in text and '1/sqrt(16)' in text
 
 
 def test_figures_are_those_of_the_boxes(tiny_shapes, monitored):
@@ -81,11 +81,7 @@ def test_figures_are_those_of_the_boxes(tiny_shapes, monitored):
             with torch.no_grad():
                 feats = model.extract_feat(batch['inputs'])
             rois = bbox2roi([feats[0].new_tensor(boxes).reshape(-1, 4) * scale])
-            levels = [
-                F.normalize(roi_align(x, rois, (1, 1), 1 / s, 8, 'avg', True).flatten(1), dim=1)
-                for x, s in zip(feats, (8, 16, 32, 64, 128))
-            ]
-            parts.append(torch.cat(levels, dim=1))
+            parts.append(roi_align(feats[0], rois, (1, 1), 1 / 8, 8, 'avg', True).flatten(1))
             classes += [CLASSES.index(names[x['category_id']]) for x in own]
         vectors[split] = F.normalize(torch.cat(parts), dim=1)
         labels[split] = torch.tensor(classes, device=vectors[split].device)
@@ -136,7 +132,7 @@ def test_image_folders(tiny_shapes, tmp_path):
     # colours are told apart by any network
     assert rows[0]['knn/top1'] == 1
     (tmp_path / 'val' / 'red').rename(tmp_path / 'val' / 'rot')
-    with pytest.raises(ValueError, match=r"bank has the classes .*'red'.*'rot'"):
+    with pytest.raises(ValueError, match=r"bank of KNNMonitorHook has the classes .*'red'.*'rot'"):
         train(tiny_shapes, tmp_path / 'run2', hook, max_epochs=1)
 
 
@@ -235,8 +231,15 @@ def test_what_there_is_not_is_said_once(tiny_shapes, tmp_path):
 def test_an_empty_bank(tiny_shapes, tmp_path):
     ann_file, names = without_boxes(tiny_shapes, tmp_path, CLASSES)
     hook = dict(HOOK, bank=bank_config(tiny_shapes, ann_file))
-    with pytest.raises(ValueError, match='bank has no labelled box'):
+    with pytest.raises(ValueError, match='bank of KNNMonitorHook has no labelled box'):
         train(tiny_shapes, tmp_path, hook, max_epochs=1)
+
+
+@pytest.mark.parametrize('wrong', [dict(level=7), dict(module='nek')])
+def test_a_map_that_is_not_there_is_refused_before_the_training(tiny_shapes, tmp_path, wrong):
+    with pytest.raises(ValueError, match="index of the 5 feature maps|'nek'"):
+        train(tiny_shapes, tmp_path, dict(HOOK, **wrong))
+    assert not list(tmp_path.glob('*.pth')) and not list(tmp_path.glob('*/vis_data/*.json'))
 
 
 def test_a_training_that_counts_iterations_is_refused():

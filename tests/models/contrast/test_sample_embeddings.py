@@ -15,6 +15,7 @@ from mmdet_contrast.models.contrast.sample_embeddings import (
     embed_samples,
     infer_strides,
 )
+from mmdet_contrast.utils.config import LaunchError
 from mmdet_contrast.utils.picture_extent import tell_padding
 
 SHAPE = (64, 96)
@@ -38,14 +39,12 @@ def test_a_level_is_roi_align(level):
     torch.testing.assert_close(ours, expected.flatten(1))
 
 
-def test_cosines_of_all_levels_are_the_mean():
-    feats = pyramid((4, 5, 6))
-    whole = F.normalize(embed_regions(feats, ROIS, SHAPE, 'all'), dim=1)
-    expected = 0
-    for level in range(3):
-        unit = F.normalize(embed_regions(feats, ROIS, SHAPE, level), dim=1)
-        expected = expected + unit @ unit.T / 3
-    torch.testing.assert_close(whole @ whole.T, expected)
+@pytest.mark.parametrize('level', [3, -4, 'all', None])
+def test_a_level_that_is_not_there_is_refused(level):
+    image = DetDataSample(metainfo=dict(img_shape=SHAPE, gt_label=1))
+    for samples in ([sample([[4.0, 4, 30, 40]], [2])], [image]):
+        with pytest.raises(LaunchError, match='an index of the 3 feature maps expected'):
+            embed_samples(pyramid(), samples, SHAPE, level)
 
 
 def test_the_level_of_a_box_goes_by_its_size():
@@ -75,8 +74,8 @@ def test_boxes_keep_their_order_and_labels():
 
 
 def test_no_box_is_no_embedding():
-    vectors, labels = embed_samples(pyramid(), [sample([], []), sample([], [])], SHAPE, 'all')
-    assert vectors.shape == (0, 12) and labels.shape == (0,)
+    vectors, labels = embed_samples(pyramid(), [sample([], []), sample([], [])], SHAPE, 'scale')
+    assert vectors.shape == (0, 4) and labels.shape == (0,)
 
 
 def test_images_are_averaged_without_their_padding():
