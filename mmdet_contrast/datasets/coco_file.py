@@ -48,7 +48,8 @@ class CocoFile(NamedTuple):
 def read_coco_file(path: PathLike, backend_args: Optional[Dict[str, Any]] = None) -> CocoFile:
     """Read a COCO annotation file, and judge whether a detector can learn from it.
 
-    A file of the disk that has not changed since the last call is not read again.
+    A file of the disk that has not changed since the last call is not read again, and one of
+    another storage once in a process.
 
     Args:
         path (str | PathLike): The file, or its address in another storage.
@@ -65,7 +66,7 @@ def read_coco_file(path: PathLike, backend_args: Optional[Dict[str, Any]] = None
     args = backend_args or {}
     backend = get_file_backend(path, backend_args=args)
     if not isinstance(backend, LocalBackend) or not osp.isfile(path):
-        return _judge(path, _load(path, backend_args))
+        return _read_remote(path, json.dumps(args, sort_keys=True))
     stat = os.stat(path)
     return _read_local(path, os.getcwd(), stat.st_mtime_ns, stat.st_size)
 
@@ -85,8 +86,18 @@ def write_areas(
     """
     content = _load(os.fspath(source), backend_args)
     complete_annotations(content['annotations'])
-    # not write_json, which refuses the NaN that the file may hold elsewhere
-    with replacing(target) as temporary, open(temporary, 'w', encoding='utf-8') as stream:
+    write_coco_file(target, content)
+
+
+def write_coco_file(path: PathLike, content: Dict[str, Any]) -> None:
+    """Write annotations that were read from a file, whole or not at all.
+
+    Args:
+        path (str | PathLike): The file to write; missing folders are made.
+        content (dict): What it is to hold.
+    """
+    # not write_json, which refuses the NaN that a file may hold where nobody reads it
+    with replacing(path) as temporary, open(temporary, 'w', encoding='utf-8') as stream:
         json.dump(content, stream)
 
 
@@ -108,6 +119,11 @@ def complete_annotations(annotations: List[Dict[str, Any]]) -> None:
 @functools.lru_cache(maxsize=16)
 def _read_local(path: str, folder: str, mtime_ns: int, size: int) -> CocoFile:
     return _judge(path, _load(path, None))
+
+
+@functools.lru_cache(maxsize=16)
+def _read_remote(path: str, backend_args: str) -> CocoFile:
+    return _judge(path, _load(path, json.loads(backend_args)))
 
 
 def _load(path: str, backend_args: Optional[Dict[str, Any]]) -> Any:

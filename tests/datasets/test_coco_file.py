@@ -217,6 +217,20 @@ def test_gives_what_the_file_holds(write):
     assert not file.lacks_area
 
 
+def test_a_file_of_another_storage_is_read_once(monkeypatch):
+    reads = []
+
+    def get(path, file_format, backend_args):
+        reads.append((path, backend_args))
+        return valid()
+
+    monkeypatch.setattr('mmdet_contrast.datasets.coco_file.load', get)
+    for path, args in (('http://a/1.json', None), ('http://a/2.json', dict(backend='http'))):
+        assert read_coco_file(path, args) == read_coco_file(path, args)
+    assert [path for path, _ in reads] == ['http://a/1.json', 'http://a/2.json']
+    assert reads[1][1] == dict(backend='http')
+
+
 def test_counts_what_training_does_not_use(write):
     content = valid()
     changes = [

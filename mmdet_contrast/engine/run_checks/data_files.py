@@ -131,11 +131,8 @@ def complete_files(
     Returns:
         dict[str, str]: The copy of each file that has one.
     """
-    metrics = [metric for evaluator in evaluators for metric in _coco_metrics(evaluator)]
-    paths = {part.path: part.cfg.get('backend_args') for part in parts if part.path}
-    paths.update({metric['ann_file']: metric.get('backend_args') for metric in metrics})
     copies: Dict[str, str] = {}
-    for path, args in paths.items():
+    for path, args in _storages(parts, evaluators).items():
         if read_coco_file(path, args).lacks_area:
             # files of several splits may have one name
             stem, mark = osp.splitext(osp.basename(path))[0], zlib.crc32(path.encode())
@@ -146,6 +143,21 @@ def complete_files(
                 f'this run uses the completed copy {copies[path]!r}.'
             )
     return copies
+
+
+def write_missing_copies(
+    copies: Dict[str, str], parts: Sequence[DataPart], evaluators: Sequence[Any]
+) -> None:
+    """Write the copies that this machine lacks, because another with another disk has made them.
+
+    Args:
+        copies (dict[str, str]): The copy of each file that has one.
+        parts (Sequence[DataPart]): The data sets of a run.
+        evaluators (Sequence[Any]): Configs of its evaluators.
+    """
+    for path, args in _storages(parts, evaluators).items():
+        if path in copies and not osp.isfile(copies[path]):
+            write_areas(path, copies[path], args)
 
 
 def use_copies(
@@ -191,6 +203,14 @@ def completed_data(cfg: Any, *splits: str) -> Iterator[None]:
         logger = MMLogger.get_current_instance()
         use_copies(complete_files(parts, [], folder, logger), parts, [])
         yield
+
+
+def _storages(parts: Sequence[DataPart], evaluators: Sequence[Any]) -> Dict[str, Any]:
+    """Return ``backend_args`` by annotation file."""
+    metrics = [metric for evaluator in evaluators for metric in _coco_metrics(evaluator)]
+    storages = {part.path: part.cfg.get('backend_args') for part in parts if part.path}
+    storages.update({metric['ann_file']: metric.get('backend_args') for metric in metrics})
+    return storages
 
 
 def _file_of(part: DataPart) -> CocoFile:

@@ -8,7 +8,14 @@ from mmengine.runner import Runner, ValLoop
 
 from .classes import check_heads, check_same_classes
 from .data_config import DataPart, data_parts
-from .data_files import check_boxes, check_evaluator, check_part, complete_files, use_copies
+from .data_files import (
+    check_boxes,
+    check_evaluator,
+    check_part,
+    complete_files,
+    use_copies,
+    write_missing_copies,
+)
 from .first_process import in_first_process
 from .registered import find_type
 from .settings import (
@@ -38,6 +45,7 @@ def check_run_config(runner: Runner, configs: Any, mode: str) -> None:
     parts = _parts_of(configs)
     used = [split for split in _SPLITS if split == mode or (mode == 'train' and split == 'val')]
     evaluators = {split: configs.get(f'{split}_evaluator') for split in used if split != 'train'}
+    own = [part for split in used for part in parts[split]]
 
     def check() -> Dict[str, str]:
         for split in used:
@@ -60,14 +68,14 @@ def check_run_config(runner: Runner, configs: Any, mode: str) -> None:
         if configs is runner.cfg:
             # too late, all is built
             return {}
-        own = [part for split in used for part in parts[split]]
         return complete_files(own, list(evaluators.values()), runner.work_dir, runner.logger)
 
     copies = in_first_process(check)
+    write_missing_copies(copies, own, list(evaluators.values()))
     # hooks that build data sets of their own read the runner's config
     for source in (configs, runner.cfg):
-        own = [part for split in used for part in _parts_of(source)[split]]
-        use_copies(copies, own, [source.get(f'{split}_evaluator') for split in evaluators])
+        named = [part for split in used for part in _parts_of(source)[split]]
+        use_copies(copies, named, [source.get(f'{split}_evaluator') for split in evaluators])
 
 
 def _parts_of(configs: Any) -> Dict[str, List[DataPart]]:

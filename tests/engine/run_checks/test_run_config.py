@@ -286,6 +286,20 @@ def test_a_file_without_areas_is_completed(data, check, tmp_path, lack):
     assert check(configs) == []
 
 
+def test_a_machine_with_another_disk_writes_its_own_copy(data, check, tmp_path, monkeypatch):
+    coco = content()
+    del coco['annotations'][0]['area']
+    copy = tmp_path / 'there' / 'train_1.json'
+    # what the first process, on the other machine, tells
+    answer = {str(tmp_path / 'train.json'): str(copy)}
+    place = 'mmdet_contrast.engine.run_checks.run_config.in_first_process'
+    monkeypatch.setattr(place, lambda function: answer)
+    configs = data(train=coco)
+    check(configs)
+    assert configs.train_dataloader.dataset.ann_file == str(copy)
+    assert json.loads(copy.read_text())['annotations'][0]['area'] == 81
+
+
 # ----------------------------------------------------------------------------------------- images
 
 
