@@ -6,11 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from mmdet.registry import MODELS
-from mmengine.config import Config
 from oracle.yolov8_keys import shapes
-
-from mmdet_contrast import config_path
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -82,13 +78,3 @@ def test_rename_keys_errors(call, capsys):
         call('rename_keys.py', 'in.pth', 'out.pth', '--map', 'a')
     assert "--map: invalid old_and_new value: 'a'" in capsys.readouterr().err
     assert not Path('out.pth').exists()
-
-
-def test_export_backbone(call, capsys):
-    model = MODELS.build(Config.fromfile(config_path('retina_shapes.py')).model)
-    torch.save(dict(state_dict=model.state_dict()), 'in.pth')
-    call('export_backbone.py', 'in.pth', 'out.pth')
-    assert f'out.pth: {len(model.backbone.state_dict())} weights' in capsys.readouterr().out
-    assert set(torch.load('out.pth', weights_only=True)['state_dict']) == set(
-        model.backbone.state_dict()
-    )

@@ -5,7 +5,7 @@ model = dict(
     in_channels=256,
     backbone=dict(
         base_channels=32,
-        init_cfg=dict(type='Pretrained', checkpoint='checkpoints/simsiam_bccd.pth'),
+        init_cfg=dict(checkpoint='work_dirs/simsiam_bccd/epoch_120.pth'),
     ),
 )
 boxes = dict(

@@ -1,6 +1,5 @@
 # Linear evaluation on the objects of the generated shapes, cut out: how well a linear classifier on
-# the frozen backbone tells the classes apart. The backbone is one that SimSiam has pre-trained:
-# python tools/model_converters/export_backbone.py CHECKPOINT checkpoints/simsiam_shapes.pth
+# the frozen backbone of simsiam_shapes.py tells the classes apart.
 _base_ = [
     '../_base_/plugin.py',
     '../_base_/models/retinanet_small.py',
@@ -19,7 +18,11 @@ model = dict(
         base_channels=16,
         out_indices=(3,),
         # None evaluates random features, the floor that pre-training has to leave behind
-        init_cfg=dict(type='Pretrained', checkpoint='checkpoints/simsiam_shapes.pth'),
+        init_cfg=dict(
+            type='Pretrained',
+            checkpoint='work_dirs/simsiam_shapes/epoch_50.pth',
+            prefix='backbone.',
+        ),
     ),
 )
 

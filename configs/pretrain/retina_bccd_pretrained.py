@@ -1,7 +1,12 @@
-# retina_bccd.py from a backbone that SimSiam has pre-trained:
-# python tools/model_converters/export_backbone.py CHECKPOINT checkpoints/simsiam_bccd.pth
+# retina_bccd.py from the backbone that simsiam_bccd.py has pre-trained.
 _base_ = '../contrast/retina_bccd.py'
 
 model = dict(
-    backbone=dict(init_cfg=dict(type='Pretrained', checkpoint='checkpoints/simsiam_bccd.pth'))
+    backbone=dict(
+        init_cfg=dict(
+            type='Pretrained',
+            checkpoint='work_dirs/simsiam_bccd/epoch_120.pth',
+            prefix='backbone.',
+        )
+    )
 )

@@ -1,7 +1,12 @@
-# retina_shapes.py from a backbone that SimSiam has pre-trained:
-# python tools/model_converters/export_backbone.py CHECKPOINT checkpoints/simsiam_shapes.pth
+# retina_shapes.py from the backbone that simsiam_shapes.py has pre-trained.
 _base_ = '../contrast/retina_shapes.py'
 
 model = dict(
-    backbone=dict(init_cfg=dict(type='Pretrained', checkpoint='checkpoints/simsiam_shapes.pth'))
+    backbone=dict(
+        init_cfg=dict(
+            type='Pretrained',
+            checkpoint='work_dirs/simsiam_shapes/epoch_50.pth',
+            prefix='backbone.',
+        )
+    )
 )

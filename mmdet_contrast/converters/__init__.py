@@ -1,7 +1,7 @@
 """Converters: annotations to COCO JSON, and checkpoints of one model to those of another."""
 
 from .coco import ConversionReport
-from .keys import export_backbone, rename_keys
+from .keys import rename_keys
 from .shards import coco_to_shards
 from .subset import subset_coco
 from .txt import txt_to_coco
@@ -12,7 +12,6 @@ __all__ = [
     'ConversionReport',
     'coco_to_shards',
     'convert_ultralytics_state_dict',
-    'export_backbone',
     'map_ultralytics_state_dict',
     'rename_keys',
     'subset_coco',

@@ -125,33 +125,6 @@ def rename_checkpoint(
     return moved
 
 
-def export_backbone(source: str, target: str, prefix: str = 'backbone') -> int:
-    """Write the backbone of a checkpoint for ``init_cfg=dict(type='Pretrained', checkpoint=...)``.
-
-    Works with a checkpoint of ``SimSiam`` or ``SimCLR`` as with that of any detector.
-
-    Args:
-        source (str): Checkpoint of training, or file of a plain state_dict.
-        target (str): File to write: the weights, named as in the backbone, and ``meta``.
-        prefix (str): Name of the backbone in the checkpoint. Defaults to ``'backbone'``.
-
-    Returns:
-        int: Number of weights.
-
-    Raises:
-        FileNotFoundError: If ``source`` does not exist.
-        LaunchError: If it holds no weights below ``prefix``.
-
-    Example:
-        >>> export_backbone('work_dirs/simsiam/epoch_100.pth', 'backbone.pth')
-    """
-    weights, meta = _read_weights(source)
-    weights, _ = rename_keys(weights, keep=[prefix])
-    weights, _ = rename_keys(weights, strip=[prefix])
-    save_weights(weights, meta, target)
-    return len(weights)
-
-
 def _read_weights(source: str) -> Tuple[Mapping[str, Any], Dict[str, Any]]:
     """Read the weights of a file, and its ``meta``, empty without one."""
     content = load_checkpoint(source)

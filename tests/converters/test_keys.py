@@ -4,12 +4,8 @@ import os
 
 import pytest
 import torch
-from mmdet.registry import MODELS
-from mmengine.config import Config
-from mmengine.registry import init_default_scope
 
-from mmdet_contrast import config_path
-from mmdet_contrast.converters.keys import export_backbone, rename_checkpoint, rename_keys
+from mmdet_contrast.converters.keys import rename_checkpoint, rename_keys
 from mmdet_contrast.utils.config import LaunchError
 
 
@@ -67,30 +63,3 @@ def test_file(tmp_path):
     assert torch.equal(written['state_dict']['w'], weights['module.w'])
     assert moved == {'module.w': 'w'}
     assert os.listdir(tmp_path / 'new') == ['out.pth']
-
-
-def test_the_backbone_alone(tmp_path):
-    source, target = str(tmp_path / 'in.pth'), str(tmp_path / 'new' / 'backbone.pth')
-    weights = {'backbone.conv.w': torch.arange(3.0), 'backbone2.w': torch.ones(1)}
-    torch.save(dict(state_dict=weights, meta=dict(epoch=3), optimizer=dict(lr=1)), source)
-    assert export_backbone(source, target) == 1
-    written = torch.load(target, weights_only=True)
-    assert written['meta'] == dict(epoch=3) and set(written) == {'meta', 'state_dict'}
-    assert torch.equal(written['state_dict'].pop('conv.w'), torch.arange(3.0))
-    assert not written['state_dict']
-    with pytest.raises(LaunchError, match=r"prefix 'student' matches no key; .* backbone \(1\)"):
-        export_backbone(source, target, 'student')
-
-
-@pytest.mark.parametrize('name', ['shapes', 'bccd'])
-def test_shipped_configs_train_the_backbone_of_their_detector(name):
-    init_default_scope('mmdet')
-    detector = Config.fromfile(config_path(f'retina_{name}_pretrained.py')).model.backbone
-    assert detector.init_cfg.checkpoint == f'checkpoints/simsiam_{name}.pth'
-    sections = [Config.fromfile(config_path(f'{method}_{name}.py')).model.backbone
-                for method in ('simsiam', 'simclr')]  # fmt: skip
-    shapes = [
-        {key: value.shape for key, value in MODELS.build(section).state_dict().items()}
-        for section in (*sections, {**detector, 'init_cfg': None})
-    ]
-    assert shapes[0] == shapes[1] == shapes[2]

@@ -12,11 +12,11 @@ from mmcv.cnn import is_norm
 from mmdet.registry import MODELS
 from mmengine.config import Config
 from mmengine.model import convert_sync_batchnorm
+from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from torch import nn
 
 from mmdet_contrast import config_path
-from mmdet_contrast.converters import export_backbone
 from mmdet_contrast.models.selfsup import SimCLR, SimSiam
 
 BACKBONE = dict(type='ResNet', depth=18, base_channels=8, out_indices=(3,), norm_eval=False)
@@ -248,16 +248,36 @@ def test_trains_and_the_exported_backbone_starts_a_detector(tiny_shapes, tmp_pat
     assert 'predictor_lr: 1.0000e-01' in log
 
     detector = Config.fromfile(config_path('retina_shapes.py'))
-    target = str(tmp_path / 'backbone.pth')
     trained = runner.model.backbone.state_dict()
-    assert export_backbone(str(tmp_path / 'epoch_2.pth'), target) == len(trained)
-    detector.model.backbone.init_cfg = dict(type='Pretrained', checkpoint=target)
+    detector.model.backbone.init_cfg = dict(
+        type='Pretrained', checkpoint=str(tmp_path / 'epoch_2.pth'), prefix='backbone.'
+    )
     model = MODELS.build(detector.model)
     model.init_weights()
     loaded = model.backbone.state_dict()
     assert loaded.keys() == trained.keys()
     for name, value in trained.items():
         torch.testing.assert_close(loaded[name], value.cpu(), msg=name)
+
+
+@pytest.mark.parametrize('name', ['shapes', 'bccd'])
+def test_shipped_configs_train_the_backbone_of_their_detector(name):
+    init_default_scope('mmdet')
+    detector = Config.fromfile(config_path(f'retina_{name}_pretrained.py')).model.backbone
+    linear = Config.fromfile(config_path(f'linear_{name}.py')).model.backbone
+    methods = [Config.fromfile(config_path(f'{m}_{name}.py')) for m in ('simsiam', 'simclr')]
+    last = f'work_dirs/simsiam_{name}/epoch_{methods[0].train_cfg.max_epochs}.pth'
+    for section in (detector, linear):
+        assert section.init_cfg == dict(type='Pretrained', checkpoint=last, prefix='backbone.')
+    shapes = [
+        {key: value.shape for key, value in MODELS.build(section).state_dict().items()}
+        for section in (
+            *(cfg.model.backbone for cfg in methods),
+            {**detector, 'init_cfg': None},
+            {**linear, 'init_cfg': None},
+        )
+    ]
+    assert all(one == shapes[0] for one in shapes)
 
 
 def test_workers_draw_the_same_views_again_from_a_coco_file(tiny_shapes, tmp_path):
