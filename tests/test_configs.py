@@ -94,6 +94,18 @@ def test_builds(name):
     check_detector(load(name))
 
 
+def test_backbones_of_imagenet_get_the_pictures_that_they_were_trained_on():
+    means = {}
+    for name in DETECTORS:
+        model = load(name).model
+        init_cfg = model.get('backbone', {}).get('init_cfg') or {}
+        if '://' in init_cfg.get('checkpoint', ''):
+            means[name] = (model.data_preprocessor.mean, model.data_preprocessor.std)
+    assert 'configs/yolov8/yolov8_swin_t_coco.py' in means
+    expected = ([123.675, 116.28, 103.53], [58.395, 57.12, 57.375])
+    assert means == dict.fromkeys(means, expected)
+
+
 @pytest.mark.parametrize('name', PRETRAINING)
 def test_pretraining_builds(name):
     cfg = load(name)

@@ -4,6 +4,8 @@ _base_ = './yolov8_n_coco.py'
 model = dict(
     # the sizes are those of YOLOv8CSPDarknet; this neck takes the backbone's channels as they are
     scale=None,
+    # what this backbone was pre-trained with
+    data_preprocessor=dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375]),
     backbone=dict(
         _delete_=True,
         type='SwinTransformer',

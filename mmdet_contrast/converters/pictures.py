@@ -1,9 +1,11 @@
 """The pictures of a folder, as training will see them, with their annotation files."""
 
+import os
 import os.path as osp
 import re
+from collections import Counter
 from pathlib import Path
-from typing import Callable, Collection, Dict, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Callable, Collection, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 from mmdet.utils.misc import IMG_EXTENSIONS
@@ -14,6 +16,8 @@ from mmdet_contrast.utils.files import check_image, load_image
 
 from .coco import ConversionReport, RawBox, RawImage
 
+# What a line of a split may have after the name; other dots are part of it.
+_ENDINGS = (*IMG_EXTENSIONS, '.xml', '.txt')
 # Whether a class is in the image, after its name.
 _COLUMN = re.compile(r'\s+(-1|0|1)$')
 # Of 256 grey levels; in fewer a picture is as good as black.
@@ -91,7 +95,7 @@ def read_images(
             detail = f'neither {key!r} nor {named!r} is an image of the folder'
             report.add('missing_image', label, detail, 'image left out')
             continue
-        if named and osp.splitext(named)[0] != Path(name).stem:
+        if named and Path(name).stem not in (named, osp.splitext(named)[0]):
             action = 'image named as the annotation file taken'
             report.add('file_name_differs', label, f'it says {named!r}', action)
         size = _size(img_dir, name, report)
@@ -112,7 +116,7 @@ def _find_files(
     if not folder.is_dir():
         raise LaunchError(f'{folder} is not a folder.')
     names: Dict[str, str] = {}
-    for path in sorted(folder.rglob('*')):
+    for path in sorted(_walk(folder)):
         # the list of classes is what annotation tools leave beside the annotations
         if path.suffix.lower() not in suffixes or not path.is_file() or path.name == 'classes.txt':
             continue
@@ -128,33 +132,50 @@ def _find_files(
     return names
 
 
+def _walk(folder: Path) -> Iterator[Path]:
+    """Give the files below a folder, in linked folders too, as the data sets find them."""
+    for root, folders, files in os.walk(folder, followlinks=True):
+        here = Path(root)
+        # a link to one of these would lead round in circles
+        above = {path.resolve() for path in (here, *here.parents)}
+        folders[:] = [name for name in folders if (here / name).resolve() not in above]
+        yield from (here / name for name in files)
+
+
 def _read_split(path: Path, report: ConversionReport, known: Collection[str]) -> List[str]:
     """Read image names from an ImageSets file, without the -1/0/1 column of per-class sets."""
     try:
         lines = list(filter(None, map(str.strip, path.read_text('utf-8-sig').splitlines())))
     except UnicodeDecodeError as error:
         raise LaunchError(f'{path} is not text in UTF-8 ({error}): save it as such.') from error
+    counts = Counter(key.rsplit('/', 1)[-1] for key in known)
+    bare = {key.rsplit('/', 1)[-1]: key for key in known}
+    # of several images in subfolders the name alone means none
+    bare = {name: key for name, key in bare.items() if counts[name] == 1}
     known = set(known)
     # A name may end in a number. In a set of a class every line has a column, and none is a name.
-    if all(_COLUMN.search(line) and _find_name(line, known) is None for line in lines):
+    if all(_COLUMN.search(line) and _find_name(line, known, bare) is None for line in lines):
         lines = [_COLUMN.sub('', line) for line in lines]
     names = set()
     for line in lines:
-        name = _find_name(line, known) or line
+        name = _find_name(line, known, bare) or line
         if name in names:
             report.add('duplicate_image', path.name, f'{name!r} is listed again', 'taken once')
         names.add(name)
     return sorted(names)
 
 
-def _find_name(line: str, known: Collection[str]) -> Optional[str]:
-    """Find the image that a line names with more or fewer folders, with its ending or without."""
+def _find_name(line: str, known: Collection[str], bare: Dict[str, str]) -> Optional[str]:
+    """Find the image that a line names with more folders or none, with its ending or without."""
     parts = line.replace('\\', '/').split('/')
     for start in range(len(parts)):
         name = '/'.join(parts[start:])
-        for spelling in (name, osp.splitext(name)[0]):
+        stem, ending = osp.splitext(name)
+        for spelling in (name, stem) if ending.lower() in _ENDINGS else (name,):
             if spelling in known:
                 return spelling
+            if spelling in bare and len(parts) == 1:
+                return bare[spelling]
     return None
 
 
@@ -169,7 +190,9 @@ def _size(folder: Path, name: str, report: ConversionReport) -> Optional[Tuple[i
     levels = _contrast(picture)
     if levels < _FEW_LEVELS:
         stored = load_image(folder / name, 'unchanged')
-        if _contrast(stored) > levels:
+        # else nothing is lost, and other pixels are looked at where it was rotated
+        convertible = stored.dtype != np.uint8 or stored.shape[2:] == (4,)
+        if convertible and _contrast(stored) > levels:
             detail = (
                 f'of its {stored.dtype} values training sees {int(levels) + 1} of 256 grey levels, '
                 'without those in an alpha channel: scale them to 8 bits'

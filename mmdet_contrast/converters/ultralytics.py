@@ -12,11 +12,7 @@ from mmdet_contrast.utils.safe_loading import load_checkpoint
 from .keys import is_state_dict, save_weights
 
 # What can be asked for, and the modules of YOLOv8Detector that belong to it.
-PARTS = {
-    'model': ('backbone', 'neck', 'bbox_head'),
-    'backbone': ('backbone',),
-    'backbone+neck': ('backbone', 'neck'),
-}
+PARTS = {'model': ('backbone', 'neck', 'bbox_head'), 'backbone': ('backbone',)}
 
 # Index of the layer in Ultralytics' model → its name in YOLOv8Detector. The indices that are absent
 # (10, 11, 13, 14, 17, 20) are up-sampling and concatenation, without weights.
@@ -121,8 +117,8 @@ def map_ultralytics_state_dict(
 
     Args:
         state_dict (Mapping[str, Any]): As in :func:`convert_ultralytics_state_dict`.
-        parts (str): 'model', 'backbone' or 'backbone+neck'. The keys keep their first name
-            (``backbone.``), so a backbone's file is used as
+        parts (str): 'model' or 'backbone'. The keys keep their first name (``backbone.``), so a
+            backbone's file is used as
             ``init_cfg=dict(type='Pretrained', checkpoint=..., prefix='backbone.')``.
             Defaults to 'model'.
         target (nn.Module, optional): The ``YOLOv8Detector`` to load into. Weights of the class head
@@ -136,7 +132,7 @@ def map_ultralytics_state_dict(
             ``target`` beside its class head.
 
     Example:
-        >>> weights, report = map_ultralytics_state_dict(theirs, 'backbone+neck', target=model)
+        >>> weights, report = map_ultralytics_state_dict(theirs, 'backbone', target=model)
         >>> print(report)
         >>> model.load_state_dict(weights, strict=False)
     """
@@ -145,7 +141,12 @@ def map_ultralytics_state_dict(
     skipped = [theirs for theirs, ours in names.items() if ours not in wanted]
     left_out: List[str] = []
     if target is not None:
-        own = {k: v for k, v in target.state_dict().items() if k.split('.')[0] in PARTS[parts]}
+        # the contrastive branch has no counterpart, and is used in training only
+        own = {
+            key: value
+            for key, value in target.state_dict().items()
+            if key.split('.')[0] in PARTS[parts] and not key.startswith('bbox_head.contrast.')
+        }
         left_out = _class_head_to_leave_out(
             {ours: tuple(state_dict[theirs].shape) for ours, theirs in wanted.items()},
             {key: tuple(value.shape) for key, value in own.items()},
@@ -178,7 +179,7 @@ def _translate(state_dict: Mapping[str, Any], modules: Tuple[str, ...]) -> Dict[
         if index not in layers and name.split('.')[0] in modules:
             raise LaunchError(
                 f'the checkpoint has no key model.{index}.* ({name}): give a whole YOLOv8 '
-                "detection model, or convert 'backbone' or 'backbone+neck' alone."
+                "detection model, or convert 'backbone' alone."
             )
     return names
 
@@ -260,7 +261,7 @@ def convert_ultralytics_checkpoint(
     Args:
         source (str): See :func:`read_ultralytics_checkpoint`.
         target (str): File to write, whole or not at all: ``dict(meta=..., state_dict=...)``.
-        parts (str): 'model', 'backbone' or 'backbone+neck'. Defaults to 'model'.
+        parts (str): 'model' or 'backbone'. Defaults to 'model'.
         model (nn.Module, optional): The model to load into, see
             :func:`map_ultralytics_state_dict`.
 

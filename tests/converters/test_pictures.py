@@ -105,6 +105,47 @@ def test_a_rotated_picture_is_reported(tmp_path):
     assert report.files('rotated_image') == ['a.jpg']
 
 
+def test_a_dark_rotated_picture_is_kept(tmp_path):
+    # after the rotation other rows are among the pixels that are looked at
+    values = np.zeros((200, 200), np.uint8)
+    values[::2, 100:], values[1::2, 100:] = 20, 10
+    image = Image.fromarray(values)
+    exif = image.getexif()
+    exif[0x112] = 6
+    image.save(tmp_path / 'a.jpg', exif=exif, quality=100)
+    size, report = _size(tmp_path, 'a.jpg')
+    assert size == (200, 200) and report.files('content_lost') == []
+
+
+def test_linked_folders_are_searched_and_circles_end(tmp_path):
+    real, folder = tmp_path / 'real', tmp_path / 'images'
+    real.mkdir()
+    folder.mkdir()
+    Image.fromarray(_ramp(255, np.uint8)).save(real / 'a.png')
+    try:
+        (folder / 'train').symlink_to(real, target_is_directory=True)
+        (real / 'above').symlink_to(folder, target_is_directory=True)
+    except OSError:
+        pytest.skip('no right to link')
+    images, report = _read(folder)
+    assert [image.file_name for image in images] == ['train/a.png']
+    assert report.findings == []
+
+
+@pytest.mark.parametrize(
+    'stated, differing', [('cam_1.25', 0), ('cam_1.25.jpg', 0), ('cam_1.gif', 1), ('cam_1', 1)]
+)
+def test_a_name_with_a_dot_in_an_annotation(tmp_path, stated, differing):
+    Image.fromarray(_ramp(255, np.uint8)).save(tmp_path / 'cam_1.25.jpg')
+    (tmp_path / 'cam_1.25.xml').touch()
+    report = ConversionReport()
+    images = read_images(
+        tmp_path, '.xml', tmp_path, lambda *_: Annotation([], stated), report, None
+    )
+    assert [image.file_name for image in images] == ['cam_1.25.jpg']
+    assert len(report.files('file_name_differs')) == differing
+
+
 def test_a_name_that_cannot_be_written_is_left_out(tmp_path):
     Image.fromarray(_ramp(255, np.uint8)).save(tmp_path / 'a.png')
     try:
@@ -116,14 +157,14 @@ def test_a_name_that_cannot_be_written_is_left_out(tmp_path):
     assert report.files('unreadable_name') == ["'b\\udcff.png'"]
 
 
-NAMES = ('b', 'photo', 'photo 1', 'my  image', 'v1.0', 'a/photo')
+NAMES = ('b', 'photo', 'photo 1', 'my  image', 'v1.0', 'a/photo', 'a/c', 'a/d', 'd/d', 'd/b')
 
 
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
     root = tmp_path_factory.mktemp('split')
-    (root / 'a').mkdir()
     for name in NAMES:
+        (root / name).parent.mkdir(exist_ok=True)
         Image.fromarray(_ramp(255, np.uint8)).save(root / f'{name}.jpg')
     return root
 
@@ -147,6 +188,12 @@ def folder(tmp_path_factory):
         ('my  image', 'my  image'),
         ('v1.0', 'v1.0'),
         ('v1.0 0', 'v1.0'),
+        ('photo.JPG', 'photo'),
+        ('c', 'a/c'),
+        ('c.jpg', 'a/c'),
+        ('c -1', 'a/c'),
+        ('b', 'b'),
+        ('d/b', 'd/b'),
     ],
 )
 def test_a_line_of_a_split_names_an_image_first(folder, tmp_path, line, name):
@@ -168,6 +215,14 @@ def test_repeated_and_unknown_lines_of_a_split(folder, tmp_path):
         path.write_text('照片\n', encoding=encoding)
         with pytest.raises(LaunchError, match='train.txt is not text in UTF-8'):
             _read(folder, path)
+
+
+@pytest.mark.parametrize('line', ['photo.1', 'd', 'e/c'])
+def test_a_line_that_names_no_image_or_several_is_missing(folder, tmp_path, line):
+    path = tmp_path / 'train.txt'
+    path.write_text(line)
+    images, report = _read(folder, path)
+    assert images == [] and report.files('missing_image') == [f'{line}.xml']
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,7 @@ def weights(size='n', num_classes=80, prefix='model.', keep=lambda key: True):
     }
 
 
-def detector(scale=(0.33, 0.25), num_classes=80):
+def detector(scale=(0.33, 0.25), num_classes=80, **head):
     deepen, widen = scale
     factors = dict(deepen_factor=deepen, widen_factor=widen)
     return MODELS.build(
@@ -59,10 +59,10 @@ def detector(scale=(0.33, 0.25), num_classes=80):
             backbone=dict(type='YOLOv8CSPDarknet', last_stage_out_channels=1024, **factors),
             neck=dict(type='YOLOv8PAFPN', in_channels=[256, 512, 1024], **factors),
             bbox_head=dict(
-                type='YOLOv8Head',
+                dict(type='YOLOv8Head', in_channels=[256, 512, 1024]),
                 num_classes=num_classes,
-                in_channels=[256, 512, 1024],
                 widen_factor=widen,
+                **head,
             ),
         )
     )
@@ -92,16 +92,19 @@ def test_loads_strictly(size, scale):
     assert all(torch.equal(ours[key], value.to(ours[key])) for key, value in converted.items())
 
 
-@pytest.mark.parametrize(
-    'parts, modules',
-    [('backbone', {'backbone'}), ('backbone+neck', {'backbone', 'neck'})],
-)
-def test_parts(parts, modules, model_n):
+def test_the_backbone_alone(model_n):
     given = weights()
-    converted, report = map_ultralytics_state_dict(given, parts, model_n)
-    assert {key.split('.')[0] for key in converted} == modules
-    assert set(converted) == {k for k in model_n.state_dict() if k.split('.')[0] in modules}
+    converted, report = map_ultralytics_state_dict(given, 'backbone', model_n)
+    assert set(converted) == {k for k in model_n.state_dict() if k.startswith('backbone.')}
     assert sorted([*report.mapped, *report.skipped]) == sorted(given)
+    assert report.class_head == []
+
+
+def test_for_a_contrastive_detector(model_n):
+    contrast = dict(sampler=dict(type='ViewBoxes'))
+    model = detector(type='ContrastiveYOLOv8Head', contrast=contrast)
+    converted, report = map_ultralytics_state_dict(weights(), target=model)
+    assert set(converted) == set(model_n.state_dict()) < set(model.state_dict())
     assert report.class_head == []
 
 

@@ -33,8 +33,8 @@ class FreezeBackboneHook(Hook):
 
     Raises:
         ValueError: Before training, if a name matches no module, if another such hook freezes the
-            same parameters, or if the loop, the model, its wrapper or the optimizer would keep
-            the modules from being trained later.
+            same parameters, or if the loop, the model or the optimizer would keep the modules
+            from being trained later.
 
     Example:
         >>> custom_hooks = [dict(type='FreezeBackboneHook', freeze_epochs=5)]

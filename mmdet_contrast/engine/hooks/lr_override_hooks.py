@@ -56,6 +56,10 @@ class BiasWarmupHook(_LROverrideHook):
     biases from ``start_lr`` down to it. The weights' part and the momentum are MMEngine's
     ``LinearLR`` and ``LinearMomentum``. The log shows the scheduled rate.
 
+    A group's ``lr_mult`` (``custom_keys``) multiplies ``start_lr``, too, and ``--auto-scale-lr``
+    does not: the factor is the ``lr_mult`` that MMEngine keeps in the group, because a ratio of
+    rates would change with those of other groups.
+
     Args:
         start_lr (float): Learning rate of the biases in the first iteration.
         epochs (float): Length of the warm-up.
@@ -105,7 +109,8 @@ class BiasWarmupHook(_LROverrideHook):
             return
         part = runner.iter / length
         for group in self._groups:
-            self.override(group, self.start_lr + part * (group['initial_lr'] - self.start_lr))
+            start = self.start_lr * group.get('lr_mult', 1.0)
+            self.override(group, start + part * (_initial_lr(group) - start))
 
 
 @HOOKS.register_module()
@@ -163,6 +168,10 @@ class ConstantLRHook(_LROverrideHook):
         """
         for module, groups in self._groups.items():
             for group in groups:
-                # set by the schedulers; without any the learning rate is constant as it is
-                self.override(group, group.get('initial_lr', group['lr']))
+                self.override(group, _initial_lr(group))
             runner.message_hub.update_scalar(f'train/{module}_lr', groups[0]['lr'])
+
+
+def _initial_lr(group: dict) -> float:
+    # set by the schedulers; without any the learning rate is constant as it is
+    return group.get('initial_lr', group['lr'])

@@ -17,6 +17,8 @@ from mmengine.model import BaseModule, ModuleList, Sequential
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
+from mmdet_contrast.utils.config import type_name
+
 from ..layers.yolov8 import ACT_CFG, INIT_CFG, NORM_CFG, scale_channels
 
 
@@ -67,10 +69,16 @@ class YOLOv8HeadModule(BaseModule):
 
     def init_weights(self) -> None:
         """Initialise; the biases expect about five objects in a picture of 640 x 640 pixels."""
-        super().init_weights()
+        given = self.init_cfg if isinstance(self.init_cfg, list) else [self.init_cfg]
+        pretrained = any(type_name(entry.get('type')).startswith('Pretrained') for entry in given)
+        # Kaiming would set the biases to 0, and those of a checkpoint are to stay
+        if not pretrained:
+            super().init_weights()
         for reg, cls, stride in zip(self.reg_convs, self.cls_convs, self.strides):
             nn.init.constant_(reg[-1].bias, 1.0)
             nn.init.constant_(cls[-1].bias, log(5 / self.num_classes / (640 / stride) ** 2))
+        if pretrained:
+            super().init_weights()
 
     def forward(self, x: Sequence[Tensor]) -> Tuple[List[Tensor], List[Tensor]]:
         """Compute the raw maps, in training and in eval mode alike.
@@ -340,7 +348,7 @@ class YOLOv8Head(BaseDenseHead):
         )
 
     def _join(self, batch_gt_instances: InstanceList, like: Tensor) -> _Objects:
-        """Join the objects of all images; those without an area are left out."""
+        """Join the objects of all images; no point lies in those without an area."""
         boxes = [get_box_tensor(gt.bboxes).to(like).reshape(-1, 4) for gt in batch_gt_instances]
         labels = torch.cat([gt.labels for gt in batch_gt_instances])
         images = torch.arange(len(boxes), device=like.device).repeat_interleave(

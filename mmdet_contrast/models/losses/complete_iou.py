@@ -67,7 +67,6 @@ class YOLOCIoULoss(nn.Module):
         target: Tensor,
         weight: Optional[Tensor] = None,
         avg_factor: Optional[Tensor] = None,
-        reduction_override: Optional[str] = None,
     ) -> Tensor:
         """Compute the loss.
 
@@ -76,14 +75,12 @@ class YOLOCIoULoss(nn.Module):
             target (Tensor): (K, 4) boxes.
             weight (Tensor, optional): (K,) weights.
             avg_factor (Tensor, optional): Divisor of the sum.
-            reduction_override (str, optional): In place of ``reduction``.
 
         Returns:
             Tensor: Scalar, or (K,) without reduction.
         """
-        reduction = reduction_override or self.reduction
-        if len(pred) == 0 and reduction != 'none':
+        if len(pred) == 0 and self.reduction != 'none':
             # in PyTorch the mean of nothing is NaN; this is 0 and keeps the graph
             return pred.sum() * 0
         loss = 1 - complete_iou(pred.float(), target.float(), self.eps)
-        return self.loss_weight * weight_reduce_loss(loss, weight, reduction, avg_factor)
+        return self.loss_weight * weight_reduce_loss(loss, weight, self.reduction, avg_factor)

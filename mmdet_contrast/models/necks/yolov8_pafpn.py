@@ -20,10 +20,9 @@ class YOLOv8PAFPN(BaseModule):
         in_channels (Sequence[int]): Channels of the backbone's outputs at width 1, finest first.
         out_channels (Sequence[int], optional): Channels of the outputs at width 1; those of the
             inputs by default.
-        deepen_factor (float): Factor of ``num_blocks``.
+        deepen_factor (float): Factor of the number of bottlenecks of a C2f, which is 3.
         widen_factor (float): Factor of the channels. 1 for a backbone that is not widened, whose
             channels are then taken as they are.
-        num_blocks (int): Bottlenecks of a C2f at depth 1.
         norm_cfg (dict): Normalisation of the convolutions.
         act_cfg (dict): Activation of the convolutions.
         init_cfg (dict, optional): Initialisation; Kaiming for plain convolutions by default.
@@ -35,7 +34,6 @@ class YOLOv8PAFPN(BaseModule):
         out_channels: Optional[Sequence[int]] = None,
         deepen_factor: float = 1.0,
         widen_factor: float = 1.0,
-        num_blocks: int = 3,
         norm_cfg: dict = NORM_CFG,
         act_cfg: dict = ACT_CFG,
         init_cfg: Optional[Union[dict, List[dict]]] = None,
@@ -46,7 +44,7 @@ class YOLOv8PAFPN(BaseModule):
         outs = [scale_channels(c, widen_factor) for c in out_channels]
         self.in_channels, self.out_channels = tuple(ins), tuple(outs)
         cfg: Dict[str, Any] = dict(norm_cfg=norm_cfg, act_cfg=act_cfg)
-        c2f = dict(num_blocks=scale_depth(num_blocks, deepen_factor), shortcut=False, **cfg)
+        c2f = dict(num_blocks=scale_depth(3, deepen_factor), shortcut=False, **cfg)
 
         self.top_down_blocks = ModuleList()
         self.downsamples = ModuleList()

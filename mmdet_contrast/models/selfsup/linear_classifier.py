@@ -9,6 +9,8 @@ from mmdet.structures import DetDataSample
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
+from mmdet_contrast.utils.config import LaunchError
+
 from ..contrast.sample_embeddings import embed_samples
 
 
@@ -30,8 +32,7 @@ class LinearClassifier(BaseModel):
         backbone (dict): Config of any MMDetection backbone; what is evaluated comes from its
             ``init_cfg``, which has to fill it.
         num_classes (int): Number of classes.
-        in_channels (int): Length of an embedding: channels of the level, of all levels
-            together with ``level='all'``.
+        in_channels (int): Length of an embedding: channels of the level.
         level (int | str): See :func:`~mmdet_contrast.models.contrast.sample_embeddings\
 .embed_regions`. Defaults to the last.
         data_preprocessor (dict, optional): Config, usually of ``DetDataPreprocessor``.
@@ -69,24 +70,30 @@ class LinearClassifier(BaseModel):
         MMEngine only warns then, and the accuracy would be that of random features.
 
         Raises:
-            ValueError: If the checkpoint of the backbone's ``init_cfg`` lacks a weight.
+            LaunchError: If the checkpoint of the backbone's ``init_cfg`` lacks a weight.
         """
-        built = {name: value.clone() for name, value in self.backbone.state_dict().items()}
-        super().init_weights()
         init_cfg = self.backbone.init_cfg
         if not isinstance(init_cfg, dict) or init_cfg.get('type') != 'Pretrained':
+            super().init_weights()
             return
+        for name, buffer in self.backbone.named_buffers():
+            if name.endswith('running_mean'):
+                # the file's may be as they were built: norm_eval=True keeps them so
+                buffer.fill_(float('nan'))
+        built = {name: value.clone() for name, value in self.backbone.state_dict().items()}
+        super().init_weights()
         random = {name for name, p in self.backbone.named_parameters() if p.dim() > 1 and p.any()}
         left = [
             name
             for name, value in self.backbone.state_dict().items()
-            if (name in random or name.endswith('running_mean')) and torch.equal(value, built[name])
+            if (name in random and torch.equal(value, built[name]))
+            or (name.endswith('running_mean') and value.isnan().all())
         ]
         if left:
-            raise ValueError(
+            raise LaunchError(
                 f'the checkpoint {init_cfg["checkpoint"]!r} leaves {len(left)} weights of the '
-                f'backbone at random, {left[0]} first: give one of this backbone alone '
-                '(tools/model_converters/export_backbone.py).'
+                f'backbone at random, {left[0]} first: give one of this backbone, with '
+                "prefix='backbone.' in init_cfg if it is that of a whole model."
             )
 
     def train(self, mode: bool = True) -> 'LinearClassifier':

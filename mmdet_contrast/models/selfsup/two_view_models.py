@@ -245,7 +245,7 @@ class SimSiam(TwoViewModel):
 
     Examples:
         >>> model = SimSiam(
-        ...     backbone=dict(type='ResNet', depth=18, out_indices=(3,)),
+        ...     backbone=dict(type='ResNet', depth=18, out_indices=(3,), norm_eval=False),
         ...     projector=dict(
         ...         type='BatchNormMLP', channels=(512, 2048, 2048, 2048), last_norm=True
         ...     ),
@@ -292,7 +292,7 @@ class SimCLR(TwoViewModel):
 
     Examples:
         >>> model = SimCLR(
-        ...     backbone=dict(type='ResNet', depth=18, out_indices=(3,)),
+        ...     backbone=dict(type='ResNet', depth=18, out_indices=(3,), norm_eval=False),
         ...     projector=dict(type='MLPProjector', in_channels=512),
         ...     criterion=dict(type='NTXentLoss', temperature=0.5, negatives='all'),
         ... )

@@ -83,6 +83,23 @@ def test_biases_fall_to_the_scheduled_rate_and_the_rest_is_as_without_the_hook(s
     assert ours.rates('body.weight') == pytest.approx(stock.rates('body.weight'))
 
 
+@pytest.mark.parametrize(('lr_mult', 'start'), [(0.0, 0.0), (0.1, 0.2), (2.0, 4.0)])
+def test_lr_mult_holds_for_the_biases_too(lr_mult, start, tmp_path):
+    groups = dict(bias_decay_mult=0.0, custom_keys=dict(body=dict(lr_mult=lr_mult)))
+    ours = train(tmp_path, BiasWarmupHook(start_lr=2.0, epochs=2), groups=groups)
+    expected = [start + i / 6 * (0.5 * lr_mult - start) for i in range(6)]
+    assert ours.rates('body.bias')[:6] == pytest.approx(expected)
+    assert ours.rates('predictor.bias')[0] == 2.0
+
+
+def test_the_rate_that_biases_begin_at_is_not_scaled_with_the_batch(tmp_path):
+    hook = BiasWarmupHook(start_lr=2.0, epochs=2)
+    ours = train(tmp_path, hook, auto_scale_lr=dict(base_batch_size=8, enable=True))
+    # two images in place of eight: 0.125 in place of 0.5
+    expected = [2.0 + i / 6 * (0.125 - 2.0) for i in range(6)]
+    assert ours.rates('body.bias')[:6] == pytest.approx(expected)
+
+
 @SCHEDULES
 def test_a_resumed_run_goes_on_as_the_whole_one(schedule, tmp_path):
     hooks = [ConstantLRHook(), BiasWarmupHook(start_lr=2.0, epochs=3)]
@@ -99,6 +116,12 @@ def test_a_resumed_run_goes_on_as_the_whole_one(schedule, tmp_path):
 def test_without_a_scheduler_nothing_changes(tmp_path):
     ours = train(tmp_path, ConstantLRHook(), schedule=None)
     assert all(set(seen.values()) == {0.5} for seen in ours.seen)
+
+
+def test_biases_fall_without_a_scheduler_too(tmp_path):
+    ours = train(tmp_path, BiasWarmupHook(start_lr=2.0, epochs=1), schedule=None)
+    assert ours.rates('body.bias') == pytest.approx([2.0, 1.5, 1.0] + [0.5] * 9)
+    assert set(ours.rates('body.weight')) == {0.5}
 
 
 def test_refuses_what_has_no_group_of_its_own(tmp_path):

@@ -173,6 +173,20 @@ def test_biases():
         assert cls[-1].bias.tolist() == pytest.approx([expected] * CLASSES)
 
 
+def test_biases_of_a_checkpoint_stay(tmp_path):
+    path, prefix = str(tmp_path / 'detector.pth'), 'bbox_head.head_module.'
+    weights = {k: torch.rand_like(v) for k, v in make_head().head_module.named_parameters()}
+    # as for another number of classes
+    del weights['cls_convs.2.2.bias']
+    torch.save({prefix + name: value for name, value in weights.items()}, path)
+    init_cfg = dict(type='Pretrained', checkpoint=path, prefix=prefix)
+    module = make_head(head_module=dict(init_cfg=init_cfg)).head_module
+    loaded = module.state_dict()
+    assert all(torch.equal(loaded[name], value) for name, value in weights.items())
+    expected = math.log(5 / CLASSES / (640 / 32) ** 2)
+    assert module.cls_convs[2][-1].bias.tolist() == pytest.approx([expected] * CLASSES)
+
+
 def planted(logits, row=1, column=2, distances=(1.0, 0.5, 2.0, 1.5)):
     """Maps of one image with one confident point on level 16; distances in strides."""
     cls_scores, bbox_preds = make_maps(1, scale=0.0)

@@ -8,6 +8,7 @@ from mmengine.runner import Runner
 
 from mmdet_contrast import config_path
 from mmdet_contrast.models.selfsup import LinearClassifier
+from mmdet_contrast.utils.config import LaunchError
 
 BACKBONE = dict(type='mmdet.ResNet', depth=18, base_channels=4, out_indices=(2, 3), norm_eval=False)
 
@@ -95,8 +96,19 @@ def test_a_checkpoint_has_to_fill_the_backbone(tmp_path):
         (wide, 'conv1.weight'),
     ):
         torch.save(weights, path)
-        with pytest.raises(ValueError, match=f'at random, {first} first.*export_backbone.py'):
+        with pytest.raises(LaunchError, match=f'at random, {first} first.*prefix='):
             pretrained(path).init_weights()
+
+
+def test_statistics_of_a_checkpoint_may_be_as_they_were_built(tmp_path):
+    # of a backbone that was trained with norm_eval=True
+    path = tmp_path / 'backbone.pth'
+    given = build().backbone.state_dict()
+    torch.save(given, path)
+    model = pretrained(path)
+    model.init_weights()
+    loaded = model.backbone.state_dict()
+    assert all(torch.equal(loaded[name], value) for name, value in given.items())
 
 
 def test_backbones_that_read_the_checkpoint_themselves(tmp_path):
@@ -114,7 +126,7 @@ def test_backbones_that_read_the_checkpoint_themselves(tmp_path):
     assert len(weights) < len(given) and all(torch.equal(loaded[k], given[k]) for k in given)
     del weights['backbone.stages.0.blocks.0.attn.w_msa.qkv.weight']
     torch.save(dict(state_dict=weights), path)
-    with pytest.raises(ValueError, match='qkv.weight first'):
+    with pytest.raises(LaunchError, match='qkv.weight first'):
         build(backbone=swin).init_weights()
 
 
