@@ -6,6 +6,7 @@ from typing import Any
 from mmengine.config import DictAction
 
 from mmdet_contrast.apis import compare
+from mmdet_contrast.apis.runs import RunError
 from mmdet_contrast.utils.config import LaunchError
 
 
@@ -63,5 +64,5 @@ def main() -> None:
 if __name__ == '__main__':
     try:
         main()
-    except (LaunchError, RuntimeError) as error:
+    except (LaunchError, RunError) as error:
         raise SystemExit(f'compare.py: error: {error}') from None

@@ -4,7 +4,7 @@ import os
 import os.path as osp
 import re
 from copy import deepcopy
-from math import ceil
+from math import ceil, prod
 from typing import Any, Dict, List, Optional, Sequence, Union
 
 from mmdet.models.dense_heads import ATSSHead, FCOSHead, GFLHead, RTMDetHead
@@ -13,9 +13,16 @@ from mmengine.config import Config
 from mmengine.logging import MMLogger
 from torch import nn
 
+from mmdet_contrast.datasets.coco_file import write_coco_file
 from mmdet_contrast.models.dense_heads import YOLOv8Head
-from mmdet_contrast.utils.config import LaunchError, dataset_chain, load_config, type_name
-from mmdet_contrast.utils.files import replacing, write_json
+from mmdet_contrast.utils.config import (
+    LaunchError,
+    config_text,
+    dataset_chain,
+    load_config,
+    type_name,
+)
+from mmdet_contrast.utils.files import replacing
 from mmdet_contrast.utils.safe_loading import trust_checkpoints
 
 from .addition_data import AnnotatedPictures, merge_files, names_in
@@ -33,7 +40,8 @@ FEATURE_WEIGHT = 8.0
 # distillation add to.
 LR_FACTOR = 0.5
 CLIP_FACTOR = 3.0
-# As many epochs as the config has, of which at most so many, but at least so many iterations.
+# As many epochs as the config has, or so many where it counts iterations; at most so many, but at
+# least so many iterations.
 MAX_EPOCHS = 24
 MIN_ITERATIONS = 1000
 WARM_UP = 100
@@ -93,7 +101,8 @@ def add_classes_config(
 ) -> Config:
     """Make the config of a training that adds classes, and the annotation files that it reads.
 
-    The training has as many epochs as the config, at most 24 of them, but at least 1000 iterations.
+    The training has as many epochs as the config, those of a ``RepeatDataset`` multiplied, or 24
+    where the config counts iterations; at most 24 of them, but at least 1000 iterations.
     Its learning rate is half of the config's, with a warm-up and a cosine.
 
     The work directory gets ``add_classes.py``, the config, for any program that trains;
@@ -114,8 +123,10 @@ def add_classes_config(
             which the file has a box. A file without boxes is of pictures without annotations.
         replay_img_dir (str, optional): Folder of its pictures. Defaults to ``img_dir``.
         work_dir (str, optional): Folder for everything that is written. Defaults to
-            ``./work_dirs/<config name>_<new classes>``.
-        cfg_options (dict, optional): Dotted keys of this config and their new values.
+            ``./work_dirs/<config name>_<new classes>``, of more than three the first one and the
+            number of the others.
+        cfg_options (dict, optional): Dotted keys of this config and their new values. A
+            ``work_dir`` among them is taken where that argument is not given.
         launcher (str): 'none', 'pytorch', 'slurm' or 'mpi'.
         trust_checkpoint (bool): Load checkpoints with objects of any class, which can run any code.
 
@@ -131,9 +142,14 @@ def add_classes_config(
     with trust_checkpoints(trust_checkpoint):
         section, head, old = read_teacher(source, checkpoint)
     check_new_classes(new, annotated, old, ann)
+    options = dict(cfg_options or {})
+    named_dir = options.pop('work_dir', None)
+    work_dir = work_dir or named_dir
     if work_dir is None:
         stem = osp.splitext(osp.basename(given))[0]
-        work_dir = osp.join('work_dirs', re.sub(r'\W+', '_', '_'.join([stem, *new])))
+        # a file system has a limit
+        names = new if len(new) <= 3 else [new[0], f'and {len(new) - 1} more']
+        work_dir = osp.join('work_dirs', re.sub(r'\W+', '_', '_'.join([stem, *names])))
     work_dir = osp.abspath(work_dir)
     if work_dir in (osp.dirname(osp.abspath(path)) for path in (given, checkpoint)):
         raise LaunchError(
@@ -163,16 +179,21 @@ def add_classes_config(
             f'{_count(merged.left_out)} are left out, as not all objects of these old classes are '
             'said to be annotated: name classes that all pictures annotate as annotated_classes.'
         )
-    if val is not None and not any(names_in(val).values()):
-        raise LaunchError(f'val file {val!r} has no box: give pictures that annotate all classes.')
+    if val is not None:
+        boxes = names_in(val)
+        if not any(boxes.get(name) for name in old):
+            raise LaunchError(
+                f'val file {val!r} has no box of an old class, of {old}, but categories '
+                f'{list(boxes)}: give pictures that annotate all classes, under these names.'
+            )
     # every process writes the same files, before it reads them
     train_file = osp.join(work_dir, 'annotations', 'train.json')
-    write_json(train_file, merged.content)
+    write_coco_file(train_file, merged.content)
     evaluation = {}
     if val is not None:
         val_file = osp.join(work_dir, 'annotations', 'val.json')
         part = AnnotatedPictures(val, val_img_dir or img_dir, everything)
-        write_json(val_file, merge_files([part], everything).content)
+        write_coco_file(val_file, merge_files([part], everything).content)
         evaluation = _evaluation(raw, val_file, old, everything)
 
     settings = _settings(raw)
@@ -208,10 +229,10 @@ def add_classes_config(
         resume=False,
         work_dir=work_dir,
     )
-    cfg = _schedule(training, raw, cfg_options or {}, launcher)
+    cfg = _schedule(training, raw, options, launcher)
     for name, content in (('detector.py', Config(detector)), ('add_classes.py', cfg)):
         with replacing(osp.join(work_dir, name)) as temporary:
-            temporary.write_text(content.pretty_text, encoding='utf-8')
+            temporary.write_text(config_text(content), encoding='utf-8')
     cfg.launcher = launcher
     return cfg
 
@@ -376,6 +397,13 @@ def _short_loader(loader: Dict[str, Any], raw: Dict[str, Any], uniform: bool) ->
                 'classes, and a mixture of them would annotate neither.'
             )
         loader['dataset'] = dict(inner or dataset, pipeline=single)
+    # which classes a picture annotates is found by its path
+    loader['dataset']['pipeline'] = [
+        dict(step, meta_keys=tuple(dict.fromkeys([*step['meta_keys'], 'img_path'])))
+        if 'meta_keys' in step
+        else step
+        for step in loader['dataset']['pipeline']
+    ]
     # some samplers never end an epoch, and an incomplete batch may be all that there is
     loader['sampler'] = dict(type='DefaultSampler', shuffle=True)
     batches = loader.pop('batch_sampler', None)
@@ -446,17 +474,26 @@ def _schedule(
         checkpoint=dict(type='CheckpointHook', max_keep_ckpts=1),
         run_check=dict(type='RunCheckHook'),
     )
-    training['custom_hooks'] = [
-        *(
-            hook
-            for hook in training.get('custom_hooks') or ()
-            if type_name(hook.get('type')) not in _DROPPED_HOOKS
-        ),
-        dict(type='DistillationHook'),
-    ]
+    kept = []
+    for hook in training.get('custom_hooks') or ():
+        kind = type_name(hook.get('type'))
+        if kind == 'EMAHook':
+            # MMEngine's default would still be the teacher, more or less, when the training ends
+            hook = dict(dict(ema_type='ExpMomentumEMA'), **hook)
+        if kind not in _DROPPED_HOOKS:
+            kept.append(hook)
+    training['custom_hooks'] = [*kept, dict(type='DistillationHook')]
     # named, it would be the one of the evaluation of the teacher, and log into its folder
     (training.get('visualizer') or {}).pop('name', None)
     cfg = load_config(Config(training), cfg_options=options)
+
+    constructor = type_name(cfg.optim_wrapper.get('constructor'))
+    if constructor == 'LearningRateDecayOptimizerConstructor':
+        raise LaunchError(
+            f'optim_wrapper.constructor is {constructor}, which needs a plain detector, and a '
+            'student beside its teacher is none: add --cfg-options '
+            'optim_wrapper.constructor=DefaultOptimWrapperConstructor.'
+        )
 
     loader = cfg.train_dataloader
     dataset = dataset_chain(loader.dataset)[-1]
@@ -468,7 +505,10 @@ def _schedule(
             'filter_cfg of train_dataloader leaves no picture: change it, or give pictures that '
             'are large enough.'
         )
-    own = (raw.get('train_cfg') or {}).get('max_epochs') or MAX_EPOCHS
+    wrappers = dataset_chain(raw['train_dataloader']['dataset'])
+    # an epoch of the config goes through a repeated data set so many times
+    times = prod(each['times'] for each in wrappers if type_name(each['type']) == 'RepeatDataset')
+    own = times * ((raw.get('train_cfg') or {}).get('max_epochs') or MAX_EPOCHS)
     loop = cfg.train_cfg
     loop.setdefault('max_epochs', max(min(own, MAX_EPOCHS), ceil(MIN_ITERATIONS / steps)))
     if cfg.get('val_dataloader'):

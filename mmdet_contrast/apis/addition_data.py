@@ -3,7 +3,7 @@
 import os
 import os.path as osp
 from collections import Counter
-from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Set
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 from mmengine.fileio import load
 
@@ -40,13 +40,12 @@ class MergedFile(NamedTuple):
     Attributes:
         content (dict): A COCO file with absolute ``file_name``. Each picture of a file with
             ``covers`` has an entry ``annotated_category_ids``.
-        boxes (dict[str, int]): Number of boxes by class, crowd regions aside.
-        left_out (dict[str, int]): Number of boxes of known classes that were not taken.
+        left_out (dict[str, int]): Number of boxes of known classes, by class, that were not taken
+            from pictures of which no file says that they annotate the class.
         uniform (bool): Whether all pictures annotate the same classes.
     """
 
     content: Dict[str, Any]
-    boxes: Dict[str, int]
     left_out: Dict[str, int]
     uniform: bool
 
@@ -71,8 +70,7 @@ def merge_files(parts: Sequence[AnnotatedPictures], classes: Sequence[str]) -> M
     images: List[Dict[str, Any]] = []
     annotations: List[Dict[str, Any]] = []
     covered: List[Set[str]] = []
-    boxes: Counter = Counter()
-    left_out: Counter = Counter()
+    left_out: List[Tuple[str, int]] = []
     places: Dict[str, int] = {}
     kept: Set[int] = set()
     for part in parts:
@@ -97,13 +95,12 @@ def merge_files(parts: Sequence[AnnotatedPictures], classes: Sequence[str]) -> M
             if name not in ids or name in before.get(path, ()):
                 continue
             if name not in part.takes and name not in covered[place]:
-                left_out[name] += 1
+                left_out.append((name, place))
                 continue
             _, _, width, height = annotation['bbox']
             entry = dict(dict(area=max(width, 0) * max(height, 0), iscrowd=0), **annotation)
             entry.update(id=len(annotations) + 1, image_id=place, category_id=ids[name])
             annotations.append(entry)
-            boxes[name] += not entry['iscrowd']
             kept.add(place)
     if any(part.covers is not None for part in parts):
         for image, names_of in zip(images, covered):
@@ -114,7 +111,9 @@ def merge_files(parts: Sequence[AnnotatedPictures], classes: Sequence[str]) -> M
         images=[images[place] for place in used], annotations=annotations, categories=categories
     )
     uniform = len({frozenset(covered[place]) for place in used}) == 1
-    return MergedFile(merged, dict(boxes), dict(left_out), uniform)
+    # not those that a later file has
+    counts = Counter(name for name, place in left_out if name not in covered[place])
+    return MergedFile(merged, dict(counts), uniform)
 
 
 def names_in(ann: PathLike) -> Dict[str, int]:

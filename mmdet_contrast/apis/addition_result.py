@@ -12,7 +12,8 @@ class AdditionResult(NamedTuple):
     """A detector with more classes, and its AP beside that of the detector before.
 
     The AP are those of ``BaseNovelCocoMetric``, here in per cent. All of them are NaN if there was
-    nothing to evaluate on, and that of a class is if the validation data have no object of it.
+    nothing to evaluate on, and that of a class is if the validation data have no object of it. If
+    nothing was detected, all are 0.
     """
 
     checkpoint: str

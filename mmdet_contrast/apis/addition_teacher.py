@@ -11,6 +11,7 @@ from mmdet.models.dense_heads import (
     CondInstBboxHead,
     FCOSHead,
     GFLHead,
+    LADHead,
     LDHead,
     RetinaHead,
     RTMDetInsHead,
@@ -35,6 +36,7 @@ _OTHER_HEADS = (
     ATSSVLFusionHead,
     AutoAssignHead,
     CondInstBboxHead,
+    LADHead,
     LDHead,
     RTMDetInsHead,
     TOODHead,
@@ -47,7 +49,7 @@ class OldDetector(NamedTuple):
     """A detector that can get more classes."""
 
     section: Dict[str, Any]
-    """The ``model`` section of its config, without weights that initialise parts of it."""
+    """The ``model`` section of its config, without pre-trained weights of parts of it."""
     head: nn.Module
     """Its head, built from the config."""
     classes: List[str]
@@ -119,12 +121,15 @@ def read_teacher(source: Config, checkpoint: str) -> OldDetector:
 
 
 def _without_pretrained(node: Any) -> Any:
-    """Leave out weights that initialise parts of a model: the teacher's replace them."""
+    """Leave out pre-trained weights of parts of a model: the teacher's replace them."""
     if isinstance(node, (list, tuple)):
-        return type(node)([_without_pretrained(child) for child in node])
+        return type(node)([_without_pretrained(child) for child in node if not _loads(child)])
     if not isinstance(node, dict):
         return node
-    init = node.get('init_cfg')
-    loads = isinstance(init, dict) and type_name(init['type']) in ('Pretrained', 'PretrainedInit')
-    dropped = ('pretrained', 'init_cfg') if loads else ('pretrained',)
+    dropped = ('pretrained', 'init_cfg') if _loads(node.get('init_cfg')) else ('pretrained',)
     return {key: _without_pretrained(value) for key, value in node.items() if key not in dropped}
+
+
+def _loads(init: Any) -> bool:
+    kinds = ('Pretrained', 'PretrainedInit')
+    return isinstance(init, dict) and type_name(init.get('type')) in kinds

@@ -241,7 +241,7 @@ def compare(
     Raises:
         LaunchError: If a config does not exist, or two have one name; see also
             :func:`run_variants`.
-        RuntimeError: If a run fails.
+        RunError: If a run fails.
 
     Example:
         >>> found = compare(

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor, wait
 from copy import deepcopy
 from pathlib import Path
@@ -16,7 +17,13 @@ from mmengine.config import Config
 from tqdm import tqdm
 
 from mmdet_contrast.utils.checkpoint import find_resumable
-from mmdet_contrast.utils.config import LaunchError, config_root, load_config, type_name
+from mmdet_contrast.utils.config import (
+    LaunchError,
+    config_root,
+    config_text,
+    load_config,
+    type_name,
+)
 
 ConfigFile = Union[str, 'os.PathLike[str]']
 Variant = Tuple[ConfigFile, Mapping[str, Any]]
@@ -27,11 +34,16 @@ _POLL_SECONDS = 3
 _QUIET_SECONDS = 600
 
 
+class RunError(RuntimeError):
+    """A run that failed; the message names its log."""
+
+
 class RunResult(NamedTuple):
     """What one run reached."""
 
     metrics: Dict[str, float]
-    """As the evaluator returned them, without their prefix (``coco/``)."""
+    """As the evaluators returned them, without their prefix (``coco/``) where that leaves different
+    names."""
     step_time: Optional[float]
     """Median time of a training step in seconds; None if the run has no ``scalars.json``."""
 
@@ -62,7 +74,7 @@ def run_variants(
     Raises:
         LaunchError: If a config does not exist, has nothing to evaluate on, or is not the one that
             the run in ``work_dir`` was started with.
-        RuntimeError: If a run fails; runs that wait are not started.
+        RunError: If a run fails; runs that wait are not started.
     """
     loaded = {
         name: load_config(config, cfg_options=dict(options))
@@ -121,7 +133,7 @@ class _Run:
         """Write the configs that training and testing read."""
         self.folder.mkdir(parents=True, exist_ok=True)
         if not self.config_file.is_file():
-            self.config_file.write_text(self.cfg.pretty_text, encoding='utf-8')
+            self.config_file.write_text(config_text(self.cfg), encoding='utf-8')
         cfg = deepcopy(self.cfg)
         if self.split == 'val':
             cfg.test_dataloader = cfg.val_dataloader
@@ -131,7 +143,7 @@ class _Run:
         for evaluator in evaluators if isinstance(evaluators, (list, tuple)) else [evaluators]:
             if type_name(evaluator.type) == 'CocoMetric':
                 evaluator.classwise = True
-        self._test_config.write_text(cfg.pretty_text, encoding='utf-8')
+        self._test_config.write_text(config_text(cfg), encoding='utf-8')
 
     @property
     def _test_config(self) -> Path:
@@ -144,11 +156,16 @@ class _Run:
         _call(self.folder / self.split, 'test.py', [self._test_config, checkpoint], threads)
         # the newest of the time stamps
         newest = max((self.folder / self.split).glob('*/*.json'))
-        metrics = {
-            # only the prefix: the name of a class may hold a slash
-            key.split('/', 1)[-1]: value
+        found = {
+            key: value
             for key, value in json.loads(newest.read_text()).items()
             if isinstance(value, (int, float)) and key not in ('time', 'data_time')
+        }
+        # only the prefix: the name of a class may hold a slash
+        names = {key: key.split('/', 1)[-1] for key in found}
+        counts = Counter(names.values())
+        metrics = {
+            names[key] if counts[names[key]] == 1 else key: value for key, value in found.items()
         }
         result = RunResult(metrics, _step_time(self.folder))
         self.result_file.write_text(json.dumps(result._asdict()))
@@ -257,7 +274,7 @@ def _call(folder: Path, tool: str, arguments: Sequence[Union[str, Path]], thread
         code = subprocess.call(command, stdout=stream, stderr=subprocess.STDOUT, env=env)
     if code != 0:
         lines = log.read_text(encoding='utf-8').strip().splitlines()
-        raise RuntimeError(f'{tool} failed for {folder} (see {log}): {lines[-1] if lines else ""}')
+        raise RunError(f'{tool} failed for {folder} (see {log}): {lines[-1] if lines else ""}')
 
 
 def _step_time(folder: Path) -> Optional[float]:

@@ -5,9 +5,9 @@ from typing import Any, Dict, Optional, Sequence
 
 import numpy as np
 
-from mmdet_contrast.datasets.coco_file import read_coco_file
+from mmdet_contrast.datasets.coco_file import read_coco_file, write_coco_file
 from mmdet_contrast.utils.config import LaunchError
-from mmdet_contrast.utils.files import PathLike, write_json
+from mmdet_contrast.utils.files import PathLike
 
 
 def subset_coco(
@@ -69,5 +69,5 @@ def subset_coco(
             image['annotated_category_ids'] = [
                 key for key in image['annotated_category_ids'] if key in kept
             ]
-    write_json(out, {**coco, 'images': images, 'annotations': annotations})
+    write_coco_file(out, {**coco, 'images': images, 'annotations': annotations})
     return {'images': len(images), 'annotations': len(annotations)}

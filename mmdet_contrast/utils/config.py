@@ -7,6 +7,7 @@ import os
 import os.path as osp
 from contextlib import contextmanager
 from copy import deepcopy
+from math import isfinite
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Optional, Union
 
@@ -116,6 +117,31 @@ def _check_key(cfg: Config, key: str) -> None:
         near = difflib.get_close_matches(top, sorted(known), n=1)
         hint = f'did you mean {near[0]!r}?' if near else f'the config has {sorted(cfg)}.'
         raise LaunchError(f'--cfg-options: nothing reads the key {key!r}; {hint}')
+
+
+def config_text(cfg: Config) -> str:
+    """Lay out a config as Python, so that it can be read back.
+
+    Args:
+        cfg (Config): The config.
+
+    Returns:
+        str: Its ``pretty_text``, with ``float('inf')`` where that has the name ``inf``.
+    """
+    return Config(_with_infinity(cfg.to_dict())).pretty_text
+
+
+class _Infinity(float):
+    def __repr__(self) -> str:
+        return f"float('{float(self)}')"
+
+
+def _with_infinity(node: Any) -> Any:
+    if isinstance(node, dict):
+        return {key: _with_infinity(value) for key, value in node.items()}
+    if isinstance(node, (list, tuple)):
+        return type(node)([_with_infinity(value) for value in node])
+    return _Infinity(node) if isinstance(node, float) and not isfinite(node) else node
 
 
 def type_name(kind: Any) -> str:

@@ -11,9 +11,9 @@ from mmdet_contrast.apis import Comparison, RunResult, add_classes_config, compa
 from mmdet_contrast.apis.addition_config import check_new_classes, teacher_test_config
 from mmdet_contrast.apis.addition_data import AnnotatedPictures, merge_files, names_in
 from mmdet_contrast.apis.runs import run_variants
+from mmdet_contrast.datasets.coco_file import write_coco_file
 from mmdet_contrast.utils.checkpoint import find_resumable
-from mmdet_contrast.utils.config import LaunchError, load_config
-from mmdet_contrast.utils.files import write_json
+from mmdet_contrast.utils.config import LaunchError, config_text, load_config
 
 TEACHER = 'teacher'
 _METRICS = ('base_mAP', 'novel_mAP', 'harmonic_mAP', 'bbox_mAP')
@@ -67,7 +67,7 @@ def run_protocol(
 
     Raises:
         LaunchError: If there is no such variant, or classes cannot be added to the teacher.
-        RuntimeError: If a run fails.
+        RunError: If a run fails.
     """
     work_dir, options, first = Path(work_dir), dict(cfg_options or {}), list(seeds[:1])
     known: Dict[str, Callable[[Config], Config]]
@@ -110,7 +110,7 @@ def run_protocol(
         )
         teacher_test = teacher_test_config(cfg)
         file = Path(cfg.work_dir, 'config.py')
-        file.write_text(known[name](cfg).pretty_text, encoding='utf-8')
+        file.write_text(config_text(known[name](cfg)), encoding='utf-8')
         students[name] = (file, {})
     found = test(teacher_test, checkpoint, work_dir=str(work_dir / TEACHER / 'val'))
     metrics = {key.split('/', 1)[-1]: value for key, value in found.items()}
@@ -162,7 +162,7 @@ def finetune(cfg: Config) -> Config:
     for image in content['images']:
         # else it would keep what the picture does not annotate from being background
         del image['annotated_category_ids']
-    write_json(path, content)
+    write_coco_file(path, content)
     return cfg
 
 
@@ -189,7 +189,7 @@ def joint(cfg: Config, teacher: Config, files: Mapping[str, str]) -> Config:
         known = [name for name in everything if name in names_in(ann)]
         parts.append(AnnotatedPictures(ann, img_dir, known, known, known))
     content = merge_files(parts, everything).content
-    write_json(Path(cfg.work_dir, 'annotations', 'train.json'), content)
+    write_coco_file(Path(cfg.work_dir, 'annotations', 'train.json'), content)
     plain = Config.fromfile(Path(cfg.work_dir, 'detector.py'))
     # with the weights that the teacher's parts began with
     plain.model = {**plain.model, **teacher.to_dict()['model'], 'bbox_head': plain.model.bbox_head}

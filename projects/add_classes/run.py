@@ -5,6 +5,7 @@ import argparse
 from mmengine.config import DictAction
 from protocol import format_table, run_protocol
 
+from mmdet_contrast.apis.runs import RunError
 from mmdet_contrast.utils.config import LaunchError
 
 
@@ -44,5 +45,5 @@ def main() -> None:
 if __name__ == '__main__':
     try:
         main()
-    except (LaunchError, RuntimeError) as error:
+    except (LaunchError, RunError) as error:
         raise SystemExit(f'run.py: error: {error}') from None

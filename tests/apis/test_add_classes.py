@@ -14,9 +14,11 @@ from mmdet.registry import DATASETS, RUNNERS
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.hub import get_config
+from mmengine.optim import build_optim_wrapper
+from torch import nn
 
 from mmdet_contrast import config_path
-from mmdet_contrast.apis import add_classes, add_classes_config
+from mmdet_contrast.apis import add_classes, add_classes_config, addition_config
 from mmdet_contrast.utils.config import LaunchError
 
 OLD, NEW = CLASSES[:2], CLASSES[2:]
@@ -177,6 +179,8 @@ def test_what_is_taken_from_the_config(detector, pictures, tmp_path):
 def test_epochs_options_and_hooks(pictures, tmp_path):
     model = yolo(2)
     model.backbone.init_cfg = dict(type='Pretrained', checkpoint='gone.pth')
+    normal = dict(type='Normal', layer='Conv2d', std=0.01)
+    model.bbox_head.init_cfg = [normal, dict(type='Pretrained', checkpoint='gone.pth')]
     hooks = [dict(type='BiasWarmupHook', epochs=1), dict(type='EMAHook', momentum=0.01)]
     settings = dict(
         custom_hooks=hooks,
@@ -202,6 +206,89 @@ def test_epochs_options_and_hooks(pictures, tmp_path):
     assert made.optim_wrapper.optimizer.lr == 0.5 and made.model.distillers[0].weight == 9
     assert made.model.student.bbox_head.head_module.cls_channels == 32
     assert 'init_cfg' not in made.model.student.backbone
+    assert made.model.student.bbox_head.init_cfg == [normal]
+
+
+def test_the_epochs_of_a_repeated_data_set_are_counted(detector, pictures, tmp_path, monkeypatch):
+    monkeypatch.setattr(addition_config, 'MIN_ITERATIONS', 1)
+    cfg = Config.fromfile(detector[0])
+    cfg.train_cfg.max_epochs = 4
+    inner = dict(type='ConcatDataset', datasets=[cfg.train_dataloader.dataset])
+    cfg.train_dataloader.dataset = dict(type='RepeatDataset', times=3, dataset=inner)
+    made = prepare((cfg, detector[1]), pictures, tmp_path, cfg_options={})
+    assert made.train_cfg.max_epochs == 12
+
+
+def test_an_average_of_the_weights_follows_a_short_training(detector, pictures, tmp_path):
+    cfg = Config.fromfile(detector[0])
+    given = dict(type='mmdet.EMAHook', ema_type='StochasticWeightAverage')
+    cfg.custom_hooks = [dict(type='EMAHook', momentum=0.0002, begin_iter=5), given]
+    made = prepare((cfg, detector[1]), pictures, tmp_path)
+    plain, kept, _ = made.custom_hooks
+    assert plain == dict(type='EMAHook', momentum=0.0002, begin_iter=5, ema_type='ExpMomentumEMA')
+    assert kept == given
+    # the next addition starts from what was given
+    detector = Config.fromfile(tmp_path / 'work/detector.py')
+    assert detector.custom_hooks[0] == dict(type='EMAHook', momentum=0.0002, begin_iter=5)
+
+
+def test_a_picture_keeps_the_path_that_tells_what_it_annotates(detector, pictures, tmp_path):
+    cfg = Config.fromfile(detector[0])
+    cfg.train_dataloader.dataset.pipeline[-1].meta_keys = ('img_id', 'img_shape')
+    made = prepare((cfg, detector[1]), pictures, tmp_path)
+    keys = made.train_dataloader.dataset.pipeline[-1].meta_keys
+    assert keys == ('img_id', 'img_shape', 'img_path')
+
+
+def test_many_new_classes_make_no_long_name(detector, pictures, tmp_path, monkeypatch):
+    names = [f'a part with a name, {number}' for number in range(40)]
+
+    def rename(content):
+        first = content['annotations'][0]
+        content['categories'] += [dict(id=100 + i, name=name) for i, name in enumerate(names)]
+        content['annotations'] += [
+            dict(first, id=10**6 + i, category_id=100 + i, bbox=[1, 1, 20, 20], area=400, iscrowd=0)
+            for i in range(40)
+        ]
+
+    monkeypatch.chdir(tmp_path)
+    pictures = SimpleNamespace(**vars(pictures))
+    pictures.ann = edited(pictures.ann, tmp_path / 'many.json', rename)
+    cfg = prepare(detector, pictures, tmp_path, classes=names, work_dir=None)
+    assert cfg.work_dir == str(tmp_path / 'work_dirs/old_a_part_with_a_name_0_and_39_more')
+    cfg = prepare(detector, pictures, tmp_path, classes=names[:2], work_dir=None)
+    assert cfg.work_dir.endswith('/old_a_part_with_a_name_0_a_part_with_a_name_1')
+
+
+def test_the_work_directory_may_be_an_option(detector, pictures, tmp_path):
+    options = dict(SHORT, work_dir=str(tmp_path / 'mine'))
+    cfg = prepare(detector, pictures, tmp_path, work_dir=None, cfg_options=options)
+    assert cfg.work_dir == str(tmp_path / 'mine')
+    assert (tmp_path / 'mine/detector.py').is_file()
+    assert cfg.train_dataloader.dataset.ann_file.startswith(f'{cfg.work_dir}/')
+    cfg = prepare(detector, pictures, tmp_path, cfg_options=options)
+    assert cfg.work_dir == str(tmp_path / 'work')
+
+
+def test_nan_that_nobody_reads_and_infinity_are_written(detector, pictures, tmp_path):
+    cfg = Config.fromfile(detector[0])
+    cfg.optim_wrapper.clip_grad.max_norm = float('inf')
+
+    def export(content):
+        content['images'][0]['date_captured'] = float('nan')
+        content['annotations'][0]['score'] = float('nan')
+
+    given = SimpleNamespace(**vars(pictures))
+    given.ann = edited(pictures.ann, tmp_path / 'new.json', export)
+    val = edited(pictures.val, tmp_path / 'val.json', export)
+    options = dict(val=val, val_img_dir=pictures.val_img_dir)
+    prepare((cfg, detector[1]), given, tmp_path, **options)
+    for name in ('train', 'val'):
+        content = json.loads((tmp_path / f'work/annotations/{name}.json').read_text())
+        assert content['images'][0]['date_captured'] != content['images'][0]['date_captured']
+    for name in ('detector', 'add_classes'):
+        made = Config.fromfile(tmp_path / f'work/{name}.py')
+        assert made.optim_wrapper.clip_grad.max_norm == float('inf')
 
 
 def test_pictures_are_mixed_where_they_annotate_the_same(pictures, tmp_path):
@@ -358,11 +445,33 @@ def test_validation_data_without_a_box_are_refused(detector, pictures, tmp_path)
         prepare(detector, pictures, tmp_path, val=val)
 
 
-def test_old_pictures_with_other_names_are_refused(detector, pictures, tmp_path):
-    def rename(content):
-        for category in content['categories']:
-            category['name'] = category['name'].title()
+def rename(content):
+    for category in content['categories']:
+        category['name'] = category['name'].title()
 
+
+def test_validation_data_with_other_names_are_refused(detector, pictures, tmp_path):
+    val = edited(pictures.val, tmp_path / 'val.json', rename)
+    with pytest.raises(LaunchError, match=f'no box of an old class, .*{OLD[0]}.*{OLD[0].title()}'):
+        prepare(detector, pictures, tmp_path, val=val)
+
+
+def test_learning_rates_by_layer_are_refused(detector, pictures, tmp_path):
+    cfg = Config.fromfile(detector[0])
+    cfg.optim_wrapper.update(
+        constructor='LearningRateDecayOptimizerConstructor',
+        paramwise_cfg=dict(decay_rate=0.8, decay_type='layer_wise', num_layers=6),
+    )
+    with pytest.raises(LaunchError, match='DefaultOptimWrapperConstructor') as refused:
+        prepare((cfg, detector[1]), pictures, tmp_path)
+    # what the message says helps
+    key, value = re.search(r'--cfg-options (\S+)=(\w+)', str(refused.value)).groups()
+    made = prepare((cfg, detector[1]), pictures, tmp_path, cfg_options={**SHORT, key: value})
+    groups = build_optim_wrapper(nn.Linear(2, 2), made.optim_wrapper).param_groups
+    assert len({group['lr'] for group in groups}) == 1
+
+
+def test_old_pictures_with_other_names_are_refused(detector, pictures, tmp_path):
     replay = edited(pictures.val, tmp_path / 'replay.json', rename)
     with pytest.raises(LaunchError, match=f'{OLD[0].title()}.*and none of the old classes'):
         prepare(detector, pictures, tmp_path, replay=replay)
@@ -393,6 +502,9 @@ def test_other_detectors_are_refused(detector, pictures, tmp_path):
     cfg.model.bbox_head.anchor_generator.center_offset = 0.0
     cfg.model.bbox_head.loss_cls = dict(type='VarifocalLoss', use_sigmoid=True)
     refused('VFNetHead, gives no maps')
+    cfg.model = HEADS['atss'](2)
+    cfg.model.bbox_head.type = 'LADHead'
+    refused('LADHead, gives no maps')
     cfg.model = get_config('mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py').model
     refused('FasterRCNN .* is a two-stage detector')
     cfg.model = dict(type='DistillationDetector', student=retina(2), teacher=retina(2))

@@ -61,7 +61,7 @@ def test_new_and_annotated_classes_are_taken(tmp_path):
     assert boxes_of(merged) == [('/new/a.jpg', 'van'), ('/new/a.jpg', 'car'), ('/new/b.jpg', 'bus')]
     assert coverage_of(merged) == dict.fromkeys(['/new/a.jpg', '/new/b.jpg'], ['car', *NEW])
     assert merged.uniform
-    assert merged.boxes == dict(van=1, car=1, bus=1) and merged.left_out == dict(person=1)
+    assert merged.left_out == dict(person=1)
     first = merged.content['annotations'][0]
     assert first == dict(id=1, image_id=0, category_id=3, bbox=[1, 2, 10, 20], area=200, iscrowd=0)
     assert names_in(path) == dict(van=1, tree=1, bus=1, car=1, person=1)
@@ -108,6 +108,12 @@ def test_a_picture_in_both_files_annotates_what_it_does_in_either(tmp_path):
     merged = merge_files(parts, CLASSES)
     assert boxes_of(merged) == [('/new/a.jpg', x) for x in ('bus', 'car', 'person')]
     assert coverage_of(merged) == {'/new/a.jpg': CLASSES}
+    # what the first file alone would leave out
+    alone = [new_part(new), parts[1]]
+    assert merge_files(alone[:1], CLASSES).left_out == dict(car=1)
+    merged = merge_files(alone, CLASSES)
+    assert boxes_of(merged) == [('/new/a.jpg', x) for x in ('bus', 'car', 'person')]
+    assert merged.left_out == {}
 
 
 def test_validation_files_say_nothing_of_what_they_annotate(tmp_path):

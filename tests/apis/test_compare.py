@@ -5,6 +5,7 @@ import math
 import runpy
 import sys
 from pathlib import Path
+from unittest import mock
 
 import cv2
 import pytest
@@ -55,6 +56,7 @@ class Tools:
     def __init__(self):
         self.calls = []
         self.fails = lambda folder, tool: False
+        self.found = None
 
     def __call__(self, command, stdout, env, **kwargs):
         tool, config, folder = Path(command[1]).name, Path(command[2]), Path(command[-1])
@@ -76,7 +78,8 @@ class Tools:
             cfg = runs.Config.fromfile(str(config))
             found = {'coco/bbox_mAP': 0.1 * cfg.model.weight, 'coco/a/b_precision': 0.5}
             (folder / 'time').mkdir(parents=True)
-            (folder / 'time/time.json').write_text(json.dumps(dict(found, time=3.0, data_time=1.0)))
+            found = dict(self.found or found, time=3.0, data_time=1.0)
+            (folder / 'time/time.json').write_text(json.dumps(found))
         return 0
 
 
@@ -213,11 +216,18 @@ def test_both_splits_share_a_training(config, tmp_path, tools):
 
 
 def test_other_options_in_the_same_folder_are_refused(config, tmp_path, tools):
-    options = {'model.weight': 2.0, 'model.sizes': [(1, 'a'), None]}
+    options = {'model.weight': 2.0, 'model.sizes': [(1, 'a'), None, (64, float('inf'))]}
     compare([config], tmp_path, seeds=(0,), cfg_options=options)
     compare([config], tmp_path, seeds=(0, 1), cfg_options=options)
     with pytest.raises(LaunchError, match=r'seed0 was run with another config or other options'):
         compare([config], tmp_path, seeds=(0,))
+
+
+def test_metrics_of_two_evaluators_stay_apart(config, tmp_path, tools):
+    tools.found = {'big/bbox_mAP': 0.4, 'small/bbox_mAP': 0.2, 'small/AR': 0.3, 'bbox_mAP': 0.1}
+    found = compare([config], tmp_path, seeds=(0,))
+    del tools.found['small/AR']
+    assert found.runs['plain'][0].metrics == dict(tools.found, AR=0.3)
 
 
 def test_runs_that_wait_are_not_started_after_a_failure(config, tmp_path, tools):
@@ -275,6 +285,10 @@ def test_the_program_passes_on_its_options(repo_root, tmp_path, monkeypatch, cap
     monkeypatch.setattr(apis, 'compare', compare)
     with pytest.raises(SystemExit, match=r"compare\.py: error: config file 'no\.py'"):
         run('no.py', '--work-dir', str(tmp_path))
+    for error, shown in ((runs.RunError('a run'), SystemExit), (RuntimeError('a bug'), None)):
+        monkeypatch.setattr(apis, 'compare', mock.Mock(side_effect=error))
+        with pytest.raises(shown or type(error), match=str(error)):
+            run('a.py')
 
 
 @pytest.mark.slow

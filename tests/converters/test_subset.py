@@ -49,6 +49,15 @@ def test_pictures_annotate_no_class_that_is_cut_out(ann_file, tmp_path):
     assert found == {1: [2], 2: [], 3: [9], 4: None}
 
 
+def test_nan_that_nobody_reads_stays(ann_file, tmp_path):
+    coco = read(ann_file)
+    coco['images'][1]['licence'] = float('nan')
+    ann_file.write_text(json.dumps(coco))
+    subset_coco(ann_file, tmp_path / 'part.json', classes=['cow'])
+    first = read(tmp_path / 'part.json')['images'][0]
+    assert first['id'] == 1 and first['licence'] != first['licence']
+
+
 def test_some_pictures(ann_file, tmp_path):
     outs = [tmp_path / f'{i}.json' for i in range(3)]
     for out, seed in zip(outs, (0, 0, 1)):

@@ -1,7 +1,10 @@
 """The protocol on a tiny data set: configs of the variants, runs, table."""
 
 import json
+import runpy
+import sys
 from types import SimpleNamespace
+from unittest import mock
 
 import pytest
 from head_toys import CLASSES, retina, save_teacher, yolo
@@ -195,6 +198,17 @@ def test_a_failing_run_is_an_error_with_its_log(data, tiny_shapes, tmp_path, mon
         run_protocol(config, work_dir=tmp_path / 'out', seeds=(0, 1), **data)
     (log,) = (tmp_path / 'out').rglob('train.log')
     assert log.read_text() == 'a reason'
+
+
+@pytest.mark.parametrize(
+    'error, shown', [(runs.RunError('a run'), SystemExit), (RuntimeError('a bug'), RuntimeError)]
+)
+def test_only_a_run_that_fails_ends_the_program_in_one_line(error, shown, repo_root, monkeypatch):
+    monkeypatch.setattr('protocol.run_protocol', mock.Mock(side_effect=error))
+    given = '--ann a --img-dir b --classes c --val d --work-dir e'.split()
+    monkeypatch.setattr(sys, 'argv', ['run.py', 'old.py', *given])
+    with pytest.raises(shown, match=str(error)):
+        runpy.run_path(str(repo_root / 'projects/add_classes/run.py'), run_name='__main__')
 
 
 def test_table():

@@ -5,7 +5,13 @@ import os
 import pytest
 from mmengine.config import Config
 
-from mmdet_contrast.utils.config import LaunchError, dataset_chain, load_config, type_name
+from mmdet_contrast.utils.config import (
+    LaunchError,
+    config_text,
+    dataset_chain,
+    load_config,
+    type_name,
+)
 
 TEXT = """
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=1)
@@ -62,3 +68,11 @@ def test_the_chain_of_wrappers_ends_in_the_first_data_set():
     repeated = dict(type='RepeatDataset', times=2, dataset=parts)
     assert dataset_chain(first) == [first]
     assert dataset_chain(repeated) == [repeated, parts, first]
+
+
+def test_infinity_can_be_read_back(tmp_path):
+    inf = float('inf')
+    ranges = ((-1, 64), (64, inf))
+    cfg = Config(dict(model=dict(ranges=ranges, sizes=[-inf, 0.5]), path='inf/inf', limit=inf))
+    (tmp_path / 'written.py').write_text(config_text(cfg))
+    assert Config.fromfile(tmp_path / 'written.py').to_dict() == cfg.to_dict()

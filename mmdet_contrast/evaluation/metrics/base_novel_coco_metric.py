@@ -29,7 +29,7 @@ class BaseNovelCocoMetric(CocoMetric):
 
     and a table by class is logged. With ``metric='segm'`` beside or instead of ``'bbox'`` the
     keys of the masks begin with ``segm_``. A class without ground truth has no AP: it is NaN, left
-    out of the means, and named in the log.
+    out of the means, and named in the log. Where nothing at all was detected, every AP is 0.
 
     Args:
         base_classes (Sequence[str]): The old classes' names.

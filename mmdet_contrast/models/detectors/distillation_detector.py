@@ -14,6 +14,7 @@ from mmengine.logging import MMLogger
 from torch import Tensor, nn
 
 from mmdet_contrast.compat import rename_state
+from mmdet_contrast.utils.config import LaunchError
 from mmdet_contrast.utils.model import model_section
 
 from ..distill import (
@@ -30,6 +31,10 @@ from ..distill import (
     transfer_weights,
     without_negative_sides,
 )
+
+# A term that is exactly 0 at the first so many steps of the optimizer in which its source trains is
+# an error.
+ZERO_PATIENCE = 100
 
 
 @MODELS.register_module()
@@ -76,8 +81,6 @@ class DistillationDetector(BaseDetector):
             and normalises with them. With the statistics of each batch a student differs from its
             teacher even where their weights are equal; a student that starts from its teacher
             forgets less without that noise.
-        zero_patience (int): A term that is exactly 0 in the first so many iterations in which its
-            source trains is an error.
         data_preprocessor (dict, optional): That of a student or a teacher without one. MMEngine
             gives the one that stands beside ``model`` in a config.
 
@@ -108,7 +111,6 @@ class DistillationDetector(BaseDetector):
         student_classes: Optional[Sequence[str]] = None,
         start_from_teacher: bool = False,
         norm_eval: bool = False,
-        zero_patience: int = 100,
         data_preprocessor: Optional[dict] = None,
     ) -> None:
         super().__init__(data_preprocessor=None)
@@ -119,8 +121,7 @@ class DistillationDetector(BaseDetector):
         self.student_classes = None if student_classes is None else tuple(student_classes)
         self.start_from_teacher = start_from_teacher
         self.norm_eval = norm_eval
-        self.zero_patience = zero_patience
-        self.shared: Optional[Tuple[List[int], List[int]]] = None
+        self.shared: Optional[List[int]] = None
         self._annotated: Optional[Tensor] = None
         self._annotated_in: Dict[str, Tensor] = {}
         self._zeros: Dict[str, int] = {}
@@ -164,12 +165,15 @@ class DistillationDetector(BaseDetector):
 
         Raises:
             ValueError: If classes are unknown or do not match, or the teacher has no checkpoint.
+            LaunchError: If a head has softmax scores, and a term or ``annotated_classes`` needs
+                sigmoid scores.
             FileNotFoundError: If the teacher's config or checkpoint is missing.
         """
         self.teacher.load()
         if self.student_classes is None and student_classes is not None:
             self.student_classes = tuple(student_classes)
         self._set_annotated(annotated_in or {})
+        self._refuse_softmax()
         by_class = any(d.kind == 'classes' for d in self.distillers)
         if not (by_class or self.start_from_teacher):
             return
@@ -188,11 +192,11 @@ class DistillationDetector(BaseDetector):
         Raises:
             ValueError: If the architectures differ.
         """
-        theirs, ours = self.teacher.classes, self.student_classes
+        ours = self.student_classes
         # prepare() has seen to it
-        assert theirs is not None and ours is not None and self.shared is not None
+        assert ours is not None and self.shared is not None
         state = self.teacher.model.state_dict()
-        report = transfer_weights(self.student, state, *self.shared, len(theirs), len(ours))
+        report = transfer_weights(self.student, state, self.shared, len(ours))
         level = logging.WARNING if report.unlike else logging.INFO
         MMLogger.get_current_instance().log(level, str(report))
         return report
@@ -209,6 +213,7 @@ class DistillationDetector(BaseDetector):
 
         Raises:
             RuntimeError: If the teacher has not been loaded, or a term stays 0.
+            LaunchError: If images annotate different classes, and samples lack ``img_path``.
             ValueError: If a source is no module, or the maps do not fit.
         """
         if self.teacher.model is None:
@@ -313,12 +318,37 @@ class DistillationDetector(BaseDetector):
             mask[list(labels)] = True
             self._annotated_in[path] = mask
 
+    def _refuse_softmax(self) -> None:
+        """Refuse heads whose scores would silently be taken for sigmoid scores."""
+        weighted = ('boxes', 'decoded', 'centerness')
+        terms = [d.source.text for d in self.distillers if d.kind in weighted]
+        spared = [] if self._annotated is None else ['annotated_classes']
+        for owner, model, parts in (
+            ('teacher', self.teacher.model, terms),
+            ('student', self.student, spared),
+        ):
+            head = getattr(model, 'bbox_head', None)
+            if parts and not getattr(head, 'use_sigmoid_cls', True):
+                raise LaunchError(
+                    f'{type(head).__name__} of the {owner} has softmax scores, but sigmoid scores '
+                    f'are expected with {", ".join(parts)}: leave that out of model, or take a '
+                    'detector with sigmoid scores.'
+                )
+
     def _spare(self, samples: SampleList, device: torch.device) -> ContextManager[None]:
         """Keep the classes that images do not annotate out of the student's own losses."""
         if self._annotated is None:
             return nullcontext()
-        paths = [sample.metainfo.get('img_path') for sample in samples]
-        masks = [self._annotated_in.get(path, self._annotated) for path in paths]
+        # the head sees the originals, not the views of a contrastive batch
+        metas = [each.metainfo for each in samples if not each.metainfo.get('view', 0)]
+        # without its path an image would silently annotate what images do by default
+        if self._annotated_in and not all('img_path' in meta for meta in metas):
+            raise LaunchError(
+                'the annotation file says which classes each picture annotates '
+                '(annotated_category_ids), and a picture is found there by its path, which the '
+                "samples lack: add 'img_path' to meta_keys of the last transform of the pipeline."
+            )
+        masks = [self._annotated_in.get(meta.get('img_path'), self._annotated) for meta in metas]
         # copied without a wait for the GPU
         mask = torch.stack(masks).to(device, non_blocking=True)
         return spare_unannotated(self.student.bbox_head, mask)
@@ -344,13 +374,10 @@ class DistillationDetector(BaseDetector):
         theirs = [level[:number] for level in theirs]
         if distiller.kind == 'classes':
             assert self.shared is not None
-            ours, theirs = (
-                [select_classes(each, each_head.cls_out_channels, index) for each in maps]
-                for each_head, maps, index in (
-                    (head, ours, self.shared[1]),
-                    (other, theirs, self.shared[0]),
-                )
-            )
+            # all of the teacher's, without the background of a softmax
+            every = range(len(self.shared))
+            ours = [select_classes(each, head.cls_out_channels, self.shared) for each in ours]
+            theirs = [select_classes(each, other.cls_out_channels, every) for each in theirs]
             return criterion(ours, theirs)
         weights = [confidence(each[:number], other.cls_out_channels) for each in outputs[0]]
         objects = reduce_mean(torch.stack([level.sum() for level in weights]).sum()).clamp(min=1)
@@ -381,18 +408,21 @@ class DistillationDetector(BaseDetector):
         return torch.stack([criterion(*pair) for pair in zip(ours, theirs)]).mean()
 
     def _watch(self, distiller: Distiller, value: Tensor) -> None:
-        """Refuse a term that is 0 in every iteration from the start."""
+        """Refuse a term that is 0 at every step of the optimizer from the start."""
         # a frozen source that is still its teacher's has nothing to learn yet
         if self._zeros.setdefault(distiller.name, 0) < 0 or not value.requires_grad:
             return
         if value.item() != 0:
             self._zeros[distiller.name] = -1
             return
+        # while gradients accumulate, a student that starts from its teacher stays its teacher
+        if any(parameter.grad is not None for parameter in self.student.parameters()):
+            return
         self._zeros[distiller.name] += 1
-        if self._zeros[distiller.name] >= self.zero_patience:
+        if self._zeros[distiller.name] >= ZERO_PATIENCE:
             raise RuntimeError(
-                f'loss_distill_{distiller.name} was 0 in each of the first {self.zero_patience} '
-                'iterations that train it: give it a weight above 0, another source, or remove it.'
+                f'loss_distill_{distiller.name} was 0 at each of the first {ZERO_PATIENCE} steps '
+                'that train it: give it a weight above 0, another source, or remove it.'
             )
 
 

@@ -1,14 +1,12 @@
 """Classes of a teacher in a student, by name, and a start from the teacher's weights."""
 
-from typing import Dict, List, NamedTuple, Sequence, Tuple
+from typing import Dict, List, NamedTuple, Sequence
 
 import torch
 from torch import Tensor, nn
 
 
-def map_classes(
-    teacher_classes: Sequence[str], student_classes: Sequence[str]
-) -> Tuple[List[int], List[int]]:
+def map_classes(teacher_classes: Sequence[str], student_classes: Sequence[str]) -> List[int]:
     """Find the teacher's classes among those of the student.
 
     Args:
@@ -16,15 +14,14 @@ def map_classes(
         student_classes (Sequence[str]): Names of the student's classes, by index.
 
     Returns:
-        tuple[list[int], list[int]]: Indices of the teacher's classes, and the corresponding
-        indices of the student's.
+        list[int]: Index of each of the teacher's classes among those of the student.
 
     Raises:
         ValueError: If the student has no class of such a name, or two have the same.
 
     Examples:
         >>> map_classes(('cat', 'dog'), ('bird', 'dog', 'cat'))
-        ([0, 1], [2, 1])
+        [2, 1]
     """
     names, known = list(teacher_classes), list(student_classes)
     if len(set(names)) < len(names) or not set(names) <= set(known):
@@ -33,7 +30,7 @@ def map_classes(
             f"{tuple(known)}: give teacher_classes the student's names of them, in the teacher's "
             'order.'
         )
-    return list(range(len(names))), [known.index(name) for name in names]
+    return [known.index(name) for name in names]
 
 
 class TransferReport(NamedTuple):
@@ -67,24 +64,19 @@ class TransferReport(NamedTuple):
 def transfer_weights(
     student: nn.Module,
     teacher_state: Dict[str, Tensor],
-    teacher_classes: Sequence[int],
-    student_classes: Sequence[int],
-    num_teacher_classes: int,
+    classes: Sequence[int],
     num_student_classes: int,
 ) -> TransferReport:
     """Copy the teacher's weights into the student, class rows by class.
 
     A tensor of the same name and shape is copied. One whose rows belong to classes, that is, whose
-    number of rows is the same multiple of the number of classes in both, is copied row by row for
-    the shared classes.
+    number of rows is the same multiple of the number of classes in both, is copied row by row.
 
     Args:
         student (nn.Module): The student's detector; changed in place.
         teacher_state (dict[str, Tensor]): The teacher's ``state_dict``.
-        teacher_classes (Sequence[int]): Indices of the shared classes, the teacher's.
-        student_classes (Sequence[int]): The corresponding ones of the student.
-        num_teacher_classes (int): All classes of the teacher.
-        num_student_classes (int): All classes of the student.
+        classes (Sequence[int]): What :func:`map_classes` returned.
+        num_student_classes (int): Number of the student's classes.
 
     Returns:
         TransferReport: What was copied.
@@ -93,8 +85,8 @@ def transfer_weights(
         ValueError: If nothing could be copied, or there are as many classes, and not the same in
             the same order: then no shape tells which rows belong to classes.
     """
-    everything = list(range(num_student_classes))
-    alike = list(teacher_classes) == list(student_classes) == everything
+    num_teacher_classes = len(classes)
+    alike = list(classes) == list(range(num_student_classes))
     if num_teacher_classes == num_student_classes and not alike:
         raise ValueError(
             f'Teacher and student have {num_student_classes} classes each, but not the same ones '
@@ -102,8 +94,7 @@ def transfer_weights(
             'start_from_teacher=False.'
         )
     report = TransferReport([], [], [], [])
-    rows = torch.tensor(list(teacher_classes), dtype=torch.long)
-    slots = torch.tensor(list(student_classes), dtype=torch.long)
+    slots = torch.tensor(list(classes), dtype=torch.long)
     for name, target in student.state_dict().items():
         source = teacher_state.get(name)
         if source is None:
@@ -114,7 +105,7 @@ def transfer_weights(
             anchors = len(target) // num_student_classes
             new = target.reshape(anchors, num_student_classes, *target.shape[1:]).clone()
             old = source.reshape(anchors, num_teacher_classes, *source.shape[1:]).to(target.dtype)
-            new[:, slots] = old[:, rows]
+            new[:, slots] = old
             target.copy_(new.reshape(target.shape))
             report.by_class.append(name)
         elif source.shape == target.shape:

@@ -18,12 +18,11 @@ class BoxDistributionKLLoss(nn.Module):
     with logits over the temperature :math:`\tau`:
 
     .. math::
-        \tau^2 \frac{\sum_a w_a \frac{1}{4} \sum_{side} KL(p^T_{a,side} \,\|\, p^S_{a,side})}
-                    {\max(\sum_a w_a, 1)}
+        \frac{\tau^2}{n} \sum_a w_a \frac{1}{4} \sum_{side} KL(p^T_{a,side} \,\|\, p^S_{a,side})
 
     The weights :math:`w` are meant to be the teacher's confidence at each location: where it sees
-    no object its boxes are noise (YOLO LwF, arXiv 2503.04688). Without them it is the mean over
-    all locations.
+    no object its boxes are noise (YOLO LwF, arXiv 2503.04688). Their sum is then the ``avg_factor``
+    :math:`n`, which is the number of locations by default.
 
     Args:
         tau (float): Temperature :math:`\tau`, > 0.
@@ -33,7 +32,8 @@ class BoxDistributionKLLoss(nn.Module):
     Examples:
         >>> loss = BoxDistributionKLLoss(reg_max=16)
         >>> student, teacher = torch.randn(2, 8, 100, 64)
-        >>> loss(student, teacher, weight=torch.rand(8, 100))
+        >>> weight = torch.rand(8, 100)
+        >>> loss(student, teacher, weight, avg_factor=weight.sum())
     """
 
     distills = 'boxes'
@@ -52,7 +52,7 @@ class BoxDistributionKLLoss(nn.Module):
         weight: Optional[Levels] = None,
         avg_factor: Optional[Tensor] = None,
     ) -> Tensor:
-        """Compute the weighted mean over locations of the mean over sides.
+        """Compute the mean over locations of the mean over sides.
 
         Args:
             student (Tensor | Sequence[Tensor]): (N, 4 * reg_max, H, W) logits of the bins,
@@ -61,8 +61,8 @@ class BoxDistributionKLLoss(nn.Module):
             teacher (Tensor | Sequence[Tensor]): Likewise; gets no gradient.
             weight (Tensor | Sequence[Tensor], optional): Weights >= 0 of the locations, (N, H, W),
                 (N, A) or (L,), in a list where the logits are; gets no gradient.
-            avg_factor (Tensor, optional): Scalar that the sum is divided by, in place of the sum of
-                the weights.
+            avg_factor (Tensor, optional): Scalar that the sum is divided by, in place of the number
+                of locations.
 
         Returns:
             Tensor: Scalar in float32 or float64; 0 and connected to the student where there is no

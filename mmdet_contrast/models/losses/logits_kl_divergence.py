@@ -23,9 +23,8 @@ class LogitsKLDivergence(nn.Module):
       anything added to all classes of a location, so sigmoid scores may drift away under it.
 
     The result is the mean over the locations of all levels and images, so it does not grow with
-    the size of the images, as a mean over images (``'batchmean'``) does. With weights it is the
-    weighted sum over the sum of the weights, taken as 1 where that is smaller. ``avg_factor``
-    replaces either divisor.
+    the size of the images, as a mean over images (``'batchmean'``) does. Weights multiply the
+    divergence of a location, and ``avg_factor`` replaces the number of locations as the divisor.
 
     Args:
         tau (float): Temperature :math:`\tau`, > 0.
@@ -99,7 +98,7 @@ def mean_over_locations(
     weight: Optional[Levels],
     avg_factor: Optional[Tensor] = None,
 ) -> Tensor:
-    """Compute the weighted mean of a divergence over the locations of all levels.
+    """Compute the mean of a divergence over the locations of all levels.
 
     Args:
         divergence (Callable): From a level of the student and of the teacher, both without
@@ -111,8 +110,7 @@ def mean_over_locations(
         avg_factor (Tensor, optional): Scalar that the sum is divided by.
 
     Returns:
-        Tensor: Scalar: the sum over ``avg_factor``, or the mean; with weights the weighted sum over
-        their sum, or over 1 where that is smaller.
+        Tensor: Scalar: the weighted sum over ``avg_factor``, or over the number of locations.
 
     Raises:
         ValueError: If student and teacher have other levels or shapes.
@@ -127,24 +125,17 @@ def mean_over_locations(
             f'{shapes[1]}, with {len(weights)} weights: the same shapes expected, and as many '
             'weights; where the classes differ, select those that both have.'
         )
-    totals, weight_sums, count = [], [], 0
+    totals, count = [], 0
     for s, t, w in zip(students, teachers, weights):
         dtype = torch.promote_types(s.dtype, torch.float32)
         with torch.autocast(device_type=s.device.type, enabled=False):
             values = divergence(s.to(dtype), t.detach().to(dtype))
         count += values.numel()
         if w is not None:
-            w = w.detach().to(values)
-            values = values * w
-            weight_sums.append(w.sum())
+            values = values * w.detach().to(values)
         totals.append(values.sum())
     total = torch.stack(totals).sum()
-    if avg_factor is not None:
-        return total / avg_factor
-    if weight is None:
-        return total / max(count, 1)
-    # weights that sum to next to nothing must not blow up the few locations that have any
-    return total / torch.stack(weight_sums).sum().clamp(min=1)
+    return total / (max(count, 1) if avg_factor is None else avg_factor)
 
 
 def _levels(given: Levels) -> List[Tensor]:

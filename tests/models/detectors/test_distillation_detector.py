@@ -17,7 +17,9 @@ from mmengine.runner import Runner
 
 from mmdet_contrast import config_path
 from mmdet_contrast.engine.hooks import DistillationHook
+from mmdet_contrast.models.detectors import distillation_detector
 from mmdet_contrast.models.distill import confidence, decode_boxes
+from mmdet_contrast.utils.config import LaunchError
 
 CWD = dict(type='ChannelWiseDivergence', tau=2.0)
 KL = dict(type='LogitsKLDivergence', tau=2.0)
@@ -98,7 +100,7 @@ def test_terms_equal_the_losses_on_the_maps(checkpoint):
         # the teacher's second class is the student's first
         teacher_classes=(CLASSES[2], CLASSES[0]),
     )
-    assert model.shared == ([0, 1], [2, 0])
+    assert model.shared == [2, 0]
     inputs, samples = make_batch(model)
     losses = model.loss(inputs, samples)
     names = ('backbone_stage2', 'pyramid', 'bbox_head_cls', 'bbox_head_reg')
@@ -116,7 +118,8 @@ def test_terms_equal_the_losses_on_the_maps(checkpoint):
     expected.append(3 * kl([m[:, [2, 0]] for m in heads[0][0]], list(heads[1][0])))
     weights = [m.amax(1).sigmoid().square() for m in heads[1][0]]
     boxes = MODELS.build(dict(type='BoxDistributionKLLoss'))
-    expected.append(boxes(*[list(h[1]) for h in heads], weights))
+    objects = sum(level.sum() for level in weights).clamp(min=1)
+    expected.append(boxes(*[list(h[1]) for h in heads], weights, avg_factor=objects))
     for name, value in zip(names, expected):
         # YOLOv8's own losses are multiplied by the batch, too
         torch.testing.assert_close(losses[f'loss_distill_{name}'], 2 * value, **CLOSE)
@@ -243,6 +246,11 @@ def test_pictures_that_annotate_other_classes(checkpoint):
     gradients = gradients_of_classes(model, inputs, samples)
     learnt = sum((g > 0).flatten(2).any(dim=2).long() for g in gradients)
     assert learnt.bool().tolist() == [[False, False, True], [True, True, False]]
+    unnamed = [type(sample)(gt_instances=sample.gt_instances) for sample in samples]
+    for sample in unnamed:
+        sample.set_metainfo(dict(img_shape=(64, 64)))
+    with pytest.raises(LaunchError, match="add 'img_path' to meta_keys"):
+        model.loss(inputs, unnamed)
     with pytest.raises(ValueError, match="annotated_classes has \\['disc'\\]"):
         build(yolo(), yolo(2), checkpoint, annotated_classes=('disc',))
 
@@ -431,13 +439,45 @@ def test_two_terms_of_one_source(checkpoint):
         build(yolo(), yolo(2), checkpoint, terms)
 
 
-def test_a_term_that_stays_zero_is_refused(checkpoint):
+def test_a_term_that_stays_zero_is_refused(checkpoint, monkeypatch):
+    monkeypatch.setattr(distillation_detector, 'ZERO_PATIENCE', 2)
     term = dict(source='neck', loss=CWD, weight=0.0)
-    model = build(yolo(), yolo(2), checkpoint, [term], zero_patience=2)
+    model = build(yolo(), yolo(2), checkpoint, [term])
     batch = make_batch(model)
-    model.loss(*batch)
-    with pytest.raises(RuntimeError, match='loss_distill_neck was 0 in each of the first 2'):
+    # before the first step of the optimizer nothing else can be expected
+    for _ in range(3):
+        total(model.loss(*batch)).backward()
+    model.zero_grad()
+    with pytest.raises(RuntimeError, match='loss_distill_neck was 0 at each of the first 2 steps'):
         model.loss(*batch)
+
+
+def softmax(num_classes=3):
+    cfg = retina(num_classes)
+    cfg.bbox_head.loss_cls = dict(type='CrossEntropyLoss', use_sigmoid=False)
+    return cfg
+
+
+def test_softmax_heads_are_refused_where_sigmoid_scores_are_needed(tmp_path):
+    plain = save_teacher(retina(2), tmp_path / 'plain.pth', CLASSES[:2])
+    path = save_teacher(softmax(2), tmp_path / 'softmax.pth', CLASSES[:2])
+    boxes = [dict(source='bbox_head.boxes', loss=dict(type='GIoULoss'))]
+    with pytest.raises(LaunchError, match='RetinaHead of the teacher .*bbox_head.boxes'):
+        build(retina(), softmax(2), path, boxes)
+    with pytest.raises(LaunchError, match='RetinaHead of the student .*annotated_classes'):
+        build(softmax(), retina(2), plain, annotated_classes=CLASSES[2:])
+    terms = [dict(source='bbox_head.cls', loss=dict(KL, mode='softmax'))]
+    model = build(softmax(), softmax(2), path, terms)
+    inputs, samples = make_batch(model)
+    value = model.loss(inputs, samples)['loss_distill_bbox_head_cls']
+    with torch.no_grad():
+        maps = [
+            [level.unflatten(1, (-1, channels))[:, :, :2].flatten(0, 1) for level in levels]
+            for network, channels in ((model.student, 4), (model.teacher.model, 3))
+            for levels in [network.bbox_head(network.extract_feat(inputs))[0]]
+        ]
+    # without the background
+    torch.testing.assert_close(value, model.criteria['bbox_head_cls'](*maps), **CLOSE)
 
 
 def test_a_teacher_that_is_not_loaded_is_refused(checkpoint):
@@ -507,11 +547,13 @@ def test_a_contrastive_student_learns_from_the_teacher(tmp_path):
         dict(source='bbox_head.reg', loss=dict(type='BoxDistributionKLLoss', reg_max=17)),
     ]
     model = build(student, gfl(), path, terms, annotated_classes=CLASSES[1:])
+    model.prepare(CLASSES, {'a.jpg': [0]})
     inputs, samples = make_batch(model)
     views = copy.deepcopy(samples)
     for view, group in enumerate((samples, views)):
         for sample in group:
-            sample.set_metainfo(dict(view=view, img_path='a.jpg'))
+            # views are pictures of their own
+            sample.set_metainfo(dict(view=view) if view else dict(view=view, img_path='a.jpg'))
             valid = torch.ones(len(sample.gt_instances), dtype=torch.bool)
             sample.gt_instances.view_valid = valid
     losses = model.loss(torch.cat((inputs, inputs)), [*samples, *views])
@@ -568,9 +610,10 @@ def test_statistics_stay_and_everything_else_trains(checkpoint):
     assert model.student.backbone.stem.training and model.student.training
 
 
-def test_a_frozen_source_may_be_its_teachers_until_it_trains(checkpoint):
+def test_a_frozen_source_may_be_its_teachers_until_it_trains(checkpoint, monkeypatch):
+    monkeypatch.setattr(distillation_detector, 'ZERO_PATIENCE', 2)
     term = dict(source='backbone.stage1', loss=CWD)
-    options = dict(start_from_teacher=True, norm_eval=True, zero_patience=2)
+    options = dict(start_from_teacher=True, norm_eval=True)
     model = build(yolo(), yolo(2), checkpoint, [term], **options)
     model.start()
     batch = make_batch(model.train())
@@ -580,7 +623,7 @@ def test_a_frozen_source_may_be_its_teachers_until_it_trains(checkpoint):
     assert model.unused_terms() == ['loss_distill_backbone_stage1']
     model.student.backbone.requires_grad_(True)
     model.loss(*batch)
-    with pytest.raises(RuntimeError, match='was 0 in each of the first 2 iterations that train it'):
+    with pytest.raises(RuntimeError, match='was 0 at each of the first 2 steps'):
         model.loss(*batch)
     with torch.no_grad():
         model.student.backbone.stem.conv.weight.mul_(1.5)
