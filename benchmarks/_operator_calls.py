@@ -6,8 +6,19 @@ from typing import List
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-# What has a value, or a size, that only the GPU would know.
-WAITS = ('_local_scalar_dense', 'item', 'nonzero', 'masked_select', 'equal', 'is_nonzero', 'unique')
+# What has a value, or a size, that only the GPU would know, by its name in the dispatcher.
+WAITS = (
+    '_local_scalar_dense',
+    '_unique2',
+    'bincount',
+    'equal',
+    'masked_select',
+    'nonzero',
+    'repeat_interleave',
+    'unique_consecutive',
+    'unique_dim',
+    'unique_dim_consecutive',
+)
 # Allocations, and views whose schema does not say so.
 NO_KERNEL = ('empty', 'new_empty', 'detach', 'promote_types', '_unsafe_view')
 
@@ -40,7 +51,7 @@ class OperatorCalls(TorchDispatchMode):
         )
         if by_mask or name in WAITS:
             self.waits.append(name)
-        is_view = all(r.alias_info is not None and not r.alias_info.is_write for r in returns)
+        is_view = returns and all(r.alias_info and not r.alias_info.is_write for r in returns)
         nothing = isinstance(out, torch.Tensor) and out.numel() == 0
         if not (is_view or nothing or name.startswith(NO_KERNEL) or name == '_local_scalar_dense'):
             self.kernels[name] += 1

@@ -79,6 +79,8 @@ def test_calls_are_what_computes_and_what_is_read(common):
         'a view': lambda: x.t()[0].view(-1),
         'a value': lambda: x.sum().item(),
         'a size that the values decide': lambda: x[x > 2],
+        'another': lambda: torch.unique(x),
+        'in place, of several': lambda: torch._foreach_add_([x], 1),
     }
     found = {name: common.count_calls(step, 'cpu') for name, step in calls.items()}
     assert found == {
@@ -86,6 +88,8 @@ def test_calls_are_what_computes_and_what_is_read(common):
         'a view': (0, 0, 0),
         'a value': (1, 0, 1),
         'a size that the values decide': (1, 0, 1),
+        'another': (1, 0, 1),
+        'in place, of several': (1, 0, 0),
     }
 
 

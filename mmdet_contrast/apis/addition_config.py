@@ -3,6 +3,7 @@
 import os
 import os.path as osp
 import re
+import zlib
 from copy import deepcopy
 from math import ceil, prod
 from typing import Any, Dict, List, Optional, Sequence, Union
@@ -123,8 +124,8 @@ def add_classes_config(
             which the file has a box. A file without boxes is of pictures without annotations.
         replay_img_dir (str, optional): Folder of its pictures. Defaults to ``img_dir``.
         work_dir (str, optional): Folder for everything that is written. Defaults to
-            ``./work_dirs/<config name>_<new classes>``, of more than three the first one and the
-            number of the others.
+            ``./work_dirs/<config name>_<new classes>``, of more than three the first one, the
+            number of the others and a checksum.
         cfg_options (dict, optional): Dotted keys of this config and their new values. A
             ``work_dir`` among them is taken where that argument is not given.
         launcher (str): 'none', 'pytorch', 'slurm' or 'mpi'.
@@ -148,7 +149,8 @@ def add_classes_config(
     if work_dir is None:
         stem = osp.splitext(osp.basename(given))[0]
         # a file system has a limit
-        names = new if len(new) <= 3 else [new[0], f'and {len(new) - 1} more']
+        mark = f'{zlib.crc32(" ".join(new).encode()):08x}'
+        names = new if len(new) <= 3 else [new[0], f'and {len(new) - 1} more', mark]
         work_dir = osp.join('work_dirs', re.sub(r'\W+', '_', '_'.join([stem, *names])))
     work_dir = osp.abspath(work_dir)
     if work_dir in (osp.dirname(osp.abspath(path)) for path in (given, checkpoint)):

@@ -134,11 +134,13 @@ def _find_files(
 
 def _walk(folder: Path) -> Iterator[Path]:
     """Give the files below a folder, in linked folders too, as the data sets find them."""
+    # a link to one of these would give its files again, or lead round in circles
+    seen = {Path(root).resolve() for root, _, _ in os.walk(folder)}
     for root, folders, files in os.walk(folder, followlinks=True):
         here = Path(root)
-        # a link to one of these would lead round in circles
-        above = {path.resolve() for path in (here, *here.parents)}
-        folders[:] = [name for name in folders if (here / name).resolve() not in above]
+        links = {name: (here / name).resolve() for name in folders if (here / name).is_symlink()}
+        folders[:] = [name for name in folders if links.get(name) not in seen]
+        seen.update(links.values())
         yield from (here / name for name in files)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from mmdet.registry import DATASETS
 from torch.utils.data import ConcatDataset, Dataset, Subset
 
-from mmdet_contrast.utils.config import LaunchError, type_name
+from mmdet_contrast.utils.config import LaunchError, dataset_chain, type_name
 from mmdet_contrast.utils.picture_extent import tell_padding
 
 _STOCK = 'LoadAnnotations'
@@ -61,8 +61,9 @@ def labelled_samples(
         steps = pipeline if pipeline is not None else part.get('pipeline') or default_pipeline
         part['pipeline'] = arrange_pipeline(steps or (), _is_whole(part))
         # no sample may be drawn at random in place of another; XML data do not test with a filter
-        part['test_mode'] = True
-        part.pop('filter_cfg', None)
+        for cfg_of in (part, dataset_chain(part)[-1]):
+            cfg_of['test_mode'] = True
+            cfg_of.pop('filter_cfg', None)
         parts.append(DATASETS.build(part))
         parts[-1].full_init()
     classes = {tuple(part.metainfo.get('classes') or ()) for part in parts}
@@ -83,8 +84,8 @@ def bank_and_queries(
     bank: Dict[str, Any],
     queries: Dict[str, Any],
     augmented: bool,
-    max_samples: Optional[int] = None,
-    names: Sequence[str] = ('bank', 'set of queries'),
+    max_samples: Optional[int],
+    names: Sequence[str],
 ) -> Tuple[LabelledSamples, LabelledSamples]:
     """Build the data sets of a classification by nearest neighbours.
 
@@ -160,7 +161,9 @@ def arrange_pipeline(pipeline: Sequence[dict], whole_images: bool = False) -> Li
     last = max((i for i, (_, name) in enumerate(others) if 'Load' in name), default=0)
     arranged = [step for step, _ in others]
     if not whole_images:
-        arranged[last + 1 : last + 1] = own or [dict(type=f'mmdet.{_STOCK}', with_bbox=True)]
+        if _STOCK in names or not own:
+            own = [dict(type=f'mmdet.{_STOCK}', with_bbox=True), *own]
+        arranged[last + 1 : last + 1] = own
     return tell_padding(arranged)
 
 

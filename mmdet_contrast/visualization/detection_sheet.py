@@ -50,7 +50,7 @@ def save_detection_sheet(
     cfg = load_config(config)
     found = {result['img_id']: result['pred_instances'] for result in load(predictions)}
     init_default_scope(cfg.get('default_scope', 'mmdet'))
-    with completed_data(cfg, 'test'):
+    with completed_data(dict(test_dataloader=cfg.test_dataloader)):
         dataset = DATASETS.build(cfg.test_dataloader.dataset)
         check_dataset(dataset, 'test_dataloader')
     pictures = []

@@ -137,9 +137,10 @@ def save_embedding_map(
     os.makedirs(osp.dirname(osp.abspath(out_file)), exist_ok=True)
     model = load_detector(config, checkpoint, device, cfg_options)
     embedder = BoxEmbedder(module, level)
-    val, train = (model.cfg[f'{split}_dataloader'].dataset for split in ('val', 'train'))
-    with completed_data(model.cfg, 'val', 'train'):
-        sets = bank_and_queries(train, val, True, max_samples, ('train set', 'val set'))
+    loaders = {key: model.cfg[key] for key in ('train_dataloader', 'val_dataloader')}
+    with completed_data(loaders):
+        data = [loader.dataset for loader in loaders.values()]
+        sets = bank_and_queries(*data, True, max_samples, ('train set', 'val set'))
         for part in sets:
             check_dataset(part.dataset, part.name)
     classes = sets[0].classes

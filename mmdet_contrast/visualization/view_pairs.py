@@ -70,7 +70,7 @@ def save_view_pairs(
     # MMDetection loads BGR; a model that turns RGB into BGR is given RGB
     bgr = not preprocessor.get('rgb_to_bgr', False)
     os.makedirs(out_dir, exist_ok=True)
-    with completed_data(cfg, 'train'):
+    with completed_data(dict(train_dataloader=cfg.train_dataloader)):
         dataset = DATASETS.build(cfg.train_dataloader.dataset)
         check_dataset(dataset, 'train_dataloader')
     if 'same_class' in str(cfg.train_dataloader.dataset):

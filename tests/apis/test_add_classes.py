@@ -1,6 +1,7 @@
 """Classes are added to detectors of every head: configs, refusals, runs of one epoch."""
 
 import json
+import os.path as osp
 import re
 import shutil
 import subprocess
@@ -255,7 +256,8 @@ def test_many_new_classes_make_no_long_name(detector, pictures, tmp_path, monkey
     pictures = SimpleNamespace(**vars(pictures))
     pictures.ann = edited(pictures.ann, tmp_path / 'many.json', rename)
     cfg = prepare(detector, pictures, tmp_path, classes=names, work_dir=None)
-    assert cfg.work_dir == str(tmp_path / 'work_dirs/old_a_part_with_a_name_0_and_39_more')
+    name = osp.basename(cfg.work_dir)
+    assert re.fullmatch('old_a_part_with_a_name_0_and_39_more_[0-9a-f]{8}', name)
     cfg = prepare(detector, pictures, tmp_path, classes=names[:2], work_dir=None)
     assert cfg.work_dir.endswith('/old_a_part_with_a_name_0_a_part_with_a_name_1')
 

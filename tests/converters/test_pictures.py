@@ -125,10 +125,14 @@ def test_linked_folders_are_searched_and_circles_end(tmp_path):
     try:
         (folder / 'train').symlink_to(real, target_is_directory=True)
         (real / 'above').symlink_to(folder, target_is_directory=True)
+        # twice the same
+        (folder / 'a').symlink_to(folder / 'b', target_is_directory=True)
     except OSError:
         pytest.skip('no right to link')
+    (folder / 'b').mkdir()
+    Image.fromarray(_ramp(255, np.uint8)).save(folder / 'b' / 'c.png')
     images, report = _read(folder)
-    assert [image.file_name for image in images] == ['train/a.png']
+    assert [image.file_name for image in images] == ['b/c.png', 'train/a.png']
     assert report.findings == []
 
 

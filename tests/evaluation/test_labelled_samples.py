@@ -91,6 +91,16 @@ def test_loaders_of_ones_own_are_moved_and_stay_alone():
     pipeline = [dict(type='ReadTiff'), dict(type='Resize'), own, dict(type='PackDetInputs')]
     arranged = [step['type'] for step in arrange_pipeline(pipeline)]
     assert arranged == ['ReadTiff', 'LoadMyAnnotations', 'Resize', 'PackDetInputs']
+    pipeline[1] = dict(type='LoadAnnotations', with_bbox=True)
+    arranged = [step['type'].split('.')[-1] for step in arrange_pipeline(pipeline)]
+    assert arranged == ['ReadTiff', 'LoadAnnotations', 'LoadMyAnnotations', 'PackDetInputs']
+
+
+def test_no_image_is_filtered_out_within_crops(cfg):
+    dataset = dict(cfg.train_dataloader.dataset, filter_cfg=dict(min_size=10**6))
+    pipeline = [dict(type='LoadImageFromNDArray'), dict(type='PackDetInputs')]
+    crops = dict(type='BoxCrops', dataset=dataset, pipeline=pipeline)
+    assert len(labelled_samples(crops).dataset) > 12
 
 
 def test_voc_data_with_the_filter_of_its_stock_config(cfg, tmp_path):

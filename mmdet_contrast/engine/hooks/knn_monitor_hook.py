@@ -2,6 +2,7 @@
 
 import random
 from contextlib import contextmanager
+from copy import deepcopy
 from math import sqrt
 from typing import Iterator, Optional, Tuple, Union
 
@@ -14,7 +15,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import IterBasedTrainLoop, Runner
 from torch import nn
 
-from mmdet_contrast.engine.run_checks import check_dataset
+from mmdet_contrast.engine.run_checks import check_dataset, completed_data
 from mmdet_contrast.evaluation.box_embedder import BoxEmbedder
 from mmdet_contrast.evaluation.functional import embedding_std, knn_accuracy
 from mmdet_contrast.evaluation.labelled_samples import LabelledSamples, bank_and_queries
@@ -132,13 +133,18 @@ class KNNMonitorHook(Hook):
 
     def _build(self, runner: Runner) -> None:
         """Build the bank and the queries."""
-        bank = self.bank or _dataset_of(runner, 'train_dataloader', 'bank')
-        queries = self.queries or _dataset_of(runner, 'val_dataloader', 'queries')
         names = ('bank of KNNMonitorHook', 'set of queries of KNNMonitorHook')
-        # the training set's own pipeline augments
-        self._sets = bank_and_queries(bank, queries, self.bank is None, self.max_samples, names)
-        for part in self._sets:
-            check_dataset(part.dataset, part.name)
+        data = deepcopy(
+            [
+                self.bank or _dataset_of(runner, 'train_dataloader', 'bank'),
+                self.queries or _dataset_of(runner, 'val_dataloader', 'queries'),
+            ]
+        )
+        with completed_data({name: dict(dataset=part) for name, part in zip(names, data)}):
+            # the training set's own pipeline augments
+            self._sets = bank_and_queries(*data, self.bank is None, self.max_samples, names)
+            for part in self._sets:
+                check_dataset(part.dataset, part.name)
 
     def _measure(self, runner: Runner) -> None:
         """Embed, classify and log."""

@@ -1,5 +1,6 @@
 """Checks of annotation files and images against what a config says about them."""
 
+import os
 import os.path as osp
 import zlib
 from contextlib import contextmanager
@@ -134,8 +135,10 @@ def complete_files(
     copies: Dict[str, str] = {}
     for path, args in _storages(parts, evaluators).items():
         if read_coco_file(path, args).lacks_area:
-            # files of several splits may have one name
-            stem, mark = osp.splitext(osp.basename(path))[0], zlib.crc32(path.encode())
+            # files of several splits may have one name, and a file that was changed needs another
+            stat = os.stat(path) if osp.isfile(path) else None
+            mark = zlib.crc32(f'{path} {stat and (stat.st_size, stat.st_mtime_ns)}'.encode())
+            stem = osp.splitext(osp.basename(path))[0]
             copies[path] = osp.join(work_dir, 'annotations', f'{stem}_{mark:08x}.json')
             write_areas(path, copies[path], args)
             logger.info(
@@ -179,12 +182,12 @@ def use_copies(
 
 
 @contextmanager
-def completed_data(cfg: Any, *splits: str) -> Iterator[None]:
+def completed_data(loaders: Dict[str, Any]) -> Iterator[None]:
     """Check annotation files, and complete them as for a run, where data sets are built without.
 
     Args:
-        cfg (Config): The config; within the context its loaders may name copies of the files.
-        splits (str): ``'train'``, ``'val'`` or ``'test'``.
+        loaders (dict): Configs of data loaders by their place in the config, for messages. Within
+            the context they may name copies of the files.
 
     Yields:
         None: While the copies exist.
@@ -192,11 +195,7 @@ def completed_data(cfg: Any, *splits: str) -> Iterator[None]:
     Raises:
         LaunchError: If a file does not fit the config of its data set.
     """
-    parts = [
-        part
-        for key in (f'{split}_dataloader' for split in splits)
-        for part in data_parts(cfg.get(key), key)
-    ]
+    parts = [part for where, loader in loaders.items() for part in data_parts(loader, where)]
     for part in parts:
         check_part(part)
     with TemporaryDirectory() as folder:

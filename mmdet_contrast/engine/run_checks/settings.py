@@ -7,7 +7,7 @@ from mmdet.engine.hooks import PipelineSwitchHook
 from mmdet.evaluation.metrics import CocoMetric
 from mmengine.evaluator import BaseMetric, Evaluator
 from mmengine.hooks import CheckpointHook, Hook
-from mmengine.registry import EVALUATOR, METRICS, OPTIMIZERS
+from mmengine.registry import EVALUATOR, METRICS, OPTIMIZERS, TRANSFORMS
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -109,8 +109,10 @@ def check_switched_pipelines(hooks: Sequence[Hook], model: nn.Module) -> None:
     if not any(branch.wants_views for branch in branches):
         return
     for hook in hooks:
-        steps = hook.switch_pipeline.transforms if isinstance(hook, PipelineSwitchHook) else ()
-        if steps and not isinstance(steps[-1], PackContrastiveInputs):
+        # configs: the hook builds them at its epoch
+        last = hook.switch_pipeline[-1] if isinstance(hook, PipelineSwitchHook) else None
+        kind = find_type(TRANSFORMS, last.get('type')) if isinstance(last, dict) else type(last)
+        if last and not (isinstance(kind, type) and issubclass(kind, PackContrastiveInputs)):
             raise LaunchError(
                 'PipelineSwitchHook: the contrastive loss compares with views, but switch_pipeline '
                 'makes none: end it with ContrastiveView and PackContrastiveInputs.'

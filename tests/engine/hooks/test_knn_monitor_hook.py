@@ -235,6 +235,17 @@ def test_an_empty_bank(tiny_shapes, tmp_path):
         train(tiny_shapes, tmp_path, hook, max_epochs=1)
 
 
+def test_a_bank_without_areas_is_completed(tiny_shapes, tmp_path):
+    coco = json.loads((tiny_shapes / 'annotations' / 'instances_train.json').read_text())
+    for annotation in coco['annotations']:
+        del annotation['area']
+    (tmp_path / 'bank.json').write_text(json.dumps(coco))
+    cfg = tiny_config(tiny_shapes, tmp_path, [])
+    bank = bank_config(tiny_shapes, str(tmp_path / 'bank.json'))
+    assert len(built(cfg, bank=bank)) == 2
+    assert bank['ann_file'] == str(tmp_path / 'bank.json')
+
+
 @pytest.mark.parametrize('wrong', [dict(level=7), dict(module='nek')])
 def test_a_map_that_is_not_there_is_refused_before_the_training(tiny_shapes, tmp_path, wrong):
     with pytest.raises(ValueError, match="index of the 5 feature maps|'nek'"):

@@ -300,6 +300,18 @@ def test_a_machine_with_another_disk_writes_its_own_copy(data, check, tmp_path, 
     assert json.loads(copy.read_text())['annotations'][0]['area'] == 81
 
 
+def test_a_changed_file_gets_another_copy(data, check):
+    names = set()
+    for box in ([1, 1, 9, 9], [1, 1, 9, 11]):
+        coco = content()
+        coco['annotations'][0]['bbox'] = box
+        del coco['annotations'][0]['area']
+        configs = data(train=coco)
+        check(configs)
+        names.add(configs.train_dataloader.dataset.ann_file)
+    assert len(names) == 2
+
+
 # ----------------------------------------------------------------------------------------- images
 
 

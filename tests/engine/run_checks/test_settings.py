@@ -1,16 +1,13 @@
 """Loaders, optimizer and best checkpoint of a config."""
 
 from contextlib import nullcontext
-from types import SimpleNamespace
 
 import pytest
-from mmdet.datasets.transforms import PackDetInputs
 from mmdet.engine.hooks import PipelineSwitchHook
 from mmengine.hooks import CheckpointHook, Hook
 from torch import nn
 from torch.optim import SGD
 
-from mmdet_contrast.datasets.transforms import PackContrastiveInputs
 from mmdet_contrast.engine.run_checks.settings import (
     check_loader,
     check_optimizer,
@@ -24,17 +21,14 @@ COCO = dict(type='CocoMetric', metric='bbox')
 
 
 def test_a_switched_pipeline_makes_views_where_they_are_needed():
-    plain, views = (
-        SimpleNamespace(transforms=[step]) for step in (PackDetInputs(), PackContrastiveInputs())
-    )
-    hook = PipelineSwitchHook(1, [dict(type='mmdet.PackDetInputs')])
+    plain, views = [dict(type='PackDetInputs')], [dict(type='mmdet.PackContrastiveInputs')]
     for pipeline, sampler, weight, refused in (
         (plain, 'ViewBoxes', 1.0, True),
         (views, 'ViewBoxes', 1.0, False),
         (plain, 'JitteredBoxes', 1.0, False),
         (plain, 'ViewBoxes', 0.0, False),
     ):
-        hook.switch_pipeline = pipeline
+        hook = PipelineSwitchHook(1, [dict(type='LoadImageFromFile'), *pipeline])
         criterion = dict(type='NTXentLoss', loss_weight=weight)
         branch = RegionContrast(8, sampler=dict(type=sampler), criterion=criterion)
         with pytest.raises(LaunchError, match='makes none') if refused else nullcontext():

@@ -218,7 +218,7 @@ def tiny_config(tmp_path, images, epochs=2, **changes):
     return cfg
 
 
-def test_trains_and_the_exported_backbone_starts_a_detector(tiny_shapes, tmp_path):
+def test_trains_and_the_backbone_starts_a_detector(tiny_shapes, tmp_path):
     runner = Runner.from_cfg(tiny_config(tmp_path, tiny_shapes / 'train'))
     rates = []
 
