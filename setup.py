@@ -9,9 +9,14 @@ import shutil
 from pathlib import Path
 from typing import Dict, List
 
-from setuptools import find_packages, setup
+from setuptools import Command, find_packages, setup
 from setuptools.command.build_py import build_py
-from setuptools.command.editable_wheel import editable_wheel
+
+try:
+    from setuptools.command.editable_wheel import editable_wheel
+except ImportError:
+    # setuptools before 64, which openmim brings, installs without `-e` alone
+    editable_wheel = Command
 
 ROOT = Path(__file__).resolve().parent
 PACKAGE = 'mmdet_contrast'

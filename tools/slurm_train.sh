@@ -3,8 +3,8 @@
 #
 #   tools/slurm_train.sh PARTITION JOB_NAME CONFIG WORK_DIR [arguments of tools/train.py]
 #
-# GPUS (8), GPUS_PER_NODE (8, at most GPUS) and CPUS_PER_TASK (5) size the job; SRUN_ARGS holds
-# further arguments of srun, separated by blanks.
+# GPUS (8), GPUS_PER_NODE (8, at most GPUS) and CPUS_PER_TASK (5) size the job; its processes meet at
+# PORT (29500); SRUN_ARGS holds further arguments of srun, separated by blanks.
 set -euo pipefail
 
 if [[ $# -lt 4 ]]; then
@@ -14,6 +14,8 @@ fi
 
 root="$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)"
 export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
+# the name that MMEngine reads
+export MASTER_PORT="${PORT:-${MASTER_PORT:-29500}}"
 gpus="${GPUS:-8}"
 gpus_per_node="${GPUS_PER_NODE:-$((gpus < 8 ? gpus : 8))}"
 # Split on blanks, without the shell's expansion of wildcards.

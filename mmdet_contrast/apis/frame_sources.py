@@ -153,6 +153,11 @@ class VideoStream:
                 seconds = now - start if self.live else number / self.rate
                 yield Frame(image, self.name, self.path, number, seconds)
         finally:
+            self.close()
+
+    def close(self) -> None:
+        """Close the stream, if it is open."""
+        if self._capture is not None:
             self._capture.release()
             self._capture = None
 
@@ -179,8 +184,8 @@ def find_sources(
         max_frames (int, optional): Most frames to read of a video or camera.
 
     Returns:
-        list[FrameSource]: All images as one source, then one for each video and camera. Videos and
-        cameras that were named are open; those of a folder are not.
+        list[FrameSource]: All images as one source, then one for each video and camera. Cameras are
+        open, and videos that were named have been tried.
 
     Raises:
         LaunchError: If a path does not exist, a folder holds nothing to look at, or a video or
@@ -213,6 +218,9 @@ def find_sources(
     for stream in streams:
         if stream.live or stream.path in named:
             stream.open()
+        if not stream.live:
+            # hundreds of them would be too many open files
+            stream.close()
     return [*([ImageFiles(root, images)] if images else []), *streams]
 
 

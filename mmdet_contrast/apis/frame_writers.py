@@ -65,7 +65,7 @@ class StreamWriter:
         self.video_path = osp.join(out_dir, 'videos', name)
         lines_path = osp.join(out_dir, 'results', f'{source.name}.jsonl')
         os.makedirs(osp.dirname(lines_path), exist_ok=True)
-        self._lines = open(lines_path, 'w', encoding='utf-8')
+        self._lines = open(lines_path, 'w', encoding='utf-8', errors='backslashreplace')
         self._video: Optional[cv2.VideoWriter] = None
         self._size = (0, 0)
         self._written = 0
@@ -114,7 +114,9 @@ class StreamWriter:
         os.makedirs(osp.dirname(self.video_path), exist_ok=True)
         self._size = picture.shape[1::-1]
         codec = cv2.VideoWriter.fourcc(*'mp4v')
-        self._video = cv2.VideoWriter(self.video_path, codec, self.source.rate, self._size)
+        # the codec takes no more digits
+        rate = self.source.rate if self.source.rate < 65 else round(self.source.rate, 1)
+        self._video = cv2.VideoWriter(self.video_path, codec, rate, self._size)
         if not self._video.isOpened():
             raise OSError(
                 f'{self.video_path!r} cannot be written: this OpenCV has no mp4 encoder, or the '

@@ -106,14 +106,16 @@ def infer(
         InferenceReport: Counts, and what was skipped.
 
     Raises:
-        LaunchError: If a source does not exist or does not open or is where results go, or if
-            config and checkpoint do not fit each other.
+        LaunchError: If ``batch_size`` is below 1, a source does not exist, does not open or is
+            where results go, or config and checkpoint do not fit each other.
 
     Example:
         >>> report = infer('configs/yolov8/yolov8_n_shapes.py', 'epoch_15.pth', 'clip.mp4', 'out')
         >>> report.frames
         120
     """
+    if batch_size < 1:
+        raise LaunchError(f'batch_size={batch_size} given, 1 or more expected.')
     given = [source] if isinstance(source, (str, int, os.PathLike)) else list(source)
     cfg = load_config(config, cfg_options=cfg_options)
     sources = find_sources(given, max_frames)

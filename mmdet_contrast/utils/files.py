@@ -31,7 +31,8 @@ def replacing(path: PathLike) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     # The same folder, because os.replace is atomic within one file system only.
     # A random name, because processes of several machines may write the same file.
-    temporary = path.with_name(f'.{path.name}.{uuid4().hex}.tmp')
+    # Not with the file's own, which may be as long as a name can be.
+    temporary = path.with_name(f'.{uuid4().hex}.tmp')
     try:
         yield temporary
         os.replace(temporary, path)
@@ -51,7 +52,10 @@ def write_json(path: PathLike, content: Any, indent: Optional[int] = None) -> No
     Raises:
         ValueError: If the content holds NaN or infinity, which JSON does not have.
     """
-    with replacing(path) as temporary, open(temporary, 'w', encoding='utf-8') as stream:
+    # file names that are not in UTF-8 are written as JSON escapes them
+    with replacing(path) as temporary, open(
+        temporary, 'w', encoding='utf-8', errors='backslashreplace'
+    ) as stream:
         json.dump(content, stream, indent=indent, allow_nan=False, ensure_ascii=False)
 
 

@@ -97,6 +97,10 @@ def load_detector(
     check_weights(model, weights)
     model.dataset_meta = name_classes(model, weights, cfg)
     model.cfg = cfg
+    for module in model.modules():
+        if getattr(module, 'with_cp', False):
+            # it saves the memory of trainings, and heat maps need gradients that it cuts off
+            module.with_cp = False
     return model.to(device or get_device())
 
 

@@ -141,7 +141,7 @@ def draw_feature_map(
         maps, titles = features[list(chosen)], [f'channel {channel}' for channel in chosen]
     height, width = picture_extent(sample)
     panels, titles = [picture], [f'image, {width} x {height}', *titles]
-    # One at a time: 256 channels in the size of a picture are gigabytes.
+    # One at a time: 256 channels in the size of a picture, as numbers, are gigabytes.
     for values in maps:
         mode = 'bilinear' if overlay else 'nearest'
         heat = align_to_image(values[None], sample, picture.shape[:2], mode)[0]

@@ -54,7 +54,7 @@ def read_run(path: str, skip_epochs: int = 0) -> RunLog:
 
     Args:
         path (str): A work directory (all its ``*/vis_data/scalars.json`` are joined in the order
-            of time; where a resumed run repeats iterations, the later record counts), a folder of
+            of time; of what a resumed run repeats, the earlier records are dropped), a folder of
             one run, or a ``scalars.json``.
         skip_epochs (int): Epochs to leave out at the beginning. Defaults to 0.
 
@@ -225,6 +225,8 @@ def _draw_series(
     short = key.replace('loss_contrast_', '').replace('coco/', '').replace('bbox_', '')
     # With one key its name is the title; one run alone still needs something in the legend.
     name = ' '.join([log.name] * many_logs + [short] * (many_keys or not many_logs))
+    # older matplotlib leaves such names out of the legend
+    name = f'run {name}' if name.startswith('_') else name
     for records in (log.train, log.val):
         steps, values = series(records, key)
         if not len(steps):

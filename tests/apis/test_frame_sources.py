@@ -106,6 +106,8 @@ def test_what_is_found(capture, tmp_path):
     capture()
     (found,) = find_sources([tmp_path / 'b/6.avi'])
     assert found.name == '6.avi'
+    # a thousand open files would be too many
+    assert found._capture is None
     with pytest.raises(LaunchError, match="source 'absent.jpg' does not exist"):
         find_sources(['absent.jpg'])
     with pytest.raises(LaunchError, match='holds no image and no video'):

@@ -45,6 +45,13 @@ def test_video_of_a_camera_runs_in_real_time(tmp_path):
     assert levels == [0, 1, 1, 1, 1, 2, 3, 3, 3, 3, 3, 3, 4]
 
 
+@pytest.mark.parametrize('rate', [239.847, 90.123, 59.947])
+def test_any_frame_rate(tmp_path, rate):
+    write(StreamWriter(str(tmp_path), stream(False, rate)), [PICTURE] * 2, (0.0, 0.1))
+    made = mmcv.VideoReader(str(tmp_path / 'videos' / 'clip.avi.mp4'))
+    assert len(made) == 2 and made.fps == pytest.approx(rate, abs=0.05)
+
+
 def test_stream_that_changes_its_size_keeps_every_frame(tmp_path):
     pictures = [PICTURE, PICTURE[:32], PICTURE]
     write(StreamWriter(str(tmp_path), stream(False)), pictures, (0.0, 0.1, 0.2))

@@ -186,6 +186,11 @@ def test_batches_change_nothing(yolo, images, tmp_path):
         agree(one['detections'], results[1][name]['detections'])
 
 
+def test_batches_hold_a_picture():
+    with pytest.raises(LaunchError, match='batch_size=0 given, 1 or more'):
+        infer('config.py', 'weights.pth', 'a.jpg', 'out', batch_size=0)
+
+
 def test_damaged_images_are_named_and_counted(yolo, images, tmp_path):
     report = infer(*yolo, images, str(tmp_path))
     assert report.images == 2

@@ -39,6 +39,13 @@ def _noise(width=60, height=40):
     return Image.fromarray(values)
 
 
+def test_any_name_and_path_can_be_written(tmp_path):
+    path = tmp_path / ('x' * 250 + '.json')
+    name = os.fsdecode(b'caf\xe9.jpg')
+    write_json(path, {'file_name': name})
+    assert json.loads(path.read_text()) == {'file_name': name}
+
+
 def test_truncated_image_is_refused(tmp_path):
     for name in ('a.png', 'a.jpg'):
         _noise().save(tmp_path / name)
