@@ -52,16 +52,17 @@ def test_nothing_waits_for_the_device(case):
     assert not forward.waits and not backward.waits
 
 
-# Beside them there are two kernels of roi_align for each level, no operators of PyTorch's.
+# Beside them there are two kernels of roi_align for each level, no operators of PyTorch's. There
+# are up to three more with torch 2.1 than with 2.13.
 @pytest.mark.parametrize(
     'case, most',
     [
-        ('defaults', 179),
-        ('jitter', 187),
-        ('supcon', 194),
+        ('defaults', 180),
+        ('jitter', 188),
+        ('supcon', 197),
         ('simsiam', 90),
-        ('triplet', 152),
-        ('patches', 231),
+        ('triplet', 153),
+        ('patches', 234),
     ],
 )
 def test_number_is_bounded(case, most):
