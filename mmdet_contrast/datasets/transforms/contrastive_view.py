@@ -18,7 +18,7 @@ class ObjectBank:
     Each image adds one object of each of its classes, chosen at random. A class keeps the crops of
     the ``max_per_class`` images that came last, reduced to at most 128 pixels to a side, so that
     memory is bounded. An image that comes again replaces its own crops, and an
-    object is never filled from its own image, but behind ``Mosaic``, whose pictures count as one.
+    object is never filled from its own image (those of a ``Mosaic`` count as one).
 
     Args:
         max_per_class (int): Largest number of crops of a class.

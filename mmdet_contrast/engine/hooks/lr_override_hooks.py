@@ -56,9 +56,7 @@ class BiasWarmupHook(_LROverrideHook):
     biases from ``start_lr`` down to it. The weights' part and the momentum are MMEngine's
     ``LinearLR`` and ``LinearMomentum``. The log shows the scheduled rate.
 
-    A group's ``lr_mult`` (``custom_keys``) multiplies ``start_lr``, too, and ``--auto-scale-lr``
-    does not: the factor is the ``lr_mult`` that MMEngine keeps in the group, because a ratio of
-    rates would change with those of other groups.
+    The ``lr_mult`` of ``custom_keys`` multiplies ``start_lr``, too; ``--auto-scale-lr`` does not.
 
     Args:
         start_lr (float): Learning rate of the biases in the first iteration.

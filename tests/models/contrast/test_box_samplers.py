@@ -88,3 +88,12 @@ def test_background_is_drawn_in_every_original(sampler, counts):
     batch, _, _, extra = sample(sampler(background=3), make_samples(counts))
     assert extra[:, 0].tolist() == [0] * 3 + [1] * 3
     assert batch.fallback_mask.shape == (1, 1, 6) and batch.fallback_mask.all()
+
+
+@pytest.mark.parametrize('sampler', [ViewBoxes, JitteredBoxes])
+def test_background_touches_no_ignored_region(sampler):
+    samples = make_samples((0, 0))
+    for mask, boxes in ((True, [[0.0, 0, 1, 1]]), (False, [[0.0, 0, SIZE[1], SIZE[0]]])):
+        samples[0].ignored_instances.bboxes = torch.tensor(boxes)
+        batch, _, _, _ = sample(sampler(background=3), samples)
+        assert batch.fallback_mask[0, 0].tolist() == [mask] * 3 + [True] * 3
