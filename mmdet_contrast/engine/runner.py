@@ -1,6 +1,6 @@
 """MMEngine's runner with a moment for hooks before it builds anything."""
 
-from typing import Any, Dict, FrozenSet, Union
+from typing import Any, Dict, Union
 
 from mmdet.registry import RUNNERS
 from mmengine.runner import BaseLoop, Runner
@@ -12,17 +12,15 @@ from mmdet_contrast.utils.checkpoint import find_resumable
 class CheckedRunner(Runner):
     """MMEngine's ``Runner`` that calls hooks before it builds data, optimizer and evaluators.
 
-    Hooks with a method ``before_build(runner, mode)`` are called once for each mode: 'train' (which
-    covers the validation within), 'val' or 'test'. MMEngine's first call, ``before_run``, comes
-    when all is built and annotation files have been read.
+    Hooks with a method ``before_build(runner, mode)`` are called before each of the loops 'train',
+    'val' and 'test' is built. MMEngine's first call, ``before_run``, comes when all is built and
+    annotation files have been read.
 
     Examples:
         In a config, for whichever program builds the runner:
 
         >>> runner_type = 'mmdet.CheckedRunner'
     """
-
-    _announced: FrozenSet[str] = frozenset()
 
     @property
     def pending(self) -> Dict[str, Any]:
@@ -40,17 +38,17 @@ class CheckedRunner(Runner):
     # they call `test`, builds one, too.
     def build_train_loop(self, loop: Union[BaseLoop, Dict]) -> BaseLoop:
         """Build the training loop; see MMEngine."""
-        self._announce('train')
+        self.call_hook('before_build', mode='train')
         return super().build_train_loop(loop)
 
     def build_val_loop(self, loop: Union[BaseLoop, Dict]) -> BaseLoop:
         """Build the validation loop; see MMEngine."""
-        self._announce('val')
+        self.call_hook('before_build', mode='val')
         return super().build_val_loop(loop)
 
     def build_test_loop(self, loop: Union[BaseLoop, Dict]) -> BaseLoop:
         """Build the test loop; see MMEngine."""
-        self._announce('test')
+        self.call_hook('before_build', mode='test')
         return super().build_test_loop(loop)
 
     def load_or_resume(self) -> None:
@@ -58,9 +56,3 @@ class CheckedRunner(Runner):
         if self._resume and self._load_from is None and not self._has_loaded:
             self._load_from = find_resumable(self.work_dir)
         super().load_or_resume()
-
-    def _announce(self, mode: str) -> None:
-        covering = {mode, 'train'} if mode == 'val' else {mode}
-        if not self._announced & covering:
-            self._announced |= {mode}
-            self.call_hook('before_build', mode=mode)

@@ -1,7 +1,7 @@
 """Embeddings of the objects of a data set, by a detector or a pre-trained backbone."""
 
 import sys
-from typing import Any, List, NamedTuple, Optional, Sequence, Tuple, Union
+from typing import Any, List, NamedTuple, Optional, Sequence, Union
 
 import torch
 from mmengine.dataset import pseudo_collate
@@ -82,26 +82,30 @@ class BoxEmbedder:
         Raises:
             ValueError: If the model has no such module, or no such level.
         """
-        feats, samples, shape = self._features(model, data)
-        vectors, labels = embed_samples(feats, samples, shape, self.level)
+        plain, name = _detector(model), self.name_of(model)
+        data = model.data_preprocessor(data, False)
+        inputs = data['inputs']
+        with ModuleCapture(plain, [name]) as capture:
+            if name.split('.')[0] == 'backbone' or not hasattr(plain, 'extract_feat'):
+                plain.backbone(inputs)
+            else:
+                plain.extract_feat(inputs)
+        feats = [capture.maps[place].features for place in capture.chosen()]
+        vectors, labels = embed_samples(feats, data['data_samples'], inputs.shape[-2:], self.level)
         return Embeddings(vectors.float(), labels)
 
     def embed_dataset(
-        self,
-        model: nn.Module,
-        dataset: Dataset,
-        batch_size: int = 8,
-        num_workers: int = 0,
-        progress: bool = False,
+        self, model: nn.Module, dataset: Dataset, batch_size: int = 8, num_workers: int = 0
     ) -> Embeddings:
         """Embed what is annotated in a data set; distributed processes share the work.
+
+        The first process shows a progress bar.
 
         Args:
             model (nn.Module): The model, in eval mode.
             dataset (Dataset): Its items are what ``PackDetInputs`` gives.
             batch_size (int): Images in a batch.
             num_workers (int): Processes that load images.
-            progress (bool): Whether the first process shows a progress bar.
 
         Returns:
             Embeddings: Of the whole data set, the same in every process.
@@ -120,7 +124,7 @@ class BoxEmbedder:
         bar = tqdm(
             total=total,
             desc='embed',
-            disable=not (progress and is_main_process()),
+            disable=not is_main_process(),
             # a log file gets a line every few seconds
             mininterval=0.1 if sys.stderr.isatty() else 5,
         )
@@ -167,20 +171,6 @@ class BoxEmbedder:
                     f'the {part.name} has no labelled box: check its ann_file and metainfo.classes.'
                 )
         return found
-
-    def _features(self, model: nn.Module, data: dict) -> Tuple[List[Tensor], list, Tuple[int, int]]:
-        """Run a batch through the model; return its maps, samples, and height and width."""
-        plain = _detector(model)
-        name = self.name_of(model)
-        data = model.data_preprocessor(data, False)
-        inputs = data['inputs']
-        with ModuleCapture(plain, [name]) as capture:
-            if name.split('.')[0] == 'backbone' or not hasattr(plain, 'extract_feat'):
-                plain.backbone(inputs)
-            else:
-                plain.extract_feat(inputs)
-        maps = [capture.maps[place].features for place in capture.chosen()]
-        return maps, data['data_samples'], tuple(inputs.shape[-2:])
 
 
 def _detector(model: nn.Module) -> Any:

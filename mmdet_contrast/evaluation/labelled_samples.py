@@ -103,7 +103,8 @@ def bank_and_queries(
     Raises:
         ValueError: If there is no test pipeline, or the two differ in their classes.
     """
-    own = pipeline_of(queries)
+    # also within wrappers
+    own = _parts(queries)[0].get('pipeline')
     asked = labelled_samples(queries, None, max_samples, names[1])
     known = labelled_samples(
         bank, own if augmented else None, max_samples, names[0], default_pipeline=own
@@ -114,18 +115,6 @@ def bank_and_queries(
             f'{list(asked.classes)}: set one metainfo=dict(classes=...) for both.'
         )
     return known, asked
-
-
-def pipeline_of(cfg: Dict[str, Any]) -> Optional[List[dict]]:
-    """Find the pipeline that images of a data set are loaded with, also within wrappers.
-
-    Args:
-        cfg (dict): Config of a data set.
-
-    Returns:
-        list[dict] | None: The pipeline of the first set within; None if that has none.
-    """
-    return _parts(cfg)[0].get('pipeline')
 
 
 def arrange_pipeline(pipeline: Sequence[dict], whole_images: bool = False) -> List[dict]:

@@ -144,7 +144,7 @@ def save_embedding_map(
         for part in sets:
             check_dataset(part.dataset, part.name)
     classes = sets[0].classes
-    bank, queries = embedder.embed_sets(model, sets, progress=True)
+    bank, queries = embedder.embed_sets(model, sets)
     values = knn_accuracy(*queries, *bank, num_classes=len(classes))
     values['std'] = embedding_std(queries.vectors)
     values.update(queries=len(queries.labels), bank=len(bank.labels))

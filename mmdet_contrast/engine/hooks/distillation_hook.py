@@ -35,11 +35,7 @@ class DistillationHook(Hook):
         self._loaded = False
 
     def before_train(self, runner: Runner) -> None:
-        """Load the teacher, match the classes, start the student.
-
-        Args:
-            runner (Runner): The runner, any checkpoint loaded.
-        """
+        """Load the teacher, match the classes, start the student."""
         model = unwrap_model(runner.model)
         dataset = runner.train_dataloader.dataset
         # RunCheckHook refuses parts that differ
@@ -53,26 +49,8 @@ class DistillationHook(Hook):
                 'was loaded; set load_from=None to start from the teacher.'
             )
 
-    def after_train(self, runner: Runner) -> None:
-        """Name the terms that taught nothing.
-
-        Args:
-            runner (Runner): The runner.
-        """
-        unused = unwrap_model(runner.model).unused_terms()
-        if unused:
-            runner.logger.error(
-                f'{", ".join(unused)}: 0 in every iteration, as where the source stays frozen with '
-                "the teacher's weights: remove the terms from model.distillers."
-            )
-
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """Note that the student does not start from the teacher.
-
-        Args:
-            runner (Runner): The runner.
-            checkpoint (dict): What was loaded.
-        """
+        """Note that the student does not start from the teacher."""
         self._loaded = True
 
 

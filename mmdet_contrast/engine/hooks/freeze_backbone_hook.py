@@ -63,9 +63,6 @@ class FreezeBackboneHook(Hook):
 
         The model is wrapped and the optimizer is built by then: what is frozen before the one is
         never synchronised later, what is frozen before the other is never trained.
-
-        Args:
-            runner (Runner): The runner.
         """
         model = unwrap_model(runner.model)
         names = {p: name for name, p in model.named_parameters()}
@@ -94,11 +91,6 @@ class FreezeBackboneHook(Hook):
         """Freeze and unfreeze what the epoch and the iteration say.
 
         Not at the beginning of the epoch, as the loop sets the model to training mode after that.
-
-        Args:
-            runner (Runner): The runner.
-            batch_idx (int): Not used.
-            data_batch (dict, optional): Not used.
         """
         self._apply(runner)
 

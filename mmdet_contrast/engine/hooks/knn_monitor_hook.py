@@ -97,15 +97,12 @@ class KNNMonitorHook(Hook):
         self.embedder = BoxEmbedder(module, level)
         self.vote = dict(k=k, temperature=temperature)
         self.max_samples = max_samples
-        self.loading = dict(batch_size=batch_size, num_workers=num_workers, progress=True)
+        self.loading = dict(batch_size=batch_size, num_workers=num_workers)
         self._sets: Tuple[LabelledSamples, ...] = ()
         self._said = False
 
     def before_train(self, runner: Runner) -> None:
         """Build the data sets and embed an image of each: what is wrong shows before the training.
-
-        Args:
-            runner (Runner): The runner.
 
         Raises:
             ValueError: If the training counts iterations.
@@ -123,31 +120,9 @@ class KNNMonitorHook(Hook):
                 self.embedder.embed(model, pseudo_collate([part.dataset[0]]))
 
     def after_train_epoch(self, runner: Runner) -> None:
-        """Look at the features.
-
-        Args:
-            runner (Runner): The runner.
-        """
-        if self.every_n_epochs(runner, self.interval):
-            self._measure(runner)
-
-    def _build(self, runner: Runner) -> None:
-        """Build the bank and the queries."""
-        names = ('bank of KNNMonitorHook', 'set of queries of KNNMonitorHook')
-        data = deepcopy(
-            [
-                self.bank or _dataset_of(runner, 'train_dataloader', 'bank'),
-                self.queries or _dataset_of(runner, 'val_dataloader', 'queries'),
-            ]
-        )
-        with completed_data({name: dict(dataset=part) for name, part in zip(names, data)}):
-            # the training set's own pipeline augments
-            self._sets = bank_and_queries(*data, self.bank is None, self.max_samples, names)
-            for part in self._sets:
-                check_dataset(part.dataset, part.name)
-
-    def _measure(self, runner: Runner) -> None:
-        """Embed, classify and log."""
+        """Look at the features."""
+        if not self.every_n_epochs(runner, self.interval):
+            return
         model = unwrap_model(runner.model)
         classes = self._sets[0].classes
         with _undisturbed(model):
@@ -178,6 +153,21 @@ class KNNMonitorHook(Hook):
             f'{self.embedder.name_of(model)}, 1/sqrt({width}) = {1 / sqrt(width):.4f})'
         )
         runner.visualizer.add_scalars(values, step=step, file_path=f'{runner.timestamp}.json')
+
+    def _build(self, runner: Runner) -> None:
+        """Build the bank and the queries."""
+        names = ('bank of KNNMonitorHook', 'set of queries of KNNMonitorHook')
+        data = deepcopy(
+            [
+                self.bank or _dataset_of(runner, 'train_dataloader', 'bank'),
+                self.queries or _dataset_of(runner, 'val_dataloader', 'queries'),
+            ]
+        )
+        with completed_data({name: dict(dataset=part) for name, part in zip(names, data)}):
+            # the training set's own pipeline augments
+            self._sets = bank_and_queries(*data, self.bank is None, self.max_samples, names)
+            for part in self._sets:
+                check_dataset(part.dataset, part.name)
 
 
 @contextmanager

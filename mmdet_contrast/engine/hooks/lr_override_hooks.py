@@ -35,14 +35,7 @@ class _LROverrideHook(Hook):
         data_batch: Union[dict, tuple, list, None] = None,
         outputs: Optional[dict] = None,
     ) -> None:
-        """Put the scheduled learning rates back.
-
-        Args:
-            runner (Runner): The runner.
-            batch_idx (int): Index of the iteration in the epoch.
-            data_batch (dict, optional): Not used.
-            outputs (dict, optional): Not used.
-        """
+        """Put the scheduled learning rates back."""
         for group, rate in self._scheduled:
             group['lr'] = rate
         self._scheduled = []
@@ -77,11 +70,7 @@ class BiasWarmupHook(_LROverrideHook):
         self._groups: List[dict] = []
 
     def before_train(self, runner: Runner) -> None:
-        """Find the groups of biases.
-
-        Args:
-            runner (Runner): The runner, its optimizer built.
-        """
+        """Find the groups of biases."""
         parameters = unwrap_model(runner.model).named_parameters()
         biases = {p for name, p in parameters if name.endswith('bias')}
         groups = runner.optim_wrapper.param_groups
@@ -95,13 +84,7 @@ class BiasWarmupHook(_LROverrideHook):
     def before_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Union[dict, tuple, list, None] = None
     ) -> None:
-        """Set the learning rate of the biases.
-
-        Args:
-            runner (Runner): The runner.
-            batch_idx (int): Index of the iteration in the epoch.
-            data_batch (dict, optional): Not used.
-        """
+        """Set the learning rate of the biases."""
         length = self.epochs * len(runner.train_dataloader)
         if runner.iter >= length:
             return
@@ -137,11 +120,7 @@ class ConstantLRHook(_LROverrideHook):
         self._groups: Dict[str, List[dict]] = {}
 
     def before_train(self, runner: Runner) -> None:
-        """Find the groups.
-
-        Args:
-            runner (Runner): The runner, its optimizer built.
-        """
+        """Find the groups."""
         model = unwrap_model(runner.model)
         for module in self.modules:
             own = set(find_module(model, module).parameters())
@@ -157,13 +136,7 @@ class ConstantLRHook(_LROverrideHook):
     def before_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Union[dict, tuple, list, None] = None
     ) -> None:
-        """Set the constant learning rate.
-
-        Args:
-            runner (Runner): The runner.
-            batch_idx (int): Index of the iteration in the epoch.
-            data_batch (dict, optional): Not used.
-        """
+        """Set the constant learning rate."""
         for module, groups in self._groups.items():
             for group in groups:
                 self.override(group, _initial_lr(group))

@@ -70,20 +70,11 @@ class RunCheckHook(Hook):
         self._checked: Set[str] = set()
 
     def before_build(self, runner: Runner, mode: str) -> None:
-        """Check the config, before data, optimizer and evaluators are built.
-
-        Args:
-            runner (CheckedRunner): The runner.
-            mode (str): 'train', 'val' or 'test'.
-        """
+        """Check the config, before data, optimizer and evaluators are built."""
         self._check_config(runner, runner.pending, mode)
 
     def before_run(self, runner: Runner) -> None:
-        """Check what ``init_cfg`` will load, and trust checkpoints if that is set.
-
-        Args:
-            runner (Runner): The runner.
-        """
+        """Check what ``init_cfg`` will load, and trust checkpoints if that is set."""
         self._trust.enter_context(trust_checkpoints(self.trust_checkpoint))
         resumes = runner.cfg.get('resume') and (
             runner.cfg.get('load_from') or find_resumable(runner.work_dir)
@@ -93,20 +84,11 @@ class RunCheckHook(Hook):
                 runner.logger.warning(warning)
 
     def after_run(self, runner: Runner) -> None:
-        """Trust checkpoints no longer.
-
-        Args:
-            runner (Runner): The runner.
-        """
+        """Trust checkpoints no longer."""
         self._trust.close()
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: Dict[str, Any]) -> None:
-        """Compare a checkpoint with the model; MMEngine only warns of what does not fit.
-
-        Args:
-            runner (Runner): The runner.
-            checkpoint (dict): What it loads.
-        """
+        """Compare a checkpoint with the model; MMEngine only warns of what does not fit."""
         resumes = bool(runner.cfg.get('resume'))
         self._loaded = dict(meta=checkpoint.get('meta'))
         self._misfits = find_misfits(unwrap_model(runner.model), checkpoint, training=resumes)
@@ -120,13 +102,8 @@ class RunCheckHook(Hook):
                 runner.logger.warning(warning)
 
     def before_train(self, runner: Runner) -> None:
-        """Check training and validation data, and a checkpoint that the training goes on from.
-
-        Args:
-            runner (Runner): The runner that trains.
-        """
-        if 'train' not in self._checked:
-            self._check_config(runner, runner.cfg, 'train')
+        """Check training and validation data, and a checkpoint that the training goes on from."""
+        self._check_config(runner, runner.cfg, 'train')
         train, val = _dataset_of(runner.train_loop), _dataset_of(runner.val_loop)
         _check_built(train, 'train_dataloader')
         _check_built(val, 'val_dataloader')
@@ -139,32 +116,23 @@ class RunCheckHook(Hook):
         self._loaded, self._misfits = {}, []
 
     def before_val(self, runner: Runner) -> None:
-        """Check a validation that is no part of a training.
-
-        Args:
-            runner (Runner): The runner that validates.
-        """
-        if not self._checked & {'train', 'val'}:
-            self._check_config(runner, runner.cfg, 'val')
-        self._check(runner, runner.val_loop, 'val_dataloader')
+        """Check a validation that is no part of a training."""
+        self._check(runner, runner.val_loop, 'val')
 
     def before_test(self, runner: Runner) -> None:
-        """Check test data and checkpoint.
-
-        Args:
-            runner (Runner): The runner that tests.
-        """
-        if 'test' not in self._checked:
-            self._check_config(runner, runner.cfg, 'test')
-        self._check(runner, runner.test_loop, 'test_dataloader')
+        """Check test data and checkpoint."""
+        self._check(runner, runner.test_loop, 'test')
 
     def _check_config(self, runner: Runner, configs: Any, mode: str) -> None:
-        check_run_config(runner, configs, mode)
-        self._checked.add(mode)
+        # a training covers its validation
+        if self._checked.isdisjoint({mode, 'train'} if mode == 'val' else {mode}):
+            check_run_config(runner, configs, mode)
+            self._checked.add(mode)
 
-    def _check(self, runner: Runner, loop: Optional[BaseLoop], where: str) -> None:
-        dataset = _dataset_of(loop)
-        if where == 'test_dataloader' or self._loaded:
+    def _check(self, runner: Runner, loop: Optional[BaseLoop], mode: str) -> None:
+        self._check_config(runner, runner.cfg, mode)
+        dataset, where = _dataset_of(loop), f'{mode}_dataloader'
+        if mode == 'test' or self._loaded:
             _check_built(dataset, where)
         linear = check_linear(runner.model, {where: dataset})
         refuse_misfits(self._misfits)

@@ -22,34 +22,10 @@ _SHOWN = 20
 
 
 def show_names(names: Sequence[str]) -> str:
-    """Write a list of classes, of a long one the beginning.
-
-    Args:
-        names (Sequence[str]): The classes.
-
-    Returns:
-        str: As a tuple is written.
-    """
+    """Write a list of classes, of a long one the beginning."""
     if len(names) <= _SHOWN:
         return str(tuple(names))
     return f'({", ".join(map(repr, names[:_SHOWN]))}, … {len(names)} in all)'
-
-
-def check_is_list(classes: Any, where: str) -> None:
-    """Refuse a name in place of a list of names, whose letters or parts would be the classes.
-
-    Args:
-        classes (Any): ``metainfo['classes']``.
-        where (str): Where the config describes the data set, for the message.
-
-    Raises:
-        LaunchError: If it is a string.
-    """
-    if isinstance(classes, str):
-        raise LaunchError(
-            f'{where}: metainfo has classes={classes!r}, a string and not a list: write '
-            f'classes=({classes!r},), with the comma.'
-        )
 
 
 def check_classes(
@@ -78,7 +54,6 @@ def check_classes(
     Raises:
         LaunchError: If a class is not in the file, or in another order.
     """
-    check_is_list(classes, where)
     if cat_ids is None:
         cat_ids = [key for key, name in categories.items() if name in classes]
     found = [categories[key] for key in cat_ids]
@@ -134,14 +109,7 @@ def check_dataset(dataset: Any, where: str) -> None:
 
 
 def check_same_classes(lists: Sequence[Tuple[str, Sequence[str]]]) -> None:
-    """Refuse data of one run that number classes in different ways.
-
-    Args:
-        lists (Sequence[tuple[str, Sequence[str]]]): Places in the config and lists of classes.
-
-    Raises:
-        LaunchError: If two of the lists differ.
-    """
+    """Refuse data of one run that number classes in different ways."""
     for where, classes in lists[1:]:
         first, expected = lists[0]
         if list(classes) != list(expected):

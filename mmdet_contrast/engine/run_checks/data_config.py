@@ -46,13 +46,9 @@ class DataPart(NamedTuple):
         Training without boxes, which takes the images alone, has none: it may lack annotations.
         """
         file = self.cfg.get('ann_file') if reads_coco(self.kind) else None
-        used = self.reads_boxes or not self.where.startswith('train')
+        boxes = self.cut_out or any(_is_a(step, LoadAnnotations) for step in self.pipeline)
+        used = boxes or not self.where.startswith('train')
         return self._below_root(file) if file and used else ''
-
-    @property
-    def reads_boxes(self) -> bool:
-        """bool: Whether the boxes of the annotation file are used."""
-        return self.cut_out or any(_is_a(step, LoadAnnotations) for step in self.pipeline)
 
     def image_paths(self, names: Sequence[str]) -> Sequence[str]:
         """Give the paths of images that are read from the local disk.

@@ -17,7 +17,7 @@ from mmengine.registry import METRICS
 from mmdet_contrast.datasets.coco_file import CocoFile, read_coco_file, write_areas
 from mmdet_contrast.utils.config import LaunchError, type_name
 
-from .classes import check_classes, check_is_list, show_names
+from .classes import check_classes, show_names
 from .data_config import DataPart, data_parts
 from .registered import find_type
 from .settings import metric_configs
@@ -26,16 +26,13 @@ Size = Tuple[int, int]
 
 
 def check_part(part: DataPart) -> None:
-    """Refuse an annotation file that does not fit the config of its data set.
-
-    Args:
-        part (DataPart): A data set; of one that reads no COCO file little is looked at.
-
-    Raises:
-        LaunchError: If the file is damaged, or its classes, sizes or images are not what the config
-            says.
-    """
-    check_is_list(part.classes, part.where)
+    """Refuse an annotation file that does not fit the config of its data set."""
+    # its letters or parts would be the classes
+    if isinstance(part.classes, str):
+        raise LaunchError(
+            f'{part.where}: metainfo has classes={part.classes!r}, a string and not a list: write '
+            f'classes=({part.classes!r},), with the comma.'
+        )
     if not part.path:
         return
     file = _file_of(part)
@@ -45,15 +42,7 @@ def check_part(part: DataPart) -> None:
 
 
 def check_boxes(parts: Sequence[DataPart], logger: Logger) -> None:
-    """Refuse training data without a box to learn from; log what else is left out.
-
-    Args:
-        parts (Sequence[DataPart]): The data sets of one loader.
-        logger (Logger): Gets a line for each file with annotations that are left out.
-
-    Raises:
-        LaunchError: If no data set has a usable box of its classes, or all images are too small.
-    """
+    """Refuse training data without a box to learn from; log what else is left out."""
     files = [(part, _file_of(part)) for part in parts if part.path]
     for part, file in files:
         smallest = 0 if part.cfg.get('test_mode') else _min_size(part)
@@ -81,18 +70,7 @@ def check_boxes(parts: Sequence[DataPart], logger: Logger) -> None:
 
 
 def check_evaluator(evaluator: Any, parts: Sequence[DataPart], where: str, logger: Logger) -> None:
-    """Refuse a metric that compares detections with the annotations of other images.
-
-    Args:
-        evaluator (Any): ``val_evaluator`` or ``test_evaluator`` of the config.
-        parts (Sequence[DataPart]): The data sets that are evaluated.
-        where (str): Its key in the config.
-        logger (Logger): Gets a line if the metric has images that are not evaluated.
-
-    Raises:
-        LaunchError: If an image of the data is not in its file or is another one there, or the
-            classes of its file differ.
-    """
+    """Refuse a metric that compares detections with the annotations of other images."""
     if not parts or not all(part.path for part in parts):
         return
     for metric in _coco_metrics(evaluator):
@@ -123,18 +101,13 @@ def complete_files(
 ) -> Dict[str, str]:
     """Write copies of the annotation files that lack what the evaluation needs.
 
-    Args:
-        parts (Sequence[DataPart]): The data sets of a run.
-        evaluators (Sequence[Any]): Configs of its evaluators.
-        work_dir (str): The copies go to ``annotations/`` in it.
-        logger (Logger): Gets a line for each copy.
-
     Returns:
         dict[str, str]: The copy of each file that has one.
     """
     copies: Dict[str, str] = {}
-    for path, args in _storages(parts, evaluators).items():
-        if read_coco_file(path, args).lacks_area:
+    for path, cfg in _readers(parts, evaluators):
+        args = cfg.get('backend_args')
+        if path not in copies and read_coco_file(path, args).lacks_area:
             # files of several splits may have one name, and a file that was changed needs another
             stat = os.stat(path) if osp.isfile(path) else None
             mark = zlib.crc32(f'{path} {stat and (stat.st_size, stat.st_mtime_ns)}'.encode())
@@ -148,37 +121,16 @@ def complete_files(
     return copies
 
 
-def write_missing_copies(
-    copies: Dict[str, str], parts: Sequence[DataPart], evaluators: Sequence[Any]
-) -> None:
-    """Write the copies that this machine lacks, because another with another disk has made them.
-
-    Args:
-        copies (dict[str, str]): The copy of each file that has one.
-        parts (Sequence[DataPart]): The data sets of a run.
-        evaluators (Sequence[Any]): Configs of its evaluators.
-    """
-    for path, args in _storages(parts, evaluators).items():
-        if path in copies and not osp.isfile(copies[path]):
-            write_areas(path, copies[path], args)
-
-
 def use_copies(
     copies: Dict[str, str], parts: Sequence[DataPart], evaluators: Sequence[Any]
 ) -> None:
-    """Name copies in place of annotation files in the configs.
-
-    Args:
-        copies (dict[str, str]): Absolute path of the copy by path of the file.
-        parts (Sequence[DataPart]): The data sets of a run.
-        evaluators (Sequence[Any]): Configs of its evaluators.
-    """
-    for part in parts:
-        if part.path in copies:
-            part.cfg.update(ann_file=copies[part.path], backend_args=None)
-    for metric in [metric for evaluator in evaluators for metric in _coco_metrics(evaluator)]:
-        if metric['ann_file'] in copies:
-            metric.update(ann_file=copies[metric['ann_file']], backend_args=None)
+    """Name copies in place of annotation files, and write those that this machine lacks."""
+    for path, cfg in _readers(parts, evaluators):
+        if path in copies:
+            # where its disk is another than that of the first process
+            if not osp.isfile(copies[path]):
+                write_areas(path, copies[path], cfg.get('backend_args'))
+            cfg.update(ann_file=copies[path], backend_args=None)
 
 
 @contextmanager
@@ -204,12 +156,13 @@ def completed_data(loaders: Dict[str, Any]) -> Iterator[None]:
         yield
 
 
-def _storages(parts: Sequence[DataPart], evaluators: Sequence[Any]) -> Dict[str, Any]:
-    """Return ``backend_args`` by annotation file."""
+def _readers(
+    parts: Sequence[DataPart], evaluators: Sequence[Any]
+) -> List[Tuple[str, Dict[str, Any]]]:
+    """Return each annotation file and the config that names it."""
     metrics = [metric for evaluator in evaluators for metric in _coco_metrics(evaluator)]
-    storages = {part.path: part.cfg.get('backend_args') for part in parts if part.path}
-    storages.update({metric['ann_file']: metric.get('backend_args') for metric in metrics})
-    return storages
+    found = [(part.path, part.cfg) for part in parts if part.path]
+    return [*found, *((metric['ann_file'], metric) for metric in metrics)]
 
 
 def _file_of(part: DataPart) -> CocoFile:

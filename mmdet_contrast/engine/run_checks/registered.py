@@ -23,15 +23,7 @@ def find_type(registry: Registry, kind: Any) -> Any:
 
 
 def suggest(wrong: str, known: Iterable[str]) -> str:
-    """Ask whether a known name was meant.
-
-    Args:
-        wrong (str): What was given.
-        known (Iterable[str]): What there is.
-
-    Returns:
-        str: The end of a sentence.
-    """
+    """Ask whether a known name was meant, at the end of a sentence."""
     names = {name.lower(): name for name in known}
     near = difflib.get_close_matches(wrong.split('.')[-1].lower(), names, n=1)
     return f': did you mean {names[near[0]]!r}?' if near else '.'

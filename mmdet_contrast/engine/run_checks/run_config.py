@@ -14,7 +14,6 @@ from .data_files import (
     check_part,
     complete_files,
     use_copies,
-    write_missing_copies,
 )
 from .first_process import in_first_process
 from .registered import find_type
@@ -71,7 +70,6 @@ def check_run_config(runner: Runner, configs: Any, mode: str) -> None:
         return complete_files(own, list(evaluators.values()), runner.work_dir, runner.logger)
 
     copies = in_first_process(check)
-    write_missing_copies(copies, own, list(evaluators.values()))
     # hooks that build data sets of their own read the runner's config
     for source in (configs, runner.cfg):
         named = [part for split in used for part in _parts_of(source)[split]]

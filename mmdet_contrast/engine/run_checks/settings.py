@@ -23,15 +23,7 @@ _COCO_ITEMS = ('mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m', 'mAP_l')
 
 
 def check_loader(loader: Any, where: str) -> None:
-    """Refuse a key that no data loader takes; a loader that is already built passes.
-
-    Args:
-        loader (Any): Config of a data loader.
-        where (str): Its key in the config.
-
-    Raises:
-        LaunchError: If there is such a key.
-    """
+    """Refuse a key that no data loader takes; a loader that is already built passes."""
     known = [*inspect.signature(DataLoader).parameters, *_LOADER_KEYS]
     for key in loader if isinstance(loader, dict) else ():
         if key not in known:
@@ -41,14 +33,7 @@ def check_loader(loader: Any, where: str) -> None:
 
 
 def check_optimizer(optim_wrapper: Any) -> None:
-    """Refuse an optimizer that is not registered, which MMEngine takes for None and calls.
-
-    Args:
-        optim_wrapper (Any): ``optim_wrapper`` of the config.
-
-    Raises:
-        LaunchError: If nothing is registered by its name.
-    """
+    """Refuse an optimizer that is not registered, which MMEngine takes for None and calls."""
     optimizer = optim_wrapper.get('optimizer') if isinstance(optim_wrapper, dict) else None
     kind = optimizer.get('type') if isinstance(optimizer, dict) else None
     if kind is not None and find_type(OPTIMIZERS, kind) is None:
@@ -62,13 +47,6 @@ def check_save_best(hooks: Sequence[Hook], evaluator: Any) -> None:
     """Refuse a ``save_best`` that no metric of the validation returns.
 
     Metrics whose names cannot be known before they have run pass.
-
-    Args:
-        hooks (Sequence[Hook]): The runner's hooks.
-        evaluator (Any): ``val_evaluator`` of the config.
-
-    Raises:
-        LaunchError: If no metric returns it.
     """
     # for each metric the beginning of its names, and all of its names where they are known
     returned: Dict[str, Optional[List[str]]] = {}
@@ -96,15 +74,7 @@ def check_save_best(hooks: Sequence[Hook], evaluator: Any) -> None:
 
 
 def check_switched_pipelines(hooks: Sequence[Hook], model: nn.Module) -> None:
-    """Refuse a pipeline for later epochs that makes no views for a model that compares with them.
-
-    Args:
-        hooks (Sequence[Hook]): The runner's hooks.
-        model (nn.Module): The model, maybe in wrappers of MMEngine.
-
-    Raises:
-        LaunchError: If the pipeline of a ``PipelineSwitchHook`` lacks ``PackContrastiveInputs``.
-    """
+    """Refuse a pipeline for later epochs that lacks the views with which the model compares."""
     branches = [module for module in model.modules() if isinstance(module, RegionContrast)]
     if not any(branch.wants_views for branch in branches):
         return

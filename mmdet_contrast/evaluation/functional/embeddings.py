@@ -52,7 +52,7 @@ def knn_predict(
     k = min(k, len(bank))
     queries, bank = F.normalize(queries.float(), dim=1), F.normalize(bank.float(), dim=1)
     ranking = [queries.new_zeros((0, num_classes), dtype=torch.long)]
-    for chunk in queries.split(_rows(len(bank))):
+    for chunk in queries.split(max(_CHUNK // len(bank), 1)):
         similarity, index = (chunk @ bank.T).topk(k, dim=1)
         # a factor common to all votes of a query changes no rank, and keeps exp() finite
         weight = ((similarity - similarity[:, :1]) / temperature).exp()
@@ -115,8 +115,3 @@ def embedding_std(embeddings: Tensor) -> float:
         float: The mean standard deviation, in [0, 1].
     """
     return F.normalize(embeddings.float(), dim=1).std(dim=0).mean().item()
-
-
-def _rows(columns: int) -> int:
-    """Choose how many rows of similarities are in memory at once."""
-    return max(_CHUNK // max(columns, 1), 1)

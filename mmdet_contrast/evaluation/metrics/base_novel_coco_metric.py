@@ -77,15 +77,7 @@ class BaseNovelCocoMetric(CocoMetric):
         CocoMetric.dataset_meta.fset(self, dataset_meta)
 
     def compute_metrics(self, results: list) -> Dict[str, float]:
-        """Compute ``CocoMetric``'s values and those of the groups.
-
-        Args:
-            results (list): What ``process`` has collected.
-
-        Returns:
-            dict[str, float]: Values by name, without the prefix. Without any detection the APs
-            are 0.
-        """
+        """Compute ``CocoMetric``'s values and those of the groups; see MMEngine."""
         groups = self._groups_of(self.dataset_meta)
         with coco_evaluations() as evaluations:
             metrics = super().compute_metrics(results)

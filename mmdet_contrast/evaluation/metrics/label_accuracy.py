@@ -47,14 +47,7 @@ class LabelAccuracy(BaseMetric):
             self.results.append((labels, ranks))
 
     def compute_metrics(self, results: List[tuple]) -> Dict[str, float]:
-        """Compute the accuracies.
-
-        Args:
-            results (list[tuple]): Labels and ranks of each sample.
-
-        Returns:
-            dict[str, float]: The accuracies; empty, with a warning, if nothing has a label.
-        """
+        """Compute the accuracies; none, with a warning, if nothing has a label."""
         labels = torch.cat([x for x, _ in results]) if results else torch.zeros(0)
         if not len(labels):
             MMLogger.get_current_instance().warning(

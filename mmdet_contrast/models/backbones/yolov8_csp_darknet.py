@@ -1,13 +1,12 @@
 """The backbone of YOLOv8."""
 
-from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
+from typing import List, Optional, Sequence, Tuple, Union
 
-from mmcv.cnn import ConvModule
 from mmdet.registry import MODELS
 from mmengine.model import BaseModule, Sequential
 from torch import Tensor
 
-from ..layers.yolov8 import ACT_CFG, INIT_CFG, NORM_CFG, SPPF, C2f, scale_channels, scale_depth
+from ..layers.yolov8 import INIT_CFG, NORM_CFG, SPPF, C2f, conv, scale_channels, scale_depth
 
 
 @MODELS.register_module()
@@ -24,7 +23,6 @@ class YOLOv8CSPDarknet(BaseModule):
         in_channels (int): Channels of the images.
         out_indices (Sequence[int]): Outputs: 0 is the stem (stride 2), 4 the last stage (32).
         norm_cfg (dict): Normalisation of the convolutions.
-        act_cfg (dict): Activation of the convolutions.
         init_cfg (dict, optional): Initialisation; Kaiming for plain convolutions by default.
 
     Examples:
@@ -43,7 +41,6 @@ class YOLOv8CSPDarknet(BaseModule):
         in_channels: int = 3,
         out_indices: Sequence[int] = (2, 3, 4),
         norm_cfg: dict = NORM_CFG,
-        act_cfg: dict = ACT_CFG,
         init_cfg: Optional[Union[dict, List[dict]]] = None,
     ) -> None:
         super().__init__(init_cfg=INIT_CFG if init_cfg is None else init_cfg)
@@ -53,16 +50,16 @@ class YOLOv8CSPDarknet(BaseModule):
             scale_channels(c, widen_factor) for c in (64, 128, 256, 512, last_stage_out_channels)
         ]
         self.out_channels = tuple(channels[i] for i in self.out_indices)
-        cfg: Dict[str, Any] = dict(norm_cfg=norm_cfg, act_cfg=act_cfg)
-        self.stem = ConvModule(in_channels, channels[0], 3, stride=2, padding=1, **cfg)
+        self.stem = conv(in_channels, channels[0], 3, norm_cfg, stride=2)
         self.layers = ['stem']
         for i, blocks in enumerate(self.BLOCKS):
+            width, depth = channels[i + 1], scale_depth(blocks, deepen_factor)
             stage = [
-                ConvModule(channels[i], channels[i + 1], 3, stride=2, padding=1, **cfg),
-                C2f(channels[i + 1], channels[i + 1], scale_depth(blocks, deepen_factor), **cfg),
+                conv(channels[i], width, 3, norm_cfg, stride=2),
+                C2f(width, width, depth, norm_cfg=norm_cfg),
             ]
             if i == len(self.BLOCKS) - 1:
-                stage.append(SPPF(channels[i + 1], channels[i + 1], **cfg))
+                stage.append(SPPF(width, width, norm_cfg))
             self.layers.append(f'stage{i + 1}')
             self.add_module(self.layers[-1], Sequential(*stage))
 

@@ -3,8 +3,7 @@
 from typing import Tuple
 
 import torch
-import torch.distributed as dist
-from mmengine.dist import get_rank, get_world_size
+from mmengine.dist import all_gather, all_reduce, get_rank, get_world_size
 from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
@@ -26,15 +25,14 @@ def gather_rows(rows: Tensor) -> Tuple[Tensor, Tensor]:
     """
     if get_world_size() == 1:
         return rows, torch.zeros(len(rows), dtype=torch.long, device=rows.device)
-    counts = [torch.zeros(1, dtype=torch.long, device=rows.device) for _ in range(get_world_size())]
-    dist.all_gather(counts, torch.tensor([len(rows)], device=rows.device))
-    counts = torch.cat(counts).tolist()
+    numbers = torch.cat(all_gather(torch.tensor([len(rows)], device=rows.device)))
+    counts = numbers.tolist()
     # every rank sends a tensor of the same, non-empty shape: no rank may skip a collective
     padding = rows.new_zeros((max(1, max(counts)) - len(rows), *rows.shape[1:]))
     parts = _AllGather.apply(torch.cat((rows, padding)))
     joined = torch.cat([part[:count] for part, count in zip(parts, counts)])
     ranks = torch.arange(len(counts), device=rows.device)
-    return joined, ranks.repeat_interleave(torch.tensor(counts, device=rows.device))
+    return joined, ranks.repeat_interleave(numbers)
 
 
 class _AllGather(Function):
@@ -42,16 +40,14 @@ class _AllGather(Function):
 
     @staticmethod
     def forward(ctx, own: Tensor) -> Tensor:
-        parts = [torch.empty_like(own) for _ in range(dist.get_world_size())]
-        dist.all_gather(parts, own)
-        return torch.stack(parts)
+        return torch.stack(all_gather(own))
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor) -> Tensor:
         # a sum over many ranks of scaled gradients would not fit into half precision
         total = grad.to(torch.promote_types(grad.dtype, torch.float32), copy=True).contiguous()
-        dist.all_reduce(total)
+        all_reduce(total)
         return total[get_rank()].to(grad.dtype)
 
 

@@ -23,38 +23,20 @@ _MOMENTUM = 0.95
 
 @MODELS.register_module()
 class RegionContrast(BaseModule):
-    r"""Contrast the features of each object in an image with those in the image's second view.
+    """Contrast the features of each object in an image with those in the image's second view.
 
     A ``sampler`` chooses pairs of regions; they are pooled on every pyramid level (RoIAlign),
     flattened, projected and compared by ``criterion``, all levels in one call. The loss of a level
     is divided by the number of levels, so that their sum is the mean.
 
     **Trust.** A contrastive loss that learns nothing pulls on the detector all the same. So each
-    level has a trust
-
-    .. math::
-        t_\ell = \operatorname{EMA}_{0.95}
-            \operatorname{clamp}(1 - \text{loss}_\ell / \text{chance}_\ell, 0, 1)
-
-    the share of the information about the objects' classes that their embeddings are shown to hold.
-    ``loss`` is that of telling the class of each by its similarity to earlier objects of every
-    class, which are in the ``queue`` (:meth:`FeatureQueue.tell_classes`; keep its size below the
-    number of a class's objects, which would meet themselves again), and ``chance`` that of
-    embeddings that tell nothing apart. Without a queue, or with one class, it is the share of the
-    information about which key belongs to which query (the bound of InfoNCE, arXiv 1807.03748),
-    which the look of an image may give away.
-
-    A pair pulls two embeddings towards each other, and is correct only if both are, so a level has
-    the weight :math:`t_\ell^2`. The gradient into the detector's features is that of the weighted
-    mean over the levels, times the weighted mean of these weights:
-
-    .. math::
-        w_\ell = t_\ell^2 / \sum_k t_k^2, \qquad
-        \text{trust} = \sum_\ell w_\ell t_\ell^2, \qquad
-        \text{trust} \cdot \sum_\ell w_\ell \nabla \text{loss}_\ell
-
-    Projector and criterion learn with their whole gradient: until it has learned something from the
-    detector's features, the branch only watches.
+    level has a trust t in [0, 1], the running mean of 1 - loss / chance: the share of the
+    information about the objects' classes that their embeddings are shown to hold
+    (:meth:`FeatureQueue.tell_classes`); without a queue, or with one class, of that about which key
+    belongs to which query. The gradient into the detector's features is that of the mean over the
+    levels with the weights t², times the mean of t² with these weights: until it has learned
+    something from the features, the branch only watches. Projector and criterion learn with their
+    whole gradient. ``docs/contrast.md`` has the formulas and reasons.
 
     Under distributed training the sums and their divisors are those of all ranks, so that the
     averaged gradients are those of one process with the joined batch.

@@ -69,21 +69,11 @@ class RegionContrastMixin:
             )
         number = sum(not sample.metainfo.get('view', 0) for sample in batch_data_samples)
         losses = super().loss(tuple(level[:number] for level in x), batch_data_samples[:number])
-        factor = self.contrast_factor(number)
+        # of a head whose own losses grow with the batch
+        factor = self.batch_factor(number) if hasattr(self, 'batch_factor') else 1.0
         for name, value in self.contrast(x, batch_data_samples).items():
             losses[name] = value * factor if 'loss' in name else value
         return losses
-
-    def contrast_factor(self, num_images: int) -> float:
-        """Return the factor of the contrastive losses, to keep step with the head's own.
-
-        Args:
-            num_images (int): Images that the detection losses see, in this process.
-
-        Returns:
-            float: 1; heads override it whose losses grow with the batch.
-        """
-        return 1.0
 
 
 @MODELS.register_module()
@@ -114,7 +104,3 @@ class ContrastiveYOLOv8Head(RegionContrastMixin, YOLOv8Head):
     With ``scale_by_batch`` the contrastive losses are multiplied by the number of images, too:
     their share in the whole does not depend on the batch and the processes.
     """
-
-    def contrast_factor(self, num_images: int) -> float:
-        """Return the factor of the head's own losses; see the base class."""
-        return self.batch_factor(num_images)

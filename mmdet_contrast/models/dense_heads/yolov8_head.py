@@ -4,7 +4,6 @@ from math import log
 from typing import Dict, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 import torch
-from mmcv.cnn import ConvModule
 from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
 from mmdet.models.task_modules.prior_generators import MlvlPointGenerator
 from mmdet.models.utils import filter_scores_and_topk
@@ -17,9 +16,7 @@ from mmengine.model import BaseModule, ModuleList, Sequential
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from mmdet_contrast.utils.config import type_name
-
-from ..layers.yolov8 import ACT_CFG, INIT_CFG, NORM_CFG, scale_channels
+from ..layers.yolov8 import INIT_CFG, NORM_CFG, conv, scale_channels
 
 
 @MODELS.register_module()
@@ -35,8 +32,6 @@ class YOLOv8HeadModule(BaseModule):
             of the first level or the number of classes (at most 100), whichever is larger; only
             where it is equal do detectors of different classes share the weights of that branch.
         norm_cfg (dict): Normalisation of the convolutions.
-        act_cfg (dict): Activation of the convolutions.
-        init_cfg (dict, optional): Initialisation; Kaiming for plain convolutions by default.
     """
 
     def __init__(
@@ -47,20 +42,17 @@ class YOLOv8HeadModule(BaseModule):
         reg_max: int = 16,
         cls_channels: Optional[int] = None,
         norm_cfg: dict = NORM_CFG,
-        act_cfg: dict = ACT_CFG,
-        init_cfg: Optional[Union[dict, List[dict]]] = None,
     ) -> None:
-        super().__init__(init_cfg=INIT_CFG if init_cfg is None else init_cfg)
+        super().__init__(init_cfg=INIT_CFG)
         self.num_classes = num_classes
         self.strides = tuple(strides)
         reg_channels = max(16, in_channels[0] // 4, 4 * reg_max)
         cls_channels = cls_channels or max(in_channels[0], min(num_classes, 100))
-        cfg = dict(norm_cfg=norm_cfg, act_cfg=act_cfg)
 
         def branch(channels: int, width: int, out: int) -> Sequential:
             return Sequential(
-                ConvModule(channels, width, 3, padding=1, **cfg),
-                ConvModule(width, width, 3, padding=1, **cfg),
+                conv(channels, width, 3, norm_cfg),
+                conv(width, width, 3, norm_cfg),
                 nn.Conv2d(width, out, 1),
             )
 
@@ -69,16 +61,10 @@ class YOLOv8HeadModule(BaseModule):
 
     def init_weights(self) -> None:
         """Initialise; the biases expect about five objects in a picture of 640 x 640 pixels."""
-        given = self.init_cfg if isinstance(self.init_cfg, list) else [self.init_cfg]
-        pretrained = any(type_name(entry.get('type')).startswith('Pretrained') for entry in given)
-        # Kaiming would set the biases to 0, and those of a checkpoint are to stay
-        if not pretrained:
-            super().init_weights()
+        super().init_weights()
         for reg, cls, stride in zip(self.reg_convs, self.cls_convs, self.strides):
             nn.init.constant_(reg[-1].bias, 1.0)
             nn.init.constant_(cls[-1].bias, log(5 / self.num_classes / (640 / stride) ** 2))
-        if pretrained:
-            super().init_weights()
 
     def forward(self, x: Sequence[Tensor]) -> Tuple[List[Tensor], List[Tensor]]:
         """Compute the raw maps, in training and in eval mode alike.
@@ -181,15 +167,7 @@ class YOLOv8Head(BaseDenseHead):
         self.register_buffer('bins', torch.arange(reg_max, dtype=torch.float), persistent=False)
 
     def forward(self, x: Sequence[Tensor]) -> Tuple[List[Tensor], List[Tensor]]:
-        """Compute the raw maps of classes and distributions.
-
-        Args:
-            x (Sequence[Tensor]): (N, C_l, H_l, W_l) features of each level.
-
-        Returns:
-            tuple[list[Tensor], list[Tensor]]: (N, num_classes, H_l, W_l) logits and
-            (N, 4 * reg_max, H_l, W_l) logits of the bins.
-        """
+        """Compute the raw maps; see :class:`YOLOv8HeadModule`."""
         return self.head_module(x)
 
     def loss_by_feat(

@@ -124,6 +124,7 @@ class DistillationDetector(BaseDetector):
         self.shared: Optional[List[int]] = None
         self._annotated: Optional[Tensor] = None
         self._annotated_in: Dict[str, Tensor] = {}
+        # steps of the terms that have been nothing but 0
         self._zeros: Dict[str, int] = {}
         self.criteria = nn.ModuleDict()
         self.distillers: List[Distiller] = []
@@ -136,14 +137,7 @@ class DistillationDetector(BaseDetector):
         self.student.init_weights()
 
     def train(self, mode: bool = True) -> 'DistillationDetector':
-        """Set the training mode; with ``norm_eval`` normalisation layers stay in eval mode.
-
-        Args:
-            mode (bool): Whether to train.
-
-        Returns:
-            DistillationDetector: Itself.
-        """
+        """Set the training mode; with ``norm_eval`` normalisation layers stay in eval mode."""
         super().train(mode)
         if self.norm_eval:
             for module in self.student.modules():
@@ -233,41 +227,17 @@ class DistillationDetector(BaseDetector):
             losses[f'loss_distill_{distiller.name}'] = value
         return losses
 
-    def unused_terms(self) -> List[str]:
-        """Return the terms that have never been anything but 0.
-
-        Returns:
-            list[str]: Their names in the log.
-        """
-        return [f'loss_distill_{name}' for name, zeros in self._zeros.items() if zeros >= 0]
-
     def predict(
         self, batch_inputs: Tensor, batch_data_samples: SampleList, rescale: bool = True
     ) -> SampleList:
-        """Predict with the student.
-
-        Args:
-            batch_inputs (Tensor): (N, 3, H, W) images.
-            batch_data_samples (list[DetDataSample]): Their samples.
-            rescale (bool): Whether boxes are in pixels of the original images.
-
-        Returns:
-            list[DetDataSample]: With ``pred_instances``.
-        """
+        """Predict with the student; see MMDetection."""
         return self.student.predict(batch_inputs, batch_data_samples, rescale=rescale)
 
     def _forward(self, batch_inputs: Tensor, batch_data_samples: OptSampleList = None) -> Tuple:
         return self.student(batch_inputs, batch_data_samples, mode='tensor')
 
     def extract_feat(self, batch_inputs: Tensor) -> Tuple[Tensor, ...]:
-        """Extract the student's features.
-
-        Args:
-            batch_inputs (Tensor): (N, 3, H, W) images.
-
-        Returns:
-            tuple[Tensor]: Of each level.
-        """
+        """Extract the student's features; see MMDetection."""
         return self.student.extract_feat(batch_inputs)
 
     @torch.no_grad()
@@ -289,13 +259,12 @@ class DistillationDetector(BaseDetector):
         """Build a term with its loss."""
         distiller, criterion = build_distiller(**cfg)
         if distiller.name in self.criteria:
-            distiller = distiller._replace(name=f'{distiller.name}_{type(criterion).__name__}')
-        if distiller.name in self.criteria:
             raise ValueError(
                 f'Two distillers are called {distiller.name!r}: give each its own name.'
             )
         self.criteria[distiller.name] = criterion
         self.distillers.append(distiller)
+        self._zeros[distiller.name] = 0
 
     def _set_annotated(self, annotated_in: Mapping[str, Sequence[int]]) -> None:
         """Note which classes images annotate, by default and where they say so themselves."""
@@ -355,10 +324,10 @@ class DistillationDetector(BaseDetector):
 
     def _batch_factor(self, samples: SampleList) -> float:
         """Return what the head's own losses are multiplied by, as YOLOv8's are by the batch."""
-        factor = getattr(getattr(self.student, 'bbox_head', None), 'batch_factor', None)
+        head = getattr(self.student, 'bbox_head', None)
         # the head sees the originals, not the views of a contrastive batch
         number = sum(not sample.metainfo.get('view', 0) for sample in samples)
-        return 1.0 if factor is None else factor(number)
+        return head.batch_factor(number) if hasattr(head, 'batch_factor') else 1.0
 
     def _distil(
         self, distiller: Distiller, ours: List[Tensor], theirs: List[Tensor], outputs: Any
@@ -410,10 +379,10 @@ class DistillationDetector(BaseDetector):
     def _watch(self, distiller: Distiller, value: Tensor) -> None:
         """Refuse a term that is 0 at every step of the optimizer from the start."""
         # a frozen source that is still its teacher's has nothing to learn yet
-        if self._zeros.setdefault(distiller.name, 0) < 0 or not value.requires_grad:
+        if distiller.name not in self._zeros or not value.requires_grad:
             return
         if value.item() != 0:
-            self._zeros[distiller.name] = -1
+            del self._zeros[distiller.name]
             return
         # while gradients accumulate, a student that starts from its teacher stays its teacher
         if any(parameter.grad is not None for parameter in self.student.parameters()):

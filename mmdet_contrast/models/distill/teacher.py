@@ -117,11 +117,7 @@ class Teacher:
         return out
 
     def to(self, device: torch.device) -> None:
-        """Move the network.
-
-        Args:
-            device (torch.device): Where to.
-        """
+        """Move the network."""
         # walking through all modules costs milliseconds in every iteration
         if next(self.model.parameters()).device != device:
             self.model.to(device)

@@ -14,7 +14,7 @@ from mmdet_contrast.compat import extend_batched_nms
 _BLOCK = 256
 
 
-def pairwise_diou(boxes: Tensor, others: Tensor, eps: float = 1e-6) -> Tensor:
+def pairwise_diou(boxes: Tensor, others: Tensor) -> Tensor:
     r"""Compute the distance-IoU of all pairs (arXiv 1911.08287, equations 5 to 7).
 
     .. math::
@@ -26,7 +26,6 @@ def pairwise_diou(boxes: Tensor, others: Tensor, eps: float = 1e-6) -> Tensor:
     Args:
         boxes (Tensor): (A, 4) float, (x1, y1, x2, y2).
         others (Tensor): (B, 4) float.
-        eps (float): Lower bound of :math:`c^2`.
 
     Returns:
         Tensor: (A, B) values in (-1, 1].
@@ -40,7 +39,7 @@ def pairwise_diou(boxes: Tensor, others: Tensor, eps: float = 1e-6) -> Tensor:
         centres = boxes[:, low] + boxes[:, high], others[:, low] + others[:, high]
         distance = distance + (centres[0][:, None] - centres[1]).square()
     # The sums of corners are twice the centres.
-    return bbox_overlaps(boxes, others) - distance / (4 * diagonal.clamp(min=eps))
+    return bbox_overlaps(boxes, others) - distance / (4 * diagonal.clamp(min=1e-6))
 
 
 @torch.no_grad()

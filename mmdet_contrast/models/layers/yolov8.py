@@ -1,7 +1,7 @@
 """What backbone, neck and head of YOLOv8 are made of: sizes, C2f and SPPF."""
 
 from math import ceil
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +10,6 @@ from mmengine.model import BaseModule, ModuleList
 from torch import Tensor
 
 NORM_CFG = dict(type='BN', momentum=0.03, eps=0.001)
-ACT_CFG = dict(type='SiLU')
 # of the convolutions that no ConvModule initialises: PyTorch's own default
 INIT_CFG = dict(
     type='Kaiming',
@@ -53,14 +52,19 @@ def scale_depth(blocks: int, deepen_factor: float) -> int:
     return max(round(blocks * deepen_factor), 1)
 
 
+def conv(ins: int, outs: int, size: int, norm_cfg: dict, stride: int = 1) -> ConvModule:
+    """Build a convolution with normalisation and SiLU."""
+    act_cfg = dict(type='SiLU')
+    return ConvModule(ins, outs, size, stride, size // 2, norm_cfg=norm_cfg, act_cfg=act_cfg)
+
+
 class _Bottleneck(BaseModule):
     """Two 3x3 convolutions, with a shortcut where asked for."""
 
-    def __init__(self, channels: int, shortcut: bool, norm_cfg: dict, act_cfg: dict) -> None:
+    def __init__(self, channels: int, shortcut: bool, norm_cfg: dict) -> None:
         super().__init__()
-        cfg = dict(padding=1, norm_cfg=norm_cfg, act_cfg=act_cfg)
-        self.conv1 = ConvModule(channels, channels, 3, **cfg)
-        self.conv2 = ConvModule(channels, channels, 3, **cfg)
+        self.conv1 = conv(channels, channels, 3, norm_cfg)
+        self.conv2 = conv(channels, channels, 3, norm_cfg)
         self.shortcut = shortcut
 
     def forward(self, x: Tensor) -> Tensor:
@@ -81,8 +85,6 @@ class C2f(BaseModule):
         num_blocks (int): Bottlenecks.
         shortcut (bool): Whether a bottleneck adds its input to its output.
         norm_cfg (dict): Normalisation of the convolutions.
-        act_cfg (dict): Activation of the convolutions.
-        init_cfg (dict, optional): Initialisation.
     """
 
     def __init__(
@@ -92,15 +94,13 @@ class C2f(BaseModule):
         num_blocks: int = 1,
         shortcut: bool = True,
         norm_cfg: dict = NORM_CFG,
-        act_cfg: dict = ACT_CFG,
-        init_cfg: Optional[dict] = None,
     ) -> None:
-        super().__init__(init_cfg=init_cfg)
+        super().__init__()
         channels = out_channels // 2
-        cfg = dict(norm_cfg=norm_cfg, act_cfg=act_cfg)
-        self.in_conv = ConvModule(in_channels, 2 * channels, 1, **cfg)
-        self.blocks = ModuleList(_Bottleneck(channels, shortcut, **cfg) for _ in range(num_blocks))
-        self.out_conv = ConvModule((2 + num_blocks) * channels, out_channels, 1, **cfg)
+        blocks = (_Bottleneck(channels, shortcut, norm_cfg) for _ in range(num_blocks))
+        self.in_conv = conv(in_channels, 2 * channels, 1, norm_cfg)
+        self.blocks = ModuleList(blocks)
+        self.out_conv = conv((2 + num_blocks) * channels, out_channels, 1, norm_cfg)
 
     def forward(self, x: Tensor) -> Tensor:
         """Compute the block.
@@ -127,22 +127,12 @@ class SPPF(BaseModule):
         in_channels (int): Channels of the input; half as many are pooled.
         out_channels (int): Channels of the output.
         norm_cfg (dict): Normalisation of the convolutions.
-        act_cfg (dict): Activation of the convolutions.
-        init_cfg (dict, optional): Initialisation.
     """
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        norm_cfg: dict = NORM_CFG,
-        act_cfg: dict = ACT_CFG,
-        init_cfg: Optional[dict] = None,
-    ) -> None:
-        super().__init__(init_cfg=init_cfg)
-        cfg = dict(norm_cfg=norm_cfg, act_cfg=act_cfg)
-        self.conv1 = ConvModule(in_channels, in_channels // 2, 1, **cfg)
-        self.conv2 = ConvModule(4 * (in_channels // 2), out_channels, 1, **cfg)
+    def __init__(self, in_channels: int, out_channels: int, norm_cfg: dict = NORM_CFG) -> None:
+        super().__init__()
+        self.conv1 = conv(in_channels, in_channels // 2, 1, norm_cfg)
+        self.conv2 = conv(4 * (in_channels // 2), out_channels, 1, norm_cfg)
 
     def forward(self, x: Tensor) -> Tensor:
         """Pool.

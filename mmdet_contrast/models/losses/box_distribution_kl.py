@@ -1,16 +1,14 @@
 """Divergence of the distributions of boxes' sides."""
 
-from typing import Optional
-
 import torch.nn.functional as F
 from mmdet.registry import MODELS
-from torch import Tensor, nn
+from torch import Tensor
 
-from .logits_kl_divergence import Levels, mean_over_locations
+from .location_divergence import LocationDivergence, channel_axis
 
 
 @MODELS.register_module()
-class BoxDistributionKLLoss(nn.Module):
+class BoxDistributionKLLoss(LocationDivergence):
     r"""Divergence of the student's distributions of the four sides from the teacher's.
 
     Heads such as YOLOv8's and GFL's give each side of a box as a distribution over bins. Each side
@@ -40,43 +38,12 @@ class BoxDistributionKLLoss(nn.Module):
     """What ``DistillationDetector`` hands over."""
 
     def __init__(self, tau: float = 1.0, loss_weight: float = 1.0, reg_max: int = 16) -> None:
-        super().__init__()
-        self.tau = tau
-        self.loss_weight = loss_weight
+        super().__init__(tau, loss_weight)
         self.reg_max = reg_max
 
-    def forward(
-        self,
-        student: Levels,
-        teacher: Levels,
-        weight: Optional[Levels] = None,
-        avg_factor: Optional[Tensor] = None,
-    ) -> Tensor:
-        """Compute the mean over locations of the mean over sides.
-
-        Args:
-            student (Tensor | Sequence[Tensor]): (N, 4 * reg_max, H, W) logits of the bins,
-                (N, A, 4 * reg_max) or (L, 4 * reg_max), or a list of such, one for each level; the
-                bins of a side lie together.
-            teacher (Tensor | Sequence[Tensor]): Likewise; gets no gradient.
-            weight (Tensor | Sequence[Tensor], optional): Weights >= 0 of the locations, (N, H, W),
-                (N, A) or (L,), in a list where the logits are; gets no gradient.
-            avg_factor (Tensor, optional): Scalar that the sum is divided by, in place of the number
-                of locations.
-
-        Returns:
-            Tensor: Scalar in float32 or float64; 0 and connected to the student where there is no
-            location or no weight.
-
-        Raises:
-            ValueError: If student and teacher have other levels or shapes.
-        """
-        mean = mean_over_locations(self._divergence, student, teacher, weight, avg_factor)
-        return self.loss_weight * self.tau**2 * mean
-
-    def _divergence(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """Return each location's divergence, mean over sides: the shape without the channels."""
-        axis = 1 if student.dim() == 4 else student.dim() - 1
+    def divergence(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """Compute each location's divergence, mean over sides; see the base class."""
+        axis = channel_axis(student)
         sides, bins = (4, self.reg_max), axis + 1
         log_s = F.log_softmax(student.unflatten(axis, sides) / self.tau, bins)
         log_t = F.log_softmax(teacher.unflatten(axis, sides) / self.tau, bins)

@@ -1,15 +1,14 @@
 """Complete IoU, and the loss of it, as YOLO has them."""
 
 from math import pi
-from typing import Optional
+from typing import Optional, Union
 
 import torch
-from mmdet.models.losses.utils import weight_reduce_loss
 from mmdet.registry import MODELS
 from torch import Tensor, nn
 
 
-def complete_iou(boxes1: Tensor, boxes2: Tensor, eps: float = 1e-7) -> Tensor:
+def complete_iou(boxes1: Tensor, boxes2: Tensor) -> Tensor:
     """Compute the complete IoU of corresponding boxes (CIoU, arXiv 1911.08287, eq. 10).
 
     ``IoU - d² / c² - alpha * v``: d is the distance of the centres, c the diagonal of the
@@ -20,11 +19,12 @@ def complete_iou(boxes1: Tensor, boxes2: Tensor, eps: float = 1e-7) -> Tensor:
     Args:
         boxes1 (Tensor): (..., 4) boxes ``(x1, y1, x2, y2)``, float.
         boxes2 (Tensor): (..., 4) boxes, broadcast with the first.
-        eps (float): Added to heights and denominators: finite for equal and for empty boxes.
 
     Returns:
         Tensor: (...) values in (-1.5, 1].
     """
+    # finite for equal and for empty boxes
+    eps = 1e-7
     x11, y11, x12, y12 = boxes1.unbind(-1)
     x21, y21, x22, y22 = boxes2.unbind(-1)
     w1, h1, w2, h2 = x12 - x11, y12 - y11 + eps, x22 - x21, y22 - y21 + eps
@@ -48,25 +48,19 @@ class YOLOCIoULoss(nn.Module):
     """``1 - CIoU`` (arXiv 1911.08287) with alpha at every IoU, see :func:`complete_iou`.
 
     Args:
-        reduction (str): ``'none'``, ``'mean'`` or ``'sum'``.
         loss_weight (float): Factor of the loss.
-        eps (float): Added to denominators.
     """
 
-    def __init__(
-        self, reduction: str = 'mean', loss_weight: float = 1.0, eps: float = 1e-7
-    ) -> None:
+    def __init__(self, loss_weight: float = 1.0) -> None:
         super().__init__()
-        self.reduction = reduction
         self.loss_weight = loss_weight
-        self.eps = eps
 
     def forward(
         self,
         pred: Tensor,
         target: Tensor,
         weight: Optional[Tensor] = None,
-        avg_factor: Optional[Tensor] = None,
+        avg_factor: Union[float, Tensor, None] = None,
     ) -> Tensor:
         """Compute the loss.
 
@@ -74,13 +68,12 @@ class YOLOCIoULoss(nn.Module):
             pred (Tensor): (K, 4) boxes ``(x1, y1, x2, y2)``, float; K may be 0.
             target (Tensor): (K, 4) boxes.
             weight (Tensor, optional): (K,) weights.
-            avg_factor (Tensor, optional): Divisor of the sum.
+            avg_factor (float | Tensor, optional): Divisor of the sum; the number of boxes by
+                default.
 
         Returns:
-            Tensor: Scalar, or (K,) without reduction.
+            Tensor: Scalar, 0 and connected to the boxes where there are none.
         """
-        if len(pred) == 0 and self.reduction != 'none':
-            # in PyTorch the mean of nothing is NaN; this is 0 and keeps the graph
-            return pred.sum() * 0
-        loss = 1 - complete_iou(pred.float(), target.float(), self.eps)
-        return self.loss_weight * weight_reduce_loss(loss, weight, self.reduction, avg_factor)
+        terms = 1 - complete_iou(pred.float(), target.float())
+        total = (terms if weight is None else terms * weight).sum()
+        return self.loss_weight * total / (max(len(pred), 1) if avg_factor is None else avg_factor)

@@ -4,12 +4,11 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 
 import torch
 import torch.nn.functional as F
-from mmcv.cnn import ConvModule
 from mmdet.registry import MODELS
 from mmengine.model import BaseModule, ModuleList
 from torch import Tensor
 
-from ..layers.yolov8 import ACT_CFG, INIT_CFG, NORM_CFG, C2f, scale_channels, scale_depth
+from ..layers.yolov8 import INIT_CFG, NORM_CFG, C2f, conv, scale_channels, scale_depth
 
 
 @MODELS.register_module()
@@ -24,7 +23,6 @@ class YOLOv8PAFPN(BaseModule):
         widen_factor (float): Factor of the channels. 1 for a backbone that is not widened, whose
             channels are then taken as they are.
         norm_cfg (dict): Normalisation of the convolutions.
-        act_cfg (dict): Activation of the convolutions.
         init_cfg (dict, optional): Initialisation; Kaiming for plain convolutions by default.
     """
 
@@ -35,7 +33,6 @@ class YOLOv8PAFPN(BaseModule):
         deepen_factor: float = 1.0,
         widen_factor: float = 1.0,
         norm_cfg: dict = NORM_CFG,
-        act_cfg: dict = ACT_CFG,
         init_cfg: Optional[Union[dict, List[dict]]] = None,
     ) -> None:
         super().__init__(init_cfg=INIT_CFG if init_cfg is None else init_cfg)
@@ -43,8 +40,9 @@ class YOLOv8PAFPN(BaseModule):
         ins = [scale_channels(c, widen_factor) for c in in_channels]
         outs = [scale_channels(c, widen_factor) for c in out_channels]
         self.in_channels, self.out_channels = tuple(ins), tuple(outs)
-        cfg: Dict[str, Any] = dict(norm_cfg=norm_cfg, act_cfg=act_cfg)
-        c2f = dict(num_blocks=scale_depth(3, deepen_factor), shortcut=False, **cfg)
+        c2f: Dict[str, Any] = dict(
+            num_blocks=scale_depth(3, deepen_factor), shortcut=False, norm_cfg=norm_cfg
+        )
 
         self.top_down_blocks = ModuleList()
         self.downsamples = ModuleList()
@@ -57,7 +55,7 @@ class YOLOv8PAFPN(BaseModule):
             above = outs[level]
         for level in range(1, last + 1):
             below = outs[level - 1]
-            self.downsamples.append(ConvModule(below, below, 3, stride=2, padding=1, **cfg))
+            self.downsamples.append(conv(below, below, 3, norm_cfg, stride=2))
             lateral = ins[last] if level == last else outs[level]
             self.bottom_up_blocks.append(C2f(below + lateral, outs[level], **c2f))
 

@@ -1,6 +1,6 @@
 """Linear evaluation of a backbone."""
 
-from typing import Dict, List, Optional, Tuple, Union
+from typing import Dict, List, Optional, Union
 
 import torch
 import torch.nn.functional as F
@@ -76,19 +76,12 @@ class LinearClassifier(BaseModel):
         if not isinstance(init_cfg, dict) or init_cfg.get('type') != 'Pretrained':
             super().init_weights()
             return
-        for name, buffer in self.backbone.named_buffers():
-            if name.endswith('running_mean'):
-                # the file's may be as they were built: norm_eval=True keeps them so
-                buffer.fill_(float('nan'))
-        built = {name: value.clone() for name, value in self.backbone.state_dict().items()}
+        random = {k: p for k, p in self.backbone.named_parameters() if p.dim() > 1 and p.any()}
+        means = {k: b for k, b in self.backbone.named_buffers() if k.endswith('running_mean')}
+        for value in (*random.values(), *means.values()):
+            value.fill_(float('nan'))
         super().init_weights()
-        random = {name for name, p in self.backbone.named_parameters() if p.dim() > 1 and p.any()}
-        left = [
-            name
-            for name, value in self.backbone.state_dict().items()
-            if (name in random and torch.equal(value, built[name]))
-            or (name.endswith('running_mean') and value.isnan().all())
-        ]
+        left = [name for name, value in {**random, **means}.items() if value.isnan().all()]
         if left:
             raise LaunchError(
                 f'the checkpoint {init_cfg["checkpoint"]!r} leaves {len(left)} weights of the '
@@ -97,14 +90,7 @@ class LinearClassifier(BaseModel):
             )
 
     def train(self, mode: bool = True) -> 'LinearClassifier':
-        """Set the mode of the classifier; the backbone stays in eval mode.
-
-        Args:
-            mode (bool): Whether to train.
-
-        Returns:
-            LinearClassifier: Itself.
-        """
+        """Set the mode of the classifier; the backbone stays in eval mode."""
         super().train(mode)
         self.backbone.eval()
         return self
@@ -129,7 +115,11 @@ class LinearClassifier(BaseModel):
             ``class_scores`` (K, num_classes) and ``class_labels`` (K,) of the K things labelled
             in each. ``'tensor'``: (K, num_classes) logits.
         """
-        logits, labels = self._classify(inputs, data_samples)
+        with torch.no_grad():
+            feats = self.backbone(inputs)
+            feats = [feats] if isinstance(feats, Tensor) else list(feats)
+            vectors, labels = embed_samples(feats, data_samples, inputs.shape[-2:], self.level)
+        logits = self.classifier(vectors).float()
         if mode == 'tensor':
             return logits
         if mode == 'predict':
@@ -139,14 +129,6 @@ class LinearClassifier(BaseModel):
             return dict(loss_cls=logits.sum())
         hits = logits.detach().argmax(dim=1) == labels
         return dict(loss_cls=F.cross_entropy(logits, labels), accuracy=hits.float().mean())
-
-    def _classify(self, inputs: Tensor, data_samples: List[DetDataSample]) -> Tuple[Tensor, Tensor]:
-        """Return logits (K, num_classes) and labels (K,)."""
-        with torch.no_grad():
-            feats = self.backbone(inputs)
-            feats = [feats] if isinstance(feats, Tensor) else list(feats)
-            vectors, labels = embed_samples(feats, data_samples, inputs.shape[-2:], self.level)
-        return self.classifier(vectors).float(), labels
 
     @staticmethod
     def _predict(

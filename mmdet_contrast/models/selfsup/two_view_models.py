@@ -25,36 +25,31 @@ class TwoViewModel(BaseModel, metaclass=ABCMeta):
     standard deviation (with N - 1) over the images of all processes, averaged over the channels,
     as :func:`~mmdet_contrast.evaluation.functional.embedding_std` computes it. Embeddings that fill
     the sphere have about :math:`1/\sqrt{d}`, a collapsed network, the same for every image, has 0.
-    When the moving average falls below ``collapse_ratio`` times :math:`1/\sqrt{d}` the log is
-    warned, once.
+    When the moving average falls below a fifth of :math:`1/\sqrt{d}` the log is warned, once.
 
     Args:
         backbone (dict): Config of any MMDetection backbone; ``out_indices`` should name the last
             stage alone.
         projector (dict): Config of the module between the averaged features and the embedding.
         data_preprocessor (dict, optional): Config, usually of ``MultiBranchDataPreprocessor``.
-        collapse_ratio (float): Part of :math:`1/\sqrt{d}` below which the warning is given.
-        collapse_interval (int): Iterations between two looks at the moving average.
         init_cfg (dict, optional): Initialisation of the whole model.
     """
 
     # of the moving average of embedding_std; a single batch may be unusual
     _MOMENTUM = 0.9
+    # parts of 1/sqrt(d), and iterations between two looks: each waits for the device
+    _COLLAPSED, _INTERVAL = 0.2, 50
 
     def __init__(
         self,
         backbone: dict,
         projector: dict,
         data_preprocessor: Optional[dict] = None,
-        collapse_ratio: float = 0.2,
-        collapse_interval: int = 50,
         init_cfg: Optional[dict] = None,
     ) -> None:
         super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
         self.backbone = MODELS.build(backbone)
         self.projector = MODELS.build(projector)
-        self.collapse_ratio = collapse_ratio
-        self.collapse_interval = collapse_interval
         self._iterations = 0
         self._warned = False
         self._average_std: Optional[Tensor] = None
@@ -160,10 +155,9 @@ class TwoViewModel(BaseModel, metaclass=ABCMeta):
             std if self._average_std is None else torch.lerp(std, self._average_std, self._MOMENTUM)
         )
         self._iterations += 1
-        # the value is fetched from the device only now and then
-        if not self._warned and self._iterations % self.collapse_interval == 0:
+        if not self._warned and self._iterations % self._INTERVAL == 0:
             average, healthy = float(self._average_std), width**-0.5
-            if average < self.collapse_ratio * healthy:
+            if average < self._COLLAPSED * healthy:
                 self._warned = True
                 MMLogger.get_current_instance().warning(
                     f'{type(self).__name__} is collapsing: embedding_std is {average:.2g}, where '
@@ -184,19 +178,14 @@ class BatchNormMLP(BaseModule):
             widths make two layers.
         last_norm (bool): Whether BN without affine parameters ends the last layer, which makes it
             the projector of SimSiam. Defaults to False: a predictor, which ends with a bias.
-        init_cfg (dict, optional): Initialisation; defaults to PyTorch's of ``nn.Linear``, as in
-            SimSiam.
 
     Examples:
         >>> projector = BatchNormMLP((512, 2048, 2048, 2048), last_norm=True)
         >>> predictor = BatchNormMLP((2048, 512, 2048))
     """
 
-    def __init__(
-        self, channels: Sequence[int], last_norm: bool = False, init_cfg: Optional[dict] = None
-    ) -> None:
-        super().__init__(init_cfg=init_cfg)
-        self.in_channels, self.out_channels = channels[0], channels[-1]
+    def __init__(self, channels: Sequence[int], last_norm: bool = False) -> None:
+        super().__init__()
         layers = []
         for wide, narrow in zip(channels[:-2], channels[1:-1]):
             layers += [
@@ -213,10 +202,10 @@ class BatchNormMLP(BaseModule):
         """Map vectors.
 
         Args:
-            x (Tensor): (N, in_channels), N > 1 in training, where BN needs two values of a channel.
+            x (Tensor): (N, D), N > 1 in training, where BN needs two values of a channel.
 
         Returns:
-            Tensor: (N, out_channels), not normalised to length 1.
+            Tensor: (N, D'), not normalised to length 1.
         """
         return self.layers(x)
 
@@ -240,8 +229,7 @@ class SimSiam(TwoViewModel):
             ``last_norm=True``.
         predictor (dict): Config of the predictor, usually a ``BatchNormMLP`` of two layers with a
             narrow hidden one.
-        **kwargs: As in :class:`TwoViewModel`: ``data_preprocessor``, ``collapse_ratio``,
-            ``collapse_interval``, ``init_cfg``.
+        **kwargs: As in :class:`TwoViewModel`: ``data_preprocessor``, ``init_cfg``.
 
     Examples:
         >>> model = SimSiam(
@@ -261,15 +249,7 @@ class SimSiam(TwoViewModel):
         self.predictor = MODELS.build(predictor)
 
     def compare(self, z1: Tensor, z2: Tensor) -> Dict[str, Tensor]:
-        """Compute the symmetric loss.
-
-        Args:
-            z1 (Tensor): (N, D) embeddings of the first views.
-            z2 (Tensor): (N, D) embeddings of the second views.
-
-        Returns:
-            dict[str, Tensor]: ``loss_simsiam``, a scalar in [-1, 1].
-        """
+        """Compute ``loss_simsiam``; see the base class."""
         p1, p2 = self.predictor(z1), self.predictor(z2)
         terms = 0.5 * negative_cosine(p1, z2) + 0.5 * negative_cosine(p2, z1)
         return dict(loss_simsiam=terms.mean())
@@ -287,8 +267,7 @@ class SimCLR(TwoViewModel):
         projector (dict): Config of the projector, usually an ``MLPProjector``.
         criterion (dict): Config of a criterion over pairs: ``criterion(z1, z2)``, a scalar.
             Usually ``dict(type='NTXentLoss', temperature=0.5, negatives='all')``.
-        **kwargs: As in :class:`TwoViewModel`: ``data_preprocessor``, ``collapse_ratio``,
-            ``collapse_interval``, ``init_cfg``.
+        **kwargs: As in :class:`TwoViewModel`: ``data_preprocessor``, ``init_cfg``.
 
     Examples:
         >>> model = SimCLR(
@@ -306,14 +285,7 @@ class SimCLR(TwoViewModel):
         self.criterion = MODELS.build(criterion)
 
     def compare(self, z1: Tensor, z2: Tensor) -> Dict[str, Tensor]:
-        """Compute the loss of all pairs of the batch.
-
-        Args:
-            z1 (Tensor): (N, D) embeddings of the first views.
-            z2 (Tensor): (N, D) embeddings of the second views.
-
-        Returns:
-            dict[str, Tensor]: ``loss_nt_xent``, a scalar.
+        """Compute ``loss_nt_xent``; see the base class.
 
         Raises:
             ValueError: If there is one pair, which has no negatives and a loss of 0.

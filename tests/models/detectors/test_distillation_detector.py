@@ -305,28 +305,6 @@ def test_boxes_and_centerness_of_a_head(head, tmp_path):
     torch.testing.assert_close(torch.stack(terms), torch.zeros(len(terms)), rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize('head', ['yolo', 'retina'])
-def test_the_divergence_of_classes_is_a_mean_over_locations(head, tmp_path):
-    cfg = HEADS[head]()
-    path = save_teacher(cfg, tmp_path / 'teacher.pth', CLASSES)
-    loss = dict(type='LogitsKLDivergence')
-    model = build(cfg, cfg, path, [dict(source='bbox_head.cls', loss=loss)])
-    inputs, samples = make_batch(model)
-    losses = model.loss(inputs, samples)
-    with torch.no_grad():
-        ours, theirs = (
-            network.bbox_head(network.extract_feat(inputs))[0]
-            for network in (model.student, model.teacher.model)
-        )
-    s, t = (torch.cat([m.flatten() for m in maps]).sigmoid() for maps in (ours, theirs))
-    kl = t * (t / s).log() + (1 - t) * ((1 - t) / (1 - s)).log()
-    # three classes at each
-    expected = 3 * kl.mean()
-    # YOLOv8's own losses are multiplied by the batch, too
-    expected = expected * (2 if head == 'yolo' else 1)
-    torch.testing.assert_close(losses['loss_distill_bbox_head_cls'], expected, **CLOSE)
-
-
 def run_config(root, work_dir, checkpoint, student, terms, classes=CLASSES, **kwargs):
     cfg = Config.fromfile(config_path('yolov8/yolov8_n_shapes.py'))
     cfg.work_dir = str(work_dir)
@@ -432,9 +410,7 @@ def test_maps_that_do_not_fit_are_refused(source, text, tmp_path):
 
 
 def test_two_terms_of_one_source(checkpoint):
-    terms = [dict(source='neck', loss=dict(CWD, tau=tau)) for tau in (1.0, 2.0, 3.0)]
-    model = build(yolo(), yolo(2), checkpoint, terms[:2])
-    assert list(model.criteria) == ['neck', 'neck_ChannelWiseDivergence']
+    terms = [dict(source='neck', loss=dict(CWD, tau=tau)) for tau in (1.0, 2.0)]
     with pytest.raises(ValueError, match='give each its own name'):
         build(yolo(), yolo(2), checkpoint, terms)
 
@@ -620,7 +596,6 @@ def test_a_frozen_source_may_be_its_teachers_until_it_trains(checkpoint, monkeyp
     model.student.backbone.requires_grad_(False)
     for _ in range(3):
         assert model.loss(*batch)['loss_distill_backbone_stage1'].item() == 0
-    assert model.unused_terms() == ['loss_distill_backbone_stage1']
     model.student.backbone.requires_grad_(True)
     model.loss(*batch)
     with pytest.raises(RuntimeError, match='was 0 at each of the first 2 steps'):
@@ -628,4 +603,3 @@ def test_a_frozen_source_may_be_its_teachers_until_it_trains(checkpoint, monkeyp
     with torch.no_grad():
         model.student.backbone.stem.conv.weight.mul_(1.5)
     assert model.loss(*batch)['loss_distill_backbone_stage1'].item() > 0
-    assert model.unused_terms() == []

@@ -38,28 +38,6 @@ def test_place_in_the_backbone(position, channels):
     assert all(layer.conv1.conv.in_channels == channels for layer in found.values())
 
 
-def test_the_residual_branch_is_weighed_before_the_sum_and_learns():
-    block = backbone().layer1[1].eval()
-    x = torch.rand(2, 32, 6, 6, requires_grad=True)
-    branch = block.norm1(block.conv1(x)).relu()
-    branch = block.norm3(block.conv3(block.norm2(block.conv2(branch)).relu()))
-    out = block(x)
-    torch.testing.assert_close(out, (block.se_layer(branch) + x).relu())
-    assert not torch.allclose(out, (branch + x).relu())
-    out.sum().backward()
-    assert all(p.grad.abs().sum() > 0 for p in block.se_layer.parameters())
-
-
-def test_several_in_a_block_have_names_of_their_own():
-    plugins = [
-        dict(cfg=dict(type='SEPlugin', ratio=4, postfix=p), position=f'after_conv{p}')
-        for p in (1, 2)
-    ]
-    model = MODELS.build(dict(type='ResNet', depth=50, base_channels=8, plugins=plugins))
-    names = {name for name, _ in model.layer1[0].named_children()}
-    assert {'se_layer1', 'se_layer2'} <= names
-
-
 def test_a_ratio_that_leaves_no_channel():
     with pytest.raises(LaunchError, match='ratio=16 on 8 channels'):
         backbone(cfg=dict(type='SEPlugin', ratio=16), position='after_conv1')

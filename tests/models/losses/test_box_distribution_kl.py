@@ -67,15 +67,6 @@ def test_hand_worked():
     assert loss.item() == pytest.approx((0.75 * math.log(1.5) + 0.25 * math.log(0.5)) / 4)
 
 
-def test_weights():
-    student, teacher = make(4, 64)
-    loss = BoxDistributionKLLoss()
-    chosen = torch.tensor([0.0, 1.0, 1.0, 0.0])
-    expected = loss(student[1:3], teacher[1:3])
-    torch.testing.assert_close(loss(student, teacher, chosen, avg_factor=chosen.sum()), expected)
-    torch.testing.assert_close(loss(student, teacher, chosen), expected / 2)
-
-
 def test_finite_at_large_logits():
     student = torch.zeros(1, 8)
     student[0, ::2] = 200
@@ -83,13 +74,6 @@ def test_finite_at_large_logits():
     loss = BoxDistributionKLLoss(reg_max=2)(student, -student)
     loss.backward()
     assert loss.item() == pytest.approx(200) and student.grad.isfinite().all()
-
-
-def test_mixed_precision_is_computed_in_float32():
-    student, teacher = (x.bfloat16() for x in make(2, 64))
-    with torch.autocast('cpu', dtype=torch.bfloat16):
-        loss = BoxDistributionKLLoss()(student, teacher)
-    torch.testing.assert_close(loss, BoxDistributionKLLoss()(student.float(), teacher.float()))
 
 
 @pytest.mark.parametrize('count, weight', [(0, None), (0, torch.zeros(0)), (3, torch.zeros(3))])

@@ -66,6 +66,7 @@ def test_no_box_is_a_connected_zero():
 def test_weights_and_divisor():
     pred = torch.tensor([[0.0, 0.0, 4.0, 4.0], [0.0, 0.0, 8.0, 4.0]])
     target = torch.tensor([[1.0, 0.0, 4.0, 4.0], [0.0, 1.0, 8.0, 4.0]])
-    terms = YOLOCIoULoss(reduction='none')(pred, target)
+    terms = 1 - complete_iou(pred, target)
+    assert YOLOCIoULoss()(pred, target).item() == pytest.approx(terms.mean().item())
     loss = YOLOCIoULoss(loss_weight=2)(pred, target, weight=torch.tensor([0.5, 0.25]), avg_factor=3)
     assert loss.item() == pytest.approx(2 * (0.5 * terms[0] + 0.25 * terms[1]).item() / 3)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from mmdet.registry import MODELS
 from readable_losses import loop_of, with_background
 
-from mmdet_contrast.models.losses import PairBatch, PairCriterion, Terms
+from mmdet_contrast.models.losses import PairBatch
 
 DIM, FALLBACK, EXTRA = 6, 2, 3
 CASES = {
@@ -233,21 +233,3 @@ def test_equal_embeddings_are_at_the_chance_level(name, make_pairs):
     )
     assert values.max() > 1
     torch.testing.assert_close(values, chance.double(), atol=1e-6, rtol=0)
-
-
-class Alignment(PairCriterion):
-    """A loss of one's own, as docs/contrast.md has it."""
-
-    uses_negatives = False
-
-    def terms(self, batch):
-        query, key = torch.nn.functional.normalize(batch.rows, dim=2).chunk(2, dim=1)
-        return Terms((query - key).square().sum(dim=2), batch.valid)
-
-
-def test_a_loss_of_ones_own(make_pairs):
-    query, key, _, _ = make_pairs(5, 2)
-    loss = Alignment(loss_weight=0.5)
-    expected = 1 - torch.cosine_similarity(query, key, dim=2)
-    torch.testing.assert_close(loss(query, key), expected.mean(dim=1))
-    assert loss(query[0, :0], key[0, :0]).item() == 0

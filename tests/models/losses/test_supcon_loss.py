@@ -8,14 +8,6 @@ from readable_losses import supcon
 from mmdet_contrast.models.losses import NTXentLoss, SupConLoss
 
 
-def test_hand_worked():
-    # two classes on two axes, two pairs of the first: s = 1 within a class and 0 between, tau = 1
-    query = torch.eye(2)[[0, 0, 1]]
-    loss = SupConLoss(1.0)(query, query.clone(), torch.tensor([4, 4, 2]))
-    first, second = math.log(3 * math.e + 2) - 1, math.log(math.e + 4) - 1
-    assert loss.item() == pytest.approx((4 * first + 2 * second) / 6)
-
-
 @pytest.mark.parametrize('count, temperature', [(2, 0.1), (100, 0.5)])
 def test_equals_pytorch_metric_learning(count, temperature, make_pairs):
     losses = pytest.importorskip('pytorch_metric_learning.losses', reason='the reference')

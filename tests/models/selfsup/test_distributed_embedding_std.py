@@ -19,10 +19,9 @@ def build():
         backbone=dict(type='ResNet', depth=18, base_channels=8, out_indices=(3,), norm_cfg=GROUPS),
         projector=dict(type='BatchNormMLP', channels=(64, 16)),
         predictor=dict(type='BatchNormMLP', channels=(16, 16)),
-        # pictures of noise look alike to a random network
-        collapse_ratio=0.05,
-        collapse_interval=2,
     )
+    # pictures of noise look alike to a random network
+    model._COLLAPSED, model._INTERVAL = 0.05, 2
     return model.train()
 
 
