@@ -145,14 +145,14 @@ class Finding:
 
     Attributes:
         level (str): ``'error'``: training cannot run; ``'warning'``: something is missing that
-            training does not need; ``'note'``: good to know, nothing to fix.
+            training does not need.
         text (str): What is the matter.
-        command (str): The command that fixes it, or an empty string.
+        command (str): The command that fixes it.
     """
 
     level: str
     text: str
-    command: str = ''
+    command: str
 
 
 def release(version: Optional[str]) -> Optional[Tuple[int, int]]:
@@ -287,11 +287,6 @@ def _diagnose_extras(stack: Stack) -> Iterator[Finding]:
             'tensorboard is not installed or does not import: configs that log to it stop.',
             'pip install tensorboard',
         )
-    if 'torch' in versions and stack.gpus == 0:
-        yield Finding(
-            'note',
-            'torch sees no GPU: training runs on the CPU, where AMP and SyncBN do not.',
-        )
 
 
 def diagnose(stack: Stack) -> List[Finding]:
@@ -348,8 +343,7 @@ def report(stack: Stack, findings: Sequence[Finding]) -> str:
         lines.append(f'{package:<14} {text}')
     lines.append(f'{"mmdet_contrast":<14} {__version__}')
     for finding in findings:
-        fix = f' Fix: {finding.command}' if finding.command else ''
-        lines.append(f'{finding.level.upper()}: {finding.text}{fix}')
+        lines.append(f'{finding.level.upper()}: {finding.text} Fix: {finding.command}')
     errors = sum(finding.level == 'error' for finding in findings)
     lines.append(
         f'Training cannot run: {errors} problem(s) above.' if errors else 'Training can run.'

@@ -15,18 +15,6 @@ from typing import Any, Callable, Iterator, List, Tuple
 import torch
 from torch import Tensor, nn
 
-__all__ = [
-    'PythonUnpickler',
-    'coco_evaluations',
-    'extend_batched_nms',
-    'extend_focal_loss',
-    'extend_palette',
-    'keep_pictures_apart',
-    'rename_state',
-    'reverses_channels',
-    'without_cuda_device',
-]
-
 # The unpickler whose steps a subclass can change; that of `pickle.Unpickler` are fixed.
 PythonUnpickler: Any = pickle._Unpickler  # type: ignore[attr-defined]
 

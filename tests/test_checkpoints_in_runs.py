@@ -16,7 +16,7 @@ from mmengine.registry import DATASETS, METRICS, MODELS, RUNNERS
 from mmdet_contrast import apis, config_path
 from mmdet_contrast.apis import infer
 from mmdet_contrast.utils.config import LaunchError
-from mmdet_contrast.utils.safe_loading import load_checkpoint
+from mmdet_contrast.utils.safe_loading import load_from_local
 
 _NUMBERS = itertools.count()
 
@@ -111,7 +111,7 @@ class Attack:
 def attack(cfg):
     """A checkpoint that would do for every run, and runs a command when it is loaded."""
     train(cfg)
-    content = load_checkpoint('work/epoch_1.pth')
+    content = load_from_local('work/epoch_1.pth')
     content['meta']['cfg_file'] = Attack()
     torch.save(content, 'attack.pth')
     shutil.rmtree('work')
@@ -155,7 +155,7 @@ def test_a_config_can_trust_as_well(cfg, attack):
     RUNNERS.build(named(cfg)).train()
     os.remove('ran')
     with pytest.raises(LaunchError, match='needs posix.system'):
-        load_checkpoint(attack)
+        load_from_local(attack)
 
 
 def test_inference_refuses_code(cfg, tmp_path):

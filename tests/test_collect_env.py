@@ -42,8 +42,8 @@ def errors_of(stack):
         dict(torch='2.14.0', torchvision='0.29.0'),
     ],
 )
-def test_working_stacks_have_no_error(versions):
-    assert errors_of(make_stack(**versions)) == []
+def test_working_stacks_need_nothing(versions):
+    assert diagnose(make_stack(**versions)) == []
 
 
 UNDEFINED = 'ImportError: mmcv/_ext.so: undefined symbol: _ZN2at4_ops'
@@ -142,14 +142,8 @@ def test_several_causes_are_all_named():
 
 def test_missing_extras_are_warnings():
     found = diagnose(make_stack(without=['mim', 'tensorboard']))
-    assert [finding.level for finding in found if finding.command] == ['warning', 'warning']
+    assert [finding.level for finding in found] == ['warning', 'warning']
     assert 'openmim==0.3.9' in found[0].command
-
-
-def test_notes_say_what_holds_on_this_stack():
-    notes = [f.text for f in diagnose(make_stack()) if f.level == 'note']
-    assert len(notes) == 1
-    assert diagnose(make_stack(torch='2.5.1', gpus=1)) == []
 
 
 def test_report_has_versions_and_verdict():

@@ -33,8 +33,8 @@ class VariantAction(DictAction):
         setattr(namespace, self.dest, variants)
 
 
-def parse_args() -> argparse.Namespace:
-    """Parse the command line."""
+def main() -> None:
+    """Parse the command line, run and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('configs', nargs='*', metavar='CONFIG', help='config files')
     parser.add_argument(
@@ -52,17 +52,11 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--split', choices=['val', 'test'], default='val', help='evaluate on this')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='for every run')
-    return parser.parse_args()
-
-
-def main() -> None:
-    """Run and print."""
-    args = vars(parse_args())
-    print(compare(**args).to_markdown())
+    try:
+        print(compare(**vars(parser.parse_args())).to_markdown())
+    except (LaunchError, RunError) as error:
+        raise SystemExit(f'compare.py: error: {error}') from None
 
 
 if __name__ == '__main__':
-    try:
-        main()
-    except (LaunchError, RunError) as error:
-        raise SystemExit(f'compare.py: error: {error}') from None
+    main()

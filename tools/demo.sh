@@ -5,12 +5,14 @@
 #
 # Run again after an interruption, it resumes the training; run again after the end, it evaluates
 # and draws again. --fresh starts from the beginning. PYTHON names the Python of an environment in
-# which this package is installed; CONFIG, DATA and WORK_DIR replace what is trained, on what data
-# (DATA= makes none) and where the results go.
+# which this package is installed.
 set -euo pipefail
 
-root="$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)"
-cd -- "$root"
+cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.."
+config='configs/contrast/retina_contrast_shapes.py'
+data='data/shapes'
+work='work_dirs/demo'
+log="$work/demo.log"
 
 case "${1:-}" in
     '' | --fresh) ;;
@@ -28,20 +30,8 @@ if [[ ! -x "$mim" ]]; then
     echo "demo: no 'mim' beside $python: install openmim there, or set PYTHON" >&2
     exit 1
 fi
-
-config="${CONFIG:-configs/contrast/retina_contrast_shapes.py}"
-data="${DATA-data/shapes}"
-work="${WORK_DIR:-work_dirs/demo}"
 [[ "${1:-}" != --fresh ]] || rm -rf -- "$work"
 mkdir -p -- "$work"
-work_abs="$(cd -- "$work" && pwd)"
-# Resuming another config's run, or calling it finished, would give results of neither.
-if [[ -e "$work/config" && "$(cat -- "$work/config")" != "$config" ]]; then
-    echo "demo: $work holds a run of $(cat -- "$work/config"), not of $config: add --fresh, or set WORK_DIR" >&2
-    exit 1
-fi
-printf '%s\n' "$config" > "$work/config"
-log="$work/demo.log"
 : > "$log"
 # Warnings of third-party packages would bury what the demo has to say.
 export PYTHONWARNINGS="${PYTHONWARNINGS:-ignore}"
@@ -69,57 +59,36 @@ progress() {
 
 # Run a command with its output in the log; show the log's end when it fails.
 quietly() {
-    local start status=0
-    start=$(($(wc -l < "$log") + 1))
+    local status=0
     "$@" 2>&1 | tee -a -- "$log" | progress || status=$?
     if [[ $status -ne 0 ]]; then
-        {
-            echo "demo: failed (status $status): $*"
-            echo "demo: the end of $log:"
-            # mim ends with a traceback of its own; the real error stands above it.
-            tail -n "+$start" -- "$log" | awk '
-                { line[NR] = $0 }
-                /^Traceback/ { begin = NR }
-                /mim\/commands\// && !own && begin { own = begin }
-                END {
-                    last = NR
-                    if (own > 1 && line[NR] ~ /returned non-zero exit status/) last = own - 1
-                    for (i = (last > 25 ? last - 24 : 1); i <= last; i++) print line[i]
-                }'
-        } >&2
+        # mim ends with a traceback of its own; the real error stands above it
+        tail -n 50 -- "$log" >&2
+        echo "demo: failed (status $status): $*; the whole log is $log" >&2
         exit "$status"
     fi
 }
 
 trap 'echo; echo "demo: interrupted; run it again to go on from the last checkpoint" >&2; exit 130' INT
 
-if [[ -n "$data" ]]; then
-    say "generating the data set in $data"
-    quietly "$python" projects/shapes/make_shapes.py "$data"
-fi
+say "generating the data set in $data"
+quietly "$python" projects/shapes/make_shapes.py "$data"
 
 if [[ -e "$work/finished" ]]; then
     say "trained already (--fresh trains anew)"
 else
-    if [[ -e "$work/last_checkpoint" ]]; then
-        say "resuming: mim train mmdet $config"
-    else
-        say "training: mim train mmdet $config"
-    fi
+    say "training, or resuming: mim train mmdet $config"
     quietly "$mim" train mmdet "$config" --work-dir "$work" --resume auto
     touch -- "$work/finished"
 fi
 
-checkpoint="$(cat -- "$work/last_checkpoint")"
-if [[ ! -f "$checkpoint" ]]; then
-    # The file holds an absolute path, which is stale in a folder that was moved.
-    checkpoint="$work/$(basename -- "$checkpoint")"
-fi
+# The file holds an absolute path, which is stale in a folder that was moved.
+checkpoint="$work/$(basename -- "$(cat -- "$work/last_checkpoint")")"
 
 say "evaluating: mim test mmdet $config"
 before=$(($(wc -l < "$log") + 1))
 quietly "$mim" test mmdet "$config" --checkpoint "$checkpoint" --work-dir "$work/test" \
-    --out "$work/test/predictions.pkl" --show-dir "$work_abs/test/pictures"
+    --out "$work/test/predictions.pkl" --show-dir "$PWD/$work/test/pictures"
 table="$(tail -n "+$before" -- "$log" | grep -E '^[|+]' || true)"
 summary="$(tail -n "+$before" -- "$log" | grep -oE 'Average Precision .*' || true)"
 
@@ -130,13 +99,11 @@ quietly "$python" tools/analysis_tools/browse_views.py "$config" --out-dir "$wor
 quietly "$python" tools/analysis_tools/plot_losses.py "$work" --out "$work/losses.png" --smooth 5
 
 say "done"
-echo
-if [[ -n "$table" ]]; then
-    echo "AP on the test set, per class:"
-    echo "$table"
-fi
-echo "$summary"
 cat <<END
+
+AP on the test set, per class:
+$table
+$summary
 
 checkpoint          $checkpoint
 detections          $work/detections.png (ground truth purple, correct green, wrong yellow)

@@ -13,10 +13,6 @@ fi
 
 root="$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)"
 export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
-# torchrun's own default for several processes, said here so that it need not warn.
-if [[ "$2" -gt 1 ]]; then
-    export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}"
-fi
 
 exec "${PYTHON:-python}" -m torch.distributed.run \
     --nnodes="${NNODES:-1}" \

@@ -10,8 +10,8 @@ from mmdet_contrast.utils.config import errors_in_one_line
 from mmdet_contrast.utils.safe_loading import add_trust_option
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """Make the parser of the command line."""
+def main() -> None:
+    """Parse the command line, run, and print what was done."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', help='config file')
     parser.add_argument('checkpoint', help='checkpoint file or URL')
@@ -29,12 +29,6 @@ def make_parser() -> argparse.ArgumentParser:
         '--cfg-options', nargs='+', action=DictAction, help='config values to override, key=value'
     )
     add_trust_option(parser)
-    return parser
-
-
-def main() -> None:
-    """Run, and print what was done."""
-    parser = make_parser()
     args = parser.parse_args()
     with errors_in_one_line(parser):
         report = infer(**vars(args))

@@ -128,12 +128,12 @@ compile() { # FOLDER...
 install_test_tools() { # PYTHON: adds what is missing, and changes nothing that is there
   local python="$1" constraints
   constraints="$(mktemp)"
-  "$python" -m pip freeze --exclude-editable | grep -E '^[A-Za-z0-9._-]+==' >"$constraints"
   # A constraint on ruff would fight with its pin.
-  sed -i.bak '/^ruff==/d' "$constraints"
+  "$python" -m pip freeze --exclude-editable | grep -E '^[A-Za-z0-9._-]+==' |
+    grep -v '^ruff==' >"$constraints"
   "$python" -m pip install -qq -c "$constraints" -r "$REQUIREMENTS/tests.txt" >&2
   "$python" -m pip install -qq --no-deps -r "$REQUIREMENTS/tests_no_deps.txt" >&2
-  rm -f "$constraints" "$constraints.bak"
+  rm -f "$constraints"
 }
 
 # Installs the package, and nothing else, into an environment that works.

@@ -1,7 +1,7 @@
 """Adding classes to a detector: what ``tools/add_classes.py`` does, as a function."""
 
-import os
 import os.path as osp
+from pathlib import Path
 from typing import Any, Dict, Sequence, Union
 
 import torch
@@ -10,6 +10,7 @@ from mmengine.dist import barrier, is_main_process
 from mmengine.runner import CheckpointLoader
 
 from mmdet_contrast.utils.checkpoint import find_resumable
+from mmdet_contrast.utils.files import PathLike
 
 from .addition_config import add_classes_config, teacher_test_config
 from .addition_result import AdditionResult
@@ -18,8 +19,8 @@ from .train import train
 
 
 def add_classes(
-    config: Union[str, 'os.PathLike[str]', Config],
-    checkpoint: str,
+    config: Union[PathLike, Config],
+    checkpoint: PathLike,
     ann: str,
     img_dir: str,
     classes: Sequence[str],
@@ -36,7 +37,7 @@ def add_classes(
 
     Args:
         config (str | PathLike | Config): Config of the detector that is there.
-        checkpoint (str): Its weights, file or URL.
+        checkpoint (str | PathLike): Its weights, file or URL.
         ann (str): COCO file of pictures that annotate the new classes.
         img_dir (str): Folder of its pictures.
         classes (Sequence[str]): Names of the new classes.
@@ -66,6 +67,10 @@ def add_classes(
         trust_checkpoint=trust_checkpoint,
         **options,
     )
+    if is_main_process():
+        # what is left of an earlier addition would be taken for this one's
+        for name in ('last_checkpoint', 'detector.pth', 'result.md', 'result.json', 'result.png'):
+            Path(cfg.work_dir, name).unlink(missing_ok=True)
     before: Dict[str, float] = {}
     if cfg.get('val_dataloader'):
         # first: data that cannot be evaluated are found out before hours of training

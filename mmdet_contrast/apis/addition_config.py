@@ -17,13 +17,14 @@ from torch import nn
 from mmdet_contrast.datasets.coco_file import write_coco_file
 from mmdet_contrast.models.dense_heads import YOLOv8Head
 from mmdet_contrast.utils.config import (
+    CONFIG_KEYS,
     LaunchError,
     config_text,
     dataset_chain,
     load_config,
     type_name,
 )
-from mmdet_contrast.utils.files import replacing
+from mmdet_contrast.utils.files import PathLike, replacing
 from mmdet_contrast.utils.safe_loading import trust_checkpoints
 
 from .addition_data import AnnotatedPictures, merge_files, names_in
@@ -52,41 +53,23 @@ FINAL_LR = 0.05
 _DROPPED_HOOKS = (
     'BiasWarmupHook',
     'ConstantLRHook',
+    'EarlyStoppingHook',
     'FreezeBackboneHook',
     'KNNMonitorHook',
     'PipelineSwitchHook',
     'YOLOXModeSwitchHook',
 )
 _MIXING = ('CachedMixUp', 'CachedMosaic', 'CopyPaste', 'MixUp', 'Mosaic', 'YOLOXMixUp')
-# What is kept of the config beside model and data; variables of its own lines are not.
-_SETTINGS = (
-    'auto_scale_lr',
-    'compile',
-    'custom_hooks',
-    'custom_imports',
-    'default_hooks',
-    'default_scope',
-    'env_cfg',
-    'find_unused_parameters',
-    'log_level',
-    'log_processor',
-    'model_wrapper_cfg',
-    'optim_wrapper',
-    'param_scheduler',
-    'randomness',
-    'runner_type',
-    'sync_bn',
-    'tta_model',
-    'tta_pipeline',
-    'visualizer',
+# Keys of the config that the training replaces; variables of its own lines are left out, too.
+_REPLACED = re.compile(
+    r'model|data_preprocessor|(train|val|test)_.*|load_from|resume|launcher|work_dir|experiment_name'
 )
-_TEST_KEYS = ('test_dataloader', 'test_evaluator', 'test_cfg')
 _WORLD_SIZE = dict(pytorch='WORLD_SIZE', slurm='SLURM_NTASKS', mpi='OMPI_COMM_WORLD_SIZE')
 
 
 def add_classes_config(
-    config: Union[str, 'os.PathLike[str]', Config],
-    checkpoint: str,
+    config: Union[PathLike, Config],
+    checkpoint: PathLike,
     ann: str,
     img_dir: str,
     classes: Sequence[str],
@@ -111,7 +94,7 @@ def add_classes_config(
 
     Args:
         config (str | PathLike | Config): Config of the detector that is there.
-        checkpoint (str): Its weights, file or URL.
+        checkpoint (str | PathLike): Its weights, file or URL.
         ann (str): COCO file of pictures that annotate the new classes.
         img_dir (str): Folder of its pictures.
         classes (Sequence[str]): Names of the new classes.
@@ -139,6 +122,7 @@ def add_classes_config(
     """
     source = load_config(config)
     given = source.filename or 'config'
+    checkpoint = os.fspath(checkpoint)
     new, annotated = list(classes), list(annotated_classes)
     with trust_checkpoints(trust_checkpoint):
         section, head, old = read_teacher(source, checkpoint)
@@ -176,9 +160,16 @@ def add_classes_config(
         parts.append(AnnotatedPictures(replay, replay_img_dir or img_dir, known, known, known))
     everything = [*old, *new]
     merged = merge_files(parts, everything)
+    for image in merged.content['images'][:: max(1, len(merged.content['images']) - 1)]:
+        if not osp.isfile(image['file_name']):
+            raise LaunchError(
+                f'image {image["file_name"]!r} does not exist: give the folder of the images of '
+                f'{ann!r} (--img-dir), and that of others (--replay-img-dir).'
+            )
     if merged.left_out:
+        counts = [f'{number} boxes of {name!r}' for name, number in merged.left_out.items()]
         MMLogger.get_current_instance().warning(
-            f'{_count(merged.left_out)} are left out, as not all objects of these old classes are '
+            f'{", ".join(counts)} are left out, as not all objects of these old classes are '
             'said to be annotated: name classes that all pictures annotate as annotated_classes.'
         )
     if val is not None:
@@ -201,7 +192,12 @@ def add_classes_config(
     settings = _settings(raw)
     student = _student_section(section, head, len(everything))
     loader = _train_loader(raw, train_file, everything)
-    own_test = {key: raw[key] for key in _TEST_KEYS if key in raw}
+    test_keys = ('test_dataloader', 'test_evaluator', 'test_cfg')
+    own_test = {key: deepcopy(raw[key]) for key in test_keys if key in raw}
+    if own_test.get('test_dataloader'):
+        dataset_chain(own_test['test_dataloader']['dataset'])[-1]['metainfo'] = dict(
+            classes=tuple(everything)
+        )
     detector = dict(
         deepcopy(settings),
         model=student,
@@ -334,7 +330,8 @@ def check_new_classes(
 
 def _settings(raw: Dict[str, Any]) -> Dict[str, Any]:
     """Take from a config what is neither model nor data."""
-    settings = {key: deepcopy(raw[key]) for key in _SETTINGS if key in raw}
+    kept = [key for key in raw if key in CONFIG_KEYS and not _REPLACED.fullmatch(key)]
+    settings = {key: deepcopy(raw[key]) for key in kept}
     imports = (raw.get('custom_imports') or {}).get('imports') or []
     imports = [imports] if isinstance(imports, str) else list(imports)
     settings['custom_imports'] = dict(
@@ -530,7 +527,3 @@ def _schedule(
             cosine,
         ]
     return cfg
-
-
-def _count(boxes: Dict[str, int]) -> str:
-    return ', '.join(f'{number} boxes of {name!r}' for name, number in boxes.items())

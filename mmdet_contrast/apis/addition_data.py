@@ -53,8 +53,8 @@ class MergedFile(NamedTuple):
 def merge_files(parts: Sequence[AnnotatedPictures], classes: Sequence[str]) -> MergedFile:
     """Make one COCO file of several, whose categories are given classes in their order.
 
-    Where a picture is in two of the files, it annotates what it does in either, and the boxes of a
-    class that both annotate are those of the first file.
+    Where files with ``covers`` name a picture more than once, it annotates what any of its entries
+    does, and the boxes of a class that several annotate are those of the first one.
 
     Args:
         parts (Sequence[AnnotatedPictures]): The files.
@@ -64,43 +64,44 @@ def merge_files(parts: Sequence[AnnotatedPictures], classes: Sequence[str]) -> M
         MergedFile: The content, and what is in it.
 
     Raises:
-        LaunchError: If a file is damaged, or ``annotated_category_ids`` has an unknown id.
+        LaunchError: If a file is damaged, or ``annotated_category_ids`` is no list of known ids.
     """
     ids = {name: number for number, name in enumerate(classes)}
     images: List[Dict[str, Any]] = []
     annotations: List[Dict[str, Any]] = []
-    covered: List[Set[str]] = []
+    # of each picture the classes that it annotates, with the entry that does so first
+    covered: List[Dict[str, Tuple[int, Any]]] = []
     left_out: List[Tuple[str, int]] = []
     places: Dict[str, int] = {}
     kept: Set[int] = set()
-    for part in parts:
+    for number, part in enumerate(parts):
         names = read_coco_file(part.ann).categories
         content = load(part.ann)
-        before = {path: set(covered[place]) for path, place in places.items()}
         own: Dict[Any, int] = {}
         for image in content['images']:
             path = osp.join(osp.abspath(part.img_dir), image['file_name'])
-            if path not in before:
+            if path not in places or part.covers is None:
                 places[path] = len(images)
                 images.append(dict(image, id=len(images), file_name=path))
                 images[-1].pop('annotated_category_ids', None)
-                covered.append(set())
-            own[image['id']] = places[path]
-            covered[places[path]] |= _coverage(image, names, part)
+                covered.append({})
+            own[image['id']] = place = places[path]
+            for name in _coverage(image, names, part):
+                covered[place].setdefault(name, (number, image['id']))
             if part.empty:
-                kept.add(places[path])
+                kept.add(place)
         for annotation in content.get('annotations', ()):
             name, place = names[annotation['category_id']], own[annotation['image_id']]
-            path = images[place]['file_name']
-            if name not in ids or name in before.get(path, ()):
+            entry = number, annotation['image_id']
+            if name not in ids or covered[place].get(name, entry) != entry:
                 continue
             if name not in part.takes and name not in covered[place]:
                 left_out.append((name, place))
                 continue
             _, _, width, height = annotation['bbox']
-            entry = dict(dict(area=max(width, 0) * max(height, 0), iscrowd=0), **annotation)
-            entry.update(id=len(annotations) + 1, image_id=place, category_id=ids[name])
-            annotations.append(entry)
+            box = dict(dict(area=max(width, 0) * max(height, 0), iscrowd=0), **annotation)
+            box.update(id=len(annotations) + 1, image_id=place, category_id=ids[name])
+            annotations.append(box)
             kept.add(place)
     if any(part.covers is not None for part in parts):
         for image, names_of in zip(images, covered):
@@ -137,10 +138,9 @@ def _coverage(image: Dict[str, Any], names: Dict[int, str], part: AnnotatedPictu
     given = image.get('annotated_category_ids')
     if given is None or part.covers is None:
         return set(part.covers or ())
-    unknown = [key for key in given if key not in names]
-    if unknown:
+    if not isinstance(given, list) or any(key not in list(names) for key in given):
         raise LaunchError(
             f'annotation file {part.ann!r}: image {image["id"]!r} has annotated_category_ids='
-            f'{given}, and no category has the id {unknown[0]!r}: give ids of its categories.'
+            f'{given}: give a list of ids of its categories, of {list(names)}.'
         )
     return {names[key] for key in given} & set(part.may_cover)

@@ -134,7 +134,8 @@ class AdditionResult(NamedTuple):
             widths = list(known.values())
             bars = axis.barh(list(known), widths, height=0.38, color=colour, label=label)
             axis.bar_label(bars, fmt='%.1f', padding=2, fontsize=8)
-        axis.set_yticks(list(places.values()), list(places))
+        # a dollar sign would begin a formula
+        axis.set_yticks(list(places.values()), [name.replace('$', r'\$') for name in places])
         axis.set_ylim(max(places.values()) + 0.6, -0.6)
         axis.margins(x=0.1)
         axis.set_xlabel('AP in per cent')

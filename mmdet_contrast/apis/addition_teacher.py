@@ -1,7 +1,5 @@
 """The detector that classes are added to: what is read of it, and which ones are refused."""
 
-import os
-import os.path as osp
 from typing import Any, Dict, List, NamedTuple
 
 from mmdet.models.dense_heads import (
@@ -68,6 +66,7 @@ def read_teacher(source: Config, checkpoint: str) -> OldDetector:
 
     Raises:
         LaunchError: If classes cannot be added to it, or config and checkpoint do not fit.
+        FileNotFoundError: If there is no such checkpoint.
     """
     given = source.filename or 'config'
     for key in ('model', 'train_dataloader', 'optim_wrapper'):
@@ -80,8 +79,6 @@ def read_teacher(source: Config, checkpoint: str) -> OldDetector:
             f'config {given!r} trains a student of a teacher: give the plain config of the '
             'student, such as the detector.py that an addition writes.'
         )
-    if '://' not in checkpoint and not osp.isfile(checkpoint):
-        raise LaunchError(f'checkpoint {checkpoint!r} does not exist (looked in {os.getcwd()}).')
     section = _without_pretrained(model_section(source.to_dict()).to_dict())
     init_default_scope(source.get('default_scope') or 'mmdet')
     model = MODELS.build(ConfigDict(section))

@@ -9,8 +9,9 @@ from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tup
 from terminaltables import GithubFlavoredMarkdownTable
 
 from mmdet_contrast.utils.config import LaunchError
+from mmdet_contrast.utils.files import PathLike
 
-from .runs import ConfigFile, RunResult, Variant, run_variants
+from .runs import RunResult, Variant, run_variants
 
 _CLASS_SUFFIX = '_precision'
 
@@ -164,37 +165,32 @@ class Comparison(NamedTuple):
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
 
-        metrics = self.metrics
-        classes = [m for m in metrics if m.endswith(_CLASS_SUFFIX)]
-        panels = {'metrics': [m for m in metrics if m not in classes], 'AP by class': classes}
-        panels = {title: rows for title, rows in panels.items() if rows}
-        # metrics one below the other: names of classes can be long, and many
-        height = max(map(len, panels.values()), default=1) * (0.15 + 0.15 * len(self.runs))
-        size = (5 * max(1, len(panels)), 1.3 + 0.2 * len(self.runs) + height)
-        figure = Figure(figsize=size, layout='constrained')
+        # one below the other: names of classes can be long, and many
+        metrics, count = self.metrics, len(self.runs)
+        height = 1.3 + 0.2 * count + len(metrics) * (0.15 + 0.15 * count)
+        figure = Figure(figsize=(6, height), layout='constrained')
         FigureCanvasAgg(figure)
-        axes = figure.subplots(1, max(1, len(panels)), squeeze=False)[0]
-        for axis, (title, rows) in zip(axes, panels.items()):
-            for number, name in enumerate(self.runs):
-                shift = 0.7 * ((number + 0.5) / len(self.runs) - 0.5)
-                found = [(y, self.statistic(name, metric)) for y, metric in enumerate(rows)]
-                axis.errorbar(
-                    [s.mean for _, s in found if s],
-                    [y + shift for y, s in found if s],
-                    xerr=[s.std or 0.0 for _, s in found if s],
-                    fmt='o',
-                    markersize=4,
-                    capsize=3,
-                    color=f'C{number % 10}',
-                    label=name,
-                )
-            axis.set_yticks(range(len(rows)), [_title(metric) for metric in rows])
-            axis.set_ylim(len(rows) - 0.5, -0.5)
-            axis.set_xlabel('per cent')
-            axis.set_title(title)
-            axis.grid(alpha=0.3)
-        handles, names = axes[0].get_legend_handles_labels()
-        figure.legend(handles, names, loc='outside upper left', fontsize=8)
+        axis = figure.subplots()
+        for number, name in enumerate(self.runs):
+            shift = 0.7 * ((number + 0.5) / count - 0.5)
+            found = [(y, self.statistic(name, metric)) for y, metric in enumerate(metrics)]
+            axis.errorbar(
+                [s.mean for _, s in found if s],
+                [y + shift for y, s in found if s],
+                xerr=[s.std or 0.0 for _, s in found if s],
+                fmt='o',
+                markersize=4,
+                capsize=3,
+                color=f'C{number % 10}',
+                label=name,
+            )
+        axis.set_yticks(
+            range(len(metrics)), [_title(metric).replace('$', r'\$') for metric in metrics]
+        )
+        axis.set_ylim(len(metrics), -1)
+        axis.set_xlabel('per cent')
+        axis.grid(alpha=0.3)
+        figure.legend(loc='outside upper left', fontsize=8)
         figure.savefig(str(out_file), dpi=120)
 
     def save(self, folder: Union[str, Path]) -> None:
@@ -210,7 +206,7 @@ class Comparison(NamedTuple):
 
 
 def compare(
-    configs: Sequence[ConfigFile],
+    configs: Sequence[PathLike],
     work_dir: Union[str, Path],
     seeds: Sequence[int] = (0, 1, 2),
     jobs: int = 1,
@@ -246,11 +242,11 @@ def compare(
     Example:
         >>> found = compare(
         ...     ['plain.py', 'contrast.py'], 'work_dirs/compare',
-        ...     variants={'weight 0': ('contrast.py', {'model.bbox_head.contrast.weight': 0})})
+        ...     variants={'lr 0.001': ('contrast.py', {'optim_wrapper.optimizer.lr': 1e-3})})
         >>> found.statistic('contrast', 'bbox_mAP').interval
     """
     options = dict(cfg_options or {})
-    pairs: List[Tuple[str, ConfigFile, Mapping[str, Any]]]
+    pairs: List[Tuple[str, PathLike, Mapping[str, Any]]]
     pairs = [(Path(config).stem, config, {}) for config in configs]
     pairs += [(name, config, own) for name, (config, own) in (variants or {}).items()]
     named: Dict[str, Variant] = {}

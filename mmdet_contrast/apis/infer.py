@@ -34,8 +34,6 @@ from mmdet_contrast.visualization.detector_input import (
 from .frame_sources import Frame, FrameSource, VideoStream, find_sources
 from .frame_writers import Detections, ImageWriter, StreamWriter
 
-__all__ = ['InferenceReport', 'infer']
-
 _Source = Union[str, int, 'os.PathLike[str]']
 
 

@@ -85,14 +85,7 @@ def run_launch(parser: argparse.ArgumentParser, entry: Callable[..., Any]) -> No
         entry(**args)
     except LaunchError as error:
         raise SystemExit(f'{parser.prog}: error: {error}') from None
-    shut_down()
-
-
-def shut_down() -> None:
-    """Leave the process group at the end of a program; does nothing outside of one.
-
-    A process that exits with gloo's threads still running may be aborted although it has finished.
-    """
+    # a process that exits with gloo's threads still running may be aborted
     if is_distributed():
         barrier()
         torch.distributed.destroy_process_group()
@@ -132,15 +125,17 @@ def _set_up_cpu(cfg: Config) -> None:
         set_multi_processing(**(env_cfg.get('mp_cfg') or {}), distributed=True)
         with without_cuda_device():
             init_dist(cfg.launcher, **dist_cfg)
-    _plain_batch_norm(cfg)
-    wrapper = cfg.get('model_wrapper_cfg')
-    if wrapper is None:
-        # The values that Runner.wrap_model itself uses, but for device_ids.
-        wrapper = dict(
-            type='MMDistributedDataParallel',
-            broadcast_buffers=False,
-            find_unused_parameters=cfg.get('find_unused_parameters', False),
+    if _replace_sync_bn(cfg.model) or cfg.get('sync_bn') is not None:
+        cfg.sync_bn = None
+        warnings.warn(
+            'synchronised batch normalisation (SyncBN, or sync_bn in the config) needs GPUs: this '
+            'run on the CPU uses plain BN, whose statistics are per process.',
+            stacklevel=2,
         )
+    # Else the values that Runner.wrap_model itself uses, but for device_ids.
+    wrapper = cfg.get('model_wrapper_cfg') or dict(
+        broadcast_buffers=False, find_unused_parameters=cfg.get('find_unused_parameters', False)
+    )
     wrapper.setdefault('type', 'MMDistributedDataParallel')
     wrapper_class = MODEL_WRAPPERS.get(wrapper['type'])
     if wrapper_class is not None and issubclass(wrapper_class, DistributedDataParallel):
@@ -148,27 +143,14 @@ def _set_up_cpu(cfg: Config) -> None:
     cfg.model_wrapper_cfg = wrapper
 
 
-def _plain_batch_norm(cfg: Config) -> None:
-    """Replace SyncBN by BN in the model's config, with one warning."""
-    found = cfg.get('sync_bn') is not None
-
-    def visit(node: Any) -> None:
-        nonlocal found
-        if isinstance(node, dict):
-            if type_name(node.get('type')) in _SYNC_BN_TYPES:
-                node['type'] = 'BN'
-                found = True
-            children = list(node.values())
-        else:
-            children = list(node) if isinstance(node, (list, tuple)) else []
-        for child in children:
-            visit(child)
-
-    visit(cfg.model)
-    if found:
-        cfg.sync_bn = None
-        warnings.warn(
-            'synchronised batch normalisation (SyncBN, or sync_bn in the config) needs GPUs: this '
-            'run on the CPU uses plain BN, whose statistics are per process.',
-            stacklevel=2,
-        )
+def _replace_sync_bn(node: Any) -> bool:
+    """Replace SyncBN by BN in the config of a model; tell whether there was any."""
+    found = False
+    if isinstance(node, dict):
+        found = type_name(node.get('type')) in _SYNC_BN_TYPES
+        if found:
+            node['type'] = 'BN'
+        node = list(node.values())
+    if isinstance(node, (list, tuple)):
+        found = any([_replace_sync_bn(child) for child in node]) or found
+    return found

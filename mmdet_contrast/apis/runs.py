@@ -1,11 +1,9 @@
 """Train and test configs with several seeds, each run in a process of its own."""
 
-import io
 import json
 import os
 import subprocess
 import sys
-import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor, wait
 from copy import deepcopy
@@ -24,14 +22,12 @@ from mmdet_contrast.utils.config import (
     load_config,
     type_name,
 )
+from mmdet_contrast.utils.files import PathLike
 
-ConfigFile = Union[str, 'os.PathLike[str]']
-Variant = Tuple[ConfigFile, Mapping[str, Any]]
+Variant = Tuple[PathLike, Mapping[str, Any]]
 
 # Log records at the beginning that say nothing about the time of a step.
 _WARM_UP = 3
-_POLL_SECONDS = 3
-_QUIET_SECONDS = 600
 
 
 class RunError(RuntimeError):
@@ -88,7 +84,8 @@ def run_variants(
     for run in runs:
         run.check()
     # Each variant's first seed comes first: a variant that fails is seen early.
-    waiting = sorted((r for r in runs if not r.done), key=lambda run: seeds.index(run.seed))
+    waiting = [run for run in runs if not run.result_file.is_file()]
+    waiting.sort(key=lambda run: seeds.index(run.seed))
     if waiting:
         _run_all(waiting, len(runs), jobs)
     results: Dict[str, List[RunResult]] = {name: [] for name in variants}
@@ -107,13 +104,10 @@ class _Run:
         self.folder = work_dir / name / f'seed{seed}'
         # beside the folder: MMEngine writes a copy under the same name into it
         self.config_file = self.folder.with_name(f'seed{seed}.py')
+        self.test_config_file = self.folder.with_name(f'seed{seed}_{split}.py')
         self.result_file = self.folder / f'{split}.json'
         self.cfg = deepcopy(cfg)
         self.cfg.merge_from_dict({'randomness.seed': seed})
-
-    @property
-    def done(self) -> bool:
-        return self.result_file.is_file()
 
     def check(self) -> None:
         """Refuse a config that cannot be evaluated, or is not that of the run on disk."""
@@ -143,17 +137,13 @@ class _Run:
         for evaluator in evaluators if isinstance(evaluators, (list, tuple)) else [evaluators]:
             if type_name(evaluator.type) == 'CocoMetric':
                 evaluator.classwise = True
-        self._test_config.write_text(config_text(cfg), encoding='utf-8')
-
-    @property
-    def _test_config(self) -> Path:
-        return self.folder.with_name(f'seed{self.seed}_{self.split}.py')
+        self.test_config_file.write_text(config_text(cfg), encoding='utf-8')
 
     def train_and_test(self, threads: int) -> None:
         """Run both programs and keep what they found; train on from the last checkpoint."""
         _call(self.folder, 'train.py', [self.config_file, '--resume'], threads)
         checkpoint = str(find_resumable(str(self.folder)))
-        _call(self.folder / self.split, 'test.py', [self._test_config, checkpoint], threads)
+        _call(self.folder / self.split, 'test.py', [self.test_config_file, checkpoint], threads)
         # the newest of the time stamps
         newest = max((self.folder / self.split).glob('*/*.json'))
         found = {
@@ -172,7 +162,7 @@ class _Run:
 
     def progress(self) -> float:
         """Return the share of the run that is done, from the last record of its log."""
-        if self.done:
+        if self.result_file.is_file():
             return 1.0
         for file in sorted(self.folder.glob('*/vis_data/scalars.json'), reverse=True):
             with open(file, 'rb') as stream:
@@ -195,72 +185,31 @@ def _run_all(runs: Sequence[_Run], total: int, jobs: int) -> None:
         run.prepare()
     threads = max(1, _cores() // jobs)
     errors: List[Exception] = []
-    with ThreadPoolExecutor(jobs) as pool, _Progress(runs, total) as progress:
 
-        def execute(run: _Run) -> None:
-            # else the pool finishes hours of other runs before a failure is seen
-            if errors:
-                return
-            try:
-                run.train_and_test(threads)
-            except Exception as error:
-                errors.append(error)
-            else:
-                progress.report(run)
-
-        futures = [pool.submit(execute, run) for run in runs]
+    def execute(run: _Run) -> None:
+        # else the pool finishes hours of other runs before a failure is seen
+        if errors:
+            return
+        tqdm.write(f'{run.name}, seed {run.seed}: {run.folder / "train.log"}', file=sys.stderr)
         try:
-            while wait(futures, _POLL_SECONDS).not_done and not errors:
-                progress.show()
-        finally:
-            for future in futures:
-                future.cancel()
-        if errors and any(not future.done() for future in futures):
-            tqdm.write(f'{errors[0]}\nwaiting for the runs that have begun', file=sys.stderr)
+            run.train_and_test(threads)
+        except Exception as error:
+            errors.append(error)
+            tqdm.write(str(error), file=sys.stderr)
+
+    finished = total - len(runs)
+    layout = '{percentage:3.0f}%|{bar}| {n:.1f}/{total} runs, {elapsed}, ETA {remaining}'
+    bar = tqdm(total=total, initial=finished, bar_format=layout)
+    with bar, ThreadPoolExecutor(jobs) as pool:
+        futures = [pool.submit(execute, run) for run in runs]
+        pending = {*futures}
+        while pending:
+            # a file would fill with bars
+            pending = wait(futures, 5 if sys.stderr.isatty() else 600).not_done
+            bar.n = finished + sum(run.progress() for run in runs)
+            bar.refresh()
     if errors:
         raise errors[0]
-
-
-class _Progress:
-    """A bar with the expected end on a terminal; elsewhere a line for each run and now and then."""
-
-    def __init__(self, runs: Sequence[_Run], total: int) -> None:
-        self.runs = runs
-        self.finished = total - len(runs)
-        self.live = sys.stderr.isatty()
-        self.shown = time.monotonic()
-        self.bar = tqdm(
-            total=total,
-            initial=self._done(),
-            file=sys.stderr if self.live else io.StringIO(),
-            bar_format='{percentage:3.0f}%|{bar}| {n:.1f}/{total} runs, {elapsed}, ETA {remaining}',
-        )
-
-    def __enter__(self) -> '_Progress':
-        return self
-
-    def __exit__(self, *error: Any) -> None:
-        self.bar.close()
-
-    def _done(self) -> float:
-        return self.finished + sum(run.progress() for run in self.runs)
-
-    def report(self, run: _Run) -> None:
-        """Say that a run has finished, with its first metric."""
-        metrics = json.loads(run.result_file.read_text())['metrics']
-        found = [f'{key} {100 * value:.1f}' for key, value in metrics.items()]
-        first = found[0] if found else 'no metric: nothing was detected'
-        tqdm.write(f'{run.name}, seed {run.seed}: {first}', file=sys.stderr)
-        self.show(now=True)
-
-    def show(self, now: bool = False) -> None:
-        """Bring the bar up to date; without a terminal print it now and then, or now."""
-        self.bar.n = self._done()
-        if self.live:
-            self.bar.refresh()
-        elif now or time.monotonic() - self.shown >= _QUIET_SECONDS:
-            self.shown = time.monotonic()
-            print(self.bar, file=sys.stderr, flush=True)
 
 
 def _call(folder: Path, tool: str, arguments: Sequence[Union[str, Path]], threads: int) -> None:

@@ -7,7 +7,7 @@ import torch
 
 from mmdet_contrast.utils.config import LaunchError
 from mmdet_contrast.utils.files import replacing
-from mmdet_contrast.utils.safe_loading import load_checkpoint
+from mmdet_contrast.utils.safe_loading import load_from_local
 
 _SHOWN = 8
 
@@ -127,7 +127,7 @@ def rename_checkpoint(
 
 def _read_weights(source: str) -> Tuple[Mapping[str, Any], Dict[str, Any]]:
     """Read the weights of a file, and its ``meta``, empty without one."""
-    content = load_checkpoint(source)
+    content = load_from_local(source)
     if is_state_dict(content):
         return content, {}
     if isinstance(content, Mapping) and is_state_dict(content.get('state_dict')):

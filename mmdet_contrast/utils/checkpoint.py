@@ -18,20 +18,6 @@ from .config import LaunchError, type_name
 _TRAINING_ONLY = frozenset({'contrast'})
 
 
-def check_weights(model: nn.Module, checkpoint: Dict[str, Any], training: bool = False) -> None:
-    """Load a checkpoint into a model, or refuse one that would leave parts of it at random.
-
-    Args:
-        model (nn.Module): The model, without wrappers.
-        checkpoint (dict): Of MMEngine, or a plain ``state_dict``.
-        training (bool): See :func:`find_misfits`.
-
-    Raises:
-        LaunchError: If a parameter is missing or has another shape.
-    """
-    refuse_misfits(find_misfits(model, checkpoint, training))
-
-
 def refuse_misfits(
     misfits: List[str], given: str = 'the checkpoint', model: str = 'the model of the config'
 ) -> None:

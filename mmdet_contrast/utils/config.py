@@ -15,8 +15,10 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 
 PACKAGE_ROOT = Path(__file__).resolve().parents[1]
-# Top-level keys that MMEngine or MMDetection read, though ``Runner`` has no parameter for them.
-_EXTRA_KEYS = (
+# Top-level keys of a config that something reads: the parameters of ``Runner``, and others that
+# MMEngine or MMDetection look up.
+CONFIG_KEYS = {
+    *list(inspect.signature(Runner.__init__).parameters)[1:],
     'auto_scale_lr',
     'compile',
     'custom_imports',
@@ -26,7 +28,7 @@ _EXTRA_KEYS = (
     'sync_bn',
     'tta_model',
     'tta_pipeline',
-)
+}
 
 
 class LaunchError(ValueError):
@@ -110,8 +112,7 @@ def load_config(
 
 def _check_key(cfg: Config, key: str) -> None:
     """Refuse a key that nothing reads: a misspelt one would change nothing."""
-    runner_keys = [name for name in inspect.signature(Runner.__init__).parameters if name != 'self']
-    known = {*cfg.keys(), *runner_keys, *_EXTRA_KEYS}
+    known = {*cfg.keys(), *CONFIG_KEYS}
     top = key.split('.')[0]
     if top not in known:
         near = difflib.get_close_matches(top, sorted(known), n=1)

@@ -14,8 +14,7 @@ from mmengine.registry import init_default_scope
 from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor, nn
 
-from .checkpoint import check_weights
-from .safe_loading import trust_checkpoints
+from .checkpoint import find_misfits, refuse_misfits
 
 _SHOWN = 12
 
@@ -280,9 +279,7 @@ def model_section(
     return section
 
 
-def build_detector(
-    cfg: Config, checkpoint: Optional[str] = None, trust_checkpoint: bool = False
-) -> nn.Module:
+def build_detector(cfg: Config, checkpoint: Optional[str] = None) -> nn.Module:
     """Build a config's model on the CPU in evaluation mode.
 
     Nothing is downloaded: pre-trained weights that the config names are for the start of training.
@@ -290,7 +287,6 @@ def build_detector(
     Args:
         cfg (Config): A loaded config with ``model``.
         checkpoint (str, optional): File with the weights. Without one they are random.
-        trust_checkpoint (bool): Load checkpoints with objects of any class, which can run any code.
 
     Returns:
         nn.Module: The detector.
@@ -304,9 +300,8 @@ def build_detector(
     model = revert_sync_batchnorm(MODELS.build(model_section(cfg))).eval()
     if checkpoint is not None:
         # What the model has no place for, such as a projector that only training needs, stays out.
-        with trust_checkpoints(trust_checkpoint):
-            weights = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu')
-        check_weights(model, weights)
+        weights = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu')
+        refuse_misfits(find_misfits(model, weights))
     return model
 
 
@@ -314,17 +309,10 @@ def dummy_images(shape: Sequence[int], batch_size: int = 1) -> Tensor:
     """Make random images to run a network on.
 
     Args:
-        shape (Sequence[int]): Height and width in pixels, both positive.
+        shape (Sequence[int]): Height and width in pixels.
         batch_size (int): Number of images. Defaults to 1.
 
     Returns:
         Tensor: (batch_size, 3, H, W) float32, the same for every call.
-
-    Raises:
-        ValueError: If ``shape`` is not two positive numbers.
     """
-    if len(shape) != 2 or min(shape) < 1:
-        raise ValueError(
-            f'shape is {tuple(shape)}, but must be a height and a width in pixels, e.g. 640 640.'
-        )
     return torch.randn((batch_size, 3, *shape), generator=torch.Generator().manual_seed(batch_size))

@@ -72,7 +72,8 @@ def add_trust_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def load_checkpoint(path: Union[str, 'os.PathLike[str]'], map_location: MapLocation = 'cpu') -> Any:
+@CheckpointLoader.register_scheme(prefixes='', force=True)
+def load_from_local(path: Union[str, 'os.PathLike[str]'], map_location: MapLocation = 'cpu') -> Any:
     """Load a local file that ``torch.save`` wrote.
 
     Args:
@@ -111,20 +112,6 @@ def load_checkpoint(path: Union[str, 'os.PathLike[str]'], map_location: MapLocat
             "'state_dict', or a state_dict itself."
         )
     return content
-
-
-@CheckpointLoader.register_scheme(prefixes='', force=True)
-def load_from_local(filename: str, map_location: MapLocation = None) -> Any:
-    """Load a local file for MMEngine, see :func:`load_checkpoint`.
-
-    Args:
-        filename (str): A local path.
-        map_location: As in :func:`torch.load`.
-
-    Returns:
-        dict: The checkpoint.
-    """
-    return load_checkpoint(filename, map_location)
 
 
 class _RefusedError(pickle.UnpicklingError):

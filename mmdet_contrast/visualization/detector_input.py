@@ -17,7 +17,7 @@ from mmengine.device import get_device
 from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 
-from mmdet_contrast.utils.checkpoint import check_weights, name_classes
+from mmdet_contrast.utils.checkpoint import find_misfits, name_classes, refuse_misfits
 from mmdet_contrast.utils.config import errors_in_one_line, load_config
 from mmdet_contrast.utils.files import PathLike, check_image, load_image
 from mmdet_contrast.utils.model import build_detector, model_section
@@ -94,7 +94,7 @@ def load_detector(
         cfg.model = model_section(student, cfg.get('data_preprocessor'))
     model = build_detector(cfg)
     weights = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu')
-    check_weights(model, weights)
+    refuse_misfits(find_misfits(model, weights))
     model.dataset_meta = name_classes(model, weights, cfg)
     model.cfg = cfg
     for module in model.modules():
@@ -200,12 +200,7 @@ def run_pictures(
         '--level', type=int, help='which map of a module that gives several (default: all)'
     )
     parser.add_argument('--device', help='e.g. cpu or cuda:1 (default: a GPU if there is one)')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        help='config values to override, as key=value; lists as key="[a,b]" or key=a,b',
-    )
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='key=value')
     add_trust_option(parser)
     args = parser.parse_args()
     written, unreadable = 0, 0

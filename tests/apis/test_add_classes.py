@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -59,7 +60,8 @@ def pictures(tiny_shapes):
 def prepare(detector, pictures, tmp_path, **kwargs):
     options = dict(dict(work_dir=str(tmp_path / 'work'), cfg_options=SHORT), **kwargs)
     classes = options.pop('classes', NEW)
-    return add_classes_config(*detector, pictures.ann, pictures.img_dir, classes, **options)
+    img_dir = options.pop('img_dir', pictures.img_dir)
+    return add_classes_config(*detector, pictures.ann, img_dir, classes, **options)
 
 
 def edited(path, out, change):
@@ -182,7 +184,7 @@ def test_epochs_options_and_hooks(pictures, tmp_path):
     model.backbone.init_cfg = dict(type='Pretrained', checkpoint='gone.pth')
     normal = dict(type='Normal', layer='Conv2d', std=0.01)
     model.bbox_head.init_cfg = [normal, dict(type='Pretrained', checkpoint='gone.pth')]
-    hooks = [dict(type='BiasWarmupHook', epochs=1), dict(type='EMAHook', momentum=0.01)]
+    hooks = [dict(type=f'{kind}Hook') for kind in ('BiasWarmup', 'EarlyStopping', 'EMA')]
     settings = dict(
         custom_hooks=hooks,
         train_cfg=dict(type='IterBasedTrainLoop', max_iters=90, _delete_=True),
@@ -208,6 +210,15 @@ def test_epochs_options_and_hooks(pictures, tmp_path):
     assert made.model.student.bbox_head.head_module.cls_channels == 32
     assert 'init_cfg' not in made.model.student.backbone
     assert made.model.student.bbox_head.init_cfg == [normal]
+
+
+def test_what_detects_is_there_without_new_data_to_evaluate_on(detector, pictures, tmp_path):
+    made = prepare((detector[0], Path(detector[1])), pictures, tmp_path)
+    assert 'val_dataloader' not in made and 'test_dataloader' not in made
+    plain, old = Config.fromfile(tmp_path / 'work/detector.py'), Config.fromfile(detector[0])
+    assert plain.test_dataloader.dataset.pipeline == old.test_dataloader.dataset.pipeline
+    # the same as in training, or the config would be refused
+    assert plain.test_dataloader.dataset.metainfo.classes == (*OLD, *NEW)
 
 
 def test_the_epochs_of_a_repeated_data_set_are_counted(detector, pictures, tmp_path, monkeypatch):
@@ -421,6 +432,7 @@ def test_pictures_without_annotations_are_kept_where_empty_ones_are_filtered(pic
         (dict(classes=['screw']), "no category 'screw', but striped_disc"),
         (dict(annotated_classes=['screw']), "no category 'screw'"),
         (dict(annotated_classes=NEW), 'annotated_classes names'),
+        (dict(img_dir='gone'), r"image '.*/gone/.*' does not exist: give the folder"),
         (dict(replay='gone.json'), "'gone.json' cannot be read .*No such file"),
         (dict(cfg_options={'optim_wraper.lr': 1}), "did you mean 'optim_wrapper'"),
     ],
@@ -441,20 +453,19 @@ def test_a_class_without_a_box_is_refused(detector, pictures, tmp_path):
         prepare(detector, pictures, tmp_path)
 
 
-def test_validation_data_without_a_box_are_refused(detector, pictures, tmp_path):
-    val = edited(pictures.val, tmp_path / 'val.json', lambda content: content.pop('annotations'))
-    with pytest.raises(LaunchError, match=r'val file .* has no box'):
-        prepare(detector, pictures, tmp_path, val=val)
-
-
 def rename(content):
     for category in content['categories']:
         category['name'] = category['name'].title()
 
 
-def test_validation_data_with_other_names_are_refused(detector, pictures, tmp_path):
-    val = edited(pictures.val, tmp_path / 'val.json', rename)
-    with pytest.raises(LaunchError, match=f'no box of an old class, .*{OLD[0]}.*{OLD[0].title()}'):
+@pytest.mark.parametrize(
+    ('change', 'name'), [(rename, OLD[0].title()), (lambda c: c.pop('annotations'), OLD[0])]
+)
+def test_validation_data_without_an_old_class_are_refused(
+    change, name, detector, pictures, tmp_path
+):
+    val = edited(pictures.val, tmp_path / 'val.json', change)
+    with pytest.raises(LaunchError, match=f'no box of an old class, of .*{OLD[0]}.*but .*{name}'):
         prepare(detector, pictures, tmp_path, val=val)
 
 
@@ -487,7 +498,6 @@ def test_other_detectors_are_refused(detector, pictures, tmp_path):
             prepare((cfg, checkpoint), pictures, tmp_path, work_dir=work_dir)
 
     refused('would be overwritten', work_dir=str(detector[1])[: -len('/old.pth')])
-    refused("'gone.pth' does not exist", 'gone.pth')
     nameless = torch.load(detector[1], weights_only=False)
     torch.save(dict(state_dict=nameless['state_dict']), tmp_path / 'nameless.pth')
     refused('does not name its classes', str(tmp_path / 'nameless.pth'))
@@ -529,6 +539,9 @@ def test_twice(pictures, tmp_path):
     torch.save(saved, checkpoint)
     common = dict(val=pictures.val, val_img_dir=pictures.val_img_dir, cfg_options=SHORT)
     data = pictures.ann, pictures.img_dir
+    # of an earlier run
+    (tmp_path / 'one').mkdir()
+    (tmp_path / 'one/last_checkpoint').write_text('gone.pth')
     one = add_classes(config, checkpoint, *data, NEW, work_dir=str(tmp_path / 'one'), **common)
     two = add_classes(
         one.config, one.checkpoint, *data, OLD[:1], work_dir=str(tmp_path / 'two'), **common

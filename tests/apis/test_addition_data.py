@@ -1,6 +1,7 @@
 """COCO files that become one: boxes, and what each picture annotates."""
 
 import json
+import re
 
 import pytest
 
@@ -124,9 +125,25 @@ def test_validation_files_say_nothing_of_what_they_annotate(tmp_path):
     assert [c['name'] for c in merged.content['categories']] == CLASSES
 
 
-def test_an_unknown_id_is_refused(tmp_path):
-    path = write(tmp_path / 'new.json', NEW, [('a.jpg', ['bus'], [99])])
-    with pytest.raises(LaunchError, match=r'image 1 has annotated_category_ids=\[99\]'):
+def test_a_picture_named_twice_annotates_what_it_does_in_either_entry(tmp_path):
+    pictures = [('a.jpg', ['bus'], ['bus']), ('a.jpg', ['van', 'bus'], ['van', 'bus'])]
+    path = write(tmp_path / 'new.json', CLASSES, pictures)
+    merged = merge_files([new_part(path)], CLASSES)
+    assert boxes_of(merged) == [('/new/a.jpg', 'bus'), ('/new/a.jpg', 'van')]
+    assert coverage_of(merged) == {'/new/a.jpg': NEW}
+    # validation counts it twice, as it is given
+    val = merge_files([AnnotatedPictures(path, '/new', CLASSES)], CLASSES)
+    assert len(val.content['images']) == 2 and len(boxes_of(val)) == 3
+
+
+@pytest.mark.parametrize('given', [[99], 10, [[10]]])
+def test_what_is_no_list_of_known_ids_is_refused(given, tmp_path):
+    path = write(tmp_path / 'new.json', NEW, [('a.jpg', ['bus'], [])])
+    content = json.loads(open(path).read())
+    content['images'][0]['annotated_category_ids'] = given
+    (tmp_path / 'new.json').write_text(json.dumps(content))
+    text = f'image 1 has annotated_category_ids={given}: give a list'
+    with pytest.raises(LaunchError, match=re.escape(text)):
         merge_files([new_part(path)], CLASSES)
 
 

@@ -14,10 +14,11 @@ from mmdet_contrast.utils.checkpoint import (
     check_class_order,
     check_pretrained,
     check_start,
-    check_weights,
+    find_misfits,
     find_resumable,
     keep_own_files,
     name_classes,
+    refuse_misfits,
 )
 from mmdet_contrast.utils.config import LaunchError
 
@@ -36,7 +37,7 @@ class ToyModel(torch.nn.Module):
 
 
 def load(model, weights, **kwargs):
-    check_weights(model, dict(state_dict=weights), **kwargs)
+    refuse_misfits(find_misfits(model, dict(state_dict=weights), **kwargs))
 
 
 def test_a_checkpoint_must_fill_the_model():

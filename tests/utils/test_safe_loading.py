@@ -22,7 +22,7 @@ from mmengine.optim import scheduler
 from mmengine.runner import CheckpointLoader
 
 from mmdet_contrast.utils.config import LaunchError
-from mmdet_contrast.utils.safe_loading import load_checkpoint, trust_checkpoints
+from mmdet_contrast.utils.safe_loading import load_from_local, trust_checkpoints
 
 
 class Made:
@@ -94,29 +94,29 @@ def test_every_kind_of_value_of_a_training_checkpoint(tmp_path):
     )
     for zipped in (True, False):
         path = save(content, tmp_path, _use_new_zipfile_serialization=zipped)
-        for got in (load_checkpoint(path), CheckpointLoader.load_checkpoint(path)):
-            assert got['meta']['plain'] == plain
-            assert type(got['meta']['plain']['config']) is ConfigDict
-            for name, array in arrays.items():
-                np.testing.assert_array_equal(got['meta']['arrays'][name], array)
-                assert got['meta']['arrays'][name].dtype == array.dtype
-            for name, tensor in tensors.items():
-                assert torch.equal(got['tensors'][name], tensor)
-            assert got['state_dict']._metadata == model.state_dict()._metadata
-            torch.optim.AdamW(model.parameters()).load_state_dict(got['optimizer'])
-            for item, state in zip(schedulers, got['param_schedulers']):
-                assert item.state_dict() == state
-            other = MessageHub('test_safe_loading_other')
-            other.load_state_dict(got['message_hub'])
-            history = other.get_scalar('train/loss')
-            assert (history.mean(), history.statistics('min')) == (1.5, 1.0)
-            assert other.get_info('best_score') == np.float32(0.5)
+        got = CheckpointLoader.load_checkpoint(path)
+        assert got['meta']['plain'] == plain
+        assert type(got['meta']['plain']['config']) is ConfigDict
+        for name, array in arrays.items():
+            np.testing.assert_array_equal(got['meta']['arrays'][name], array)
+            assert got['meta']['arrays'][name].dtype == array.dtype
+        for name, tensor in tensors.items():
+            assert torch.equal(got['tensors'][name], tensor)
+        assert got['state_dict']._metadata == model.state_dict()._metadata
+        torch.optim.AdamW(model.parameters()).load_state_dict(got['optimizer'])
+        for item, state in zip(schedulers, got['param_schedulers']):
+            assert item.state_dict() == state
+        other = MessageHub('test_safe_loading_other')
+        other.load_state_dict(got['message_hub'])
+        history = other.get_scalar('train/loss')
+        assert (history.mean(), history.statistics('min')) == (1.5, 1.0)
+        assert other.get_info('best_score') == np.float32(0.5)
 
 
 def test_home_is_expanded_and_a_missing_file_is_named(tmp_path, monkeypatch):
     monkeypatch.setenv('HOME', str(tmp_path))
     save(dict(a=1), tmp_path)
-    assert load_checkpoint('~/x.pth') == dict(a=1)
+    assert load_from_local('~/x.pth') == dict(a=1)
     with pytest.raises(FileNotFoundError, match='no checkpoint at .*gone.pth'):
         CheckpointLoader.load_checkpoint(str(tmp_path / 'gone.pth'))
 
@@ -164,7 +164,7 @@ def test_what_would_run_code_is_refused(needed, zipped, tmp_path, monkeypatch):
     content = dict(state_dict=dict(weight=torch.ones(1)), meta=ATTACKS[needed])
     path = save(content, tmp_path, _use_new_zipfile_serialization=zipped)
     with pytest.raises(LaunchError, match=f'x.pth.* needs {needed}.*--trust-checkpoint'):
-        load_checkpoint(path)
+        load_from_local(path)
     assert os.listdir() == ['x.pth']
 
 
@@ -175,13 +175,13 @@ def test_classes_and_functions_do_not_change(tmp_path):
     begin = (torch.serialization.MAGIC_NUMBER, torch.serialization.PROTOCOL_VERSION, {})
     path.write_bytes(b''.join(pickle.dumps(x, 2) for x in begin) + change + pickle.dumps([], 2))
     with pytest.raises(LaunchError, match='needs the state of a type'):
-        load_checkpoint(path)
+        load_from_local(path)
     path = save(dict(h=HistoryBuffer([1.0], [1])), tmp_path)
     HistoryBuffer([1.0], [1]).register_statistics(len)
     try:
         given = save(dict(h=HistoryBuffer([1.0], [1])), tmp_path)
         with pytest.raises(LaunchError, match='needs builtins.len'):
-            load_checkpoint(given)
+            load_from_local(given)
     finally:
         HistoryBuffer._statistics_methods.pop('len')
     assert HistoryBuffer.mean is mean
@@ -191,7 +191,7 @@ def test_numbers_do_not_become_addresses(tmp_path):
     flagged = Made(*NUMBERS, (3, '<', None, None, None, -1, -1, 63))
     for zipped in (True, False):
         path = save(dict(a=flagged), tmp_path, _use_new_zipfile_serialization=zipped)
-        assert load_checkpoint(path)['a'].flags == np.dtype('f8').flags
+        assert load_from_local(path)['a'].flags == np.dtype('f8').flags
 
 
 def test_the_end_of_another_switch_changes_nothing(tmp_path, monkeypatch):
@@ -202,9 +202,9 @@ def test_the_end_of_another_switch_changes_nothing(tmp_path, monkeypatch):
     other.__enter__()
     with trust_checkpoints():
         other.__exit__(None, None, None)
-        load_checkpoint(path)
+        load_from_local(path)
     with pytest.raises(LaunchError, match='needs posix.system'):
-        load_checkpoint(path)
+        load_from_local(path)
 
 
 def test_trust_loads_it_and_ends(tmp_path, monkeypatch):
@@ -215,11 +215,11 @@ def test_trust_loads_it_and_ends(tmp_path, monkeypatch):
             CheckpointLoader.load_checkpoint(path)
         (tmp_path / 'ran').unlink()
     with pytest.raises(LaunchError, match='needs'), trust_checkpoints(False):
-        load_checkpoint(path)
+        load_from_local(path)
     with pytest.raises(KeyError), trust_checkpoints():
         raise KeyError
     with pytest.raises(LaunchError, match='needs'):
-        load_checkpoint(path)
+        load_from_local(path)
     assert not (tmp_path / 'ran').exists()
 
 
@@ -232,7 +232,7 @@ def test_a_model_of_ultralytics_is_to_be_converted(tmp_path, monkeypatch):
     path = save(dict(epoch=-1, model=tasks.DetectionModel(1, 1)), tmp_path)
     command = f'python tools/model_converters/ultralytics_to_mmdet.py {path} converted.pth'
     with pytest.raises(LaunchError, match=f'ultralytics.nn.tasks.*{command} --trust-checkpoint'):
-        load_checkpoint(path)
+        load_from_local(path)
 
 
 # -------------------------------------------------------------------------------- who loads files
@@ -276,7 +276,7 @@ def test_files_that_are_cut_off(zipped, share, tmp_path):
     path = save(content, tmp_path, _use_new_zipfile_serialization=zipped)
     cut(tmp_path / 'x.pth', share)
     with pytest.raises(LaunchError, match='x.pth.* cannot be read as a checkpoint'):
-        load_checkpoint(path)
+        load_from_local(path)
 
 
 @pytest.mark.parametrize(
@@ -297,16 +297,16 @@ def test_other_files(data, tmp_path):
     (tmp_path / 'x.pth').write_bytes(data)
     for trust in (False, True):
         with trust_checkpoints(trust), pytest.raises(LaunchError, match='x.pth.*cannot be read'):
-            load_checkpoint(tmp_path / 'x.pth')
+            load_from_local(tmp_path / 'x.pth')
 
 
 def test_other_content_and_archives(tmp_path):
     with pytest.raises(LaunchError, match='x.pth.* holds a list'):
-        load_checkpoint(save([torch.ones(1)], tmp_path))
+        load_from_local(save([torch.ones(1)], tmp_path))
     torch.jit.script(torch.nn.Linear(1, 1)).save(str(tmp_path / 'script.pt'))
     with pytest.raises(LaunchError, match='script.pt.* holds a RecursiveScriptModule'):
-        load_checkpoint(tmp_path / 'script.pt')
+        load_from_local(tmp_path / 'script.pt')
     with zipfile.ZipFile(tmp_path / 'other.zip', 'w') as archive:
         archive.writestr('folder/readme.txt', 'x')
     with pytest.raises(LaunchError, match='other.zip.* cannot be read as a checkpoint'):
-        load_checkpoint(tmp_path / 'other.zip')
+        load_from_local(tmp_path / 'other.zip')

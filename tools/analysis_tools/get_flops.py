@@ -12,19 +12,6 @@ from mmdet_contrast.utils.config import errors_in_one_line, load_config
 from mmdet_contrast.utils.model import PlainForward, build_detector, dummy_images
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """Make the parser of the command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('config', help='config file')
-    parser.add_argument(
-        '--shape', type=int, nargs=2, default=(640, 640), metavar=('H', 'W'), help='of the image'
-    )
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, help='config values to override, key=value'
-    )
-    return parser
-
-
 def complexity(model: nn.Module, shape: Sequence[int]) -> Dict[str, Any]:
     """Measure one forward pass of one image (H, W), without post-processing, with MMEngine."""
     # MMEngine warns, on standard output, of activations and of parts that only training calls
@@ -33,30 +20,24 @@ def complexity(model: nn.Module, shape: Sequence[int]) -> Dict[str, Any]:
     return get_model_complexity_info(PlainForward(model).eval(), inputs=inputs, show_arch=False)
 
 
-def count_trainable(module: nn.Module) -> str:
-    """Write how many parameters of a module are trained and how many are frozen."""
-    counts = {True: 0, False: 0}
-    for parameter in module.parameters():
-        counts[parameter.requires_grad] += parameter.numel()
-    return f'{counts[True]:>14,}{counts[False]:>14,}'
-
-
 def main() -> None:
-    """Run and print."""
-    parser = make_parser()
+    """Parse the command line, run and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help='config file')
+    parser.add_argument(
+        '--shape', type=int, nargs=2, default=(640, 640), metavar=('H', 'W'), help='of the image'
+    )
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='key=value')
     args = parser.parse_args()
     with errors_in_one_line(parser):
         model = build_detector(load_config(args.config, cfg_options=args.cfg_options))
     found = complexity(model, args.shape)
     print(found['out_table'])
-    print(f'{"parameters of":24}{"trainable":>14}{"frozen":>14}')
-    for name, part in (*model.named_children(), ('total', model)):
-        if any(True for _ in part.parameters()):
-            print(f'{name:24}{count_trainable(part)}')
     height, width = args.shape
+    trained = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
     print(
-        f'\none image of 3 x {height} x {width}: {found["flops"]:,} FLOPs (a multiplication and '
-        f'its addition are one), {found["params"]:,} parameters'
+        f'one image of 3 x {height} x {width}: {found["flops"]:,} FLOPs (a multiplication and '
+        f'its addition are one), {found["params"]:,} parameters, {trained:,} of them trained'
     )
 
 

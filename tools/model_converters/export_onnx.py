@@ -30,12 +30,7 @@ def main() -> None:
     parser.add_argument(
         '--check', action='store_true', help='run the file with onnxruntime and compare'
     )
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        help='config values to override, as key=value; lists as key="[a,b]" or key=a,b',
-    )
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='key=value')
     add_trust_option(parser)
     args = parser.parse_args()
     with errors_in_one_line(parser), trust_checkpoints(args.trust_checkpoint):

@@ -3,13 +3,12 @@
 import argparse
 
 from mmdet_contrast.converters.ultralytics import PARTS, convert_ultralytics_checkpoint
-from mmdet_contrast.utils.config import errors_in_one_line, load_config
-from mmdet_contrast.utils.model import build_detector
+from mmdet_contrast.utils.config import errors_in_one_line
 from mmdet_contrast.utils.safe_loading import add_trust_option, trust_checkpoints
 
 
 def main() -> None:
-    """Parse the command line, convert, and print the report."""
+    """Parse the command line, convert, and print the counts."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         'source',
@@ -20,21 +19,16 @@ def main() -> None:
     parser.add_argument(
         '--parts', choices=list(PARTS), default='model', help='what to convert (default: model)'
     )
-    parser.add_argument(
-        '--config',
-        help='config of the model to load into: refuse weights that do not fit, and leave out the '
-        'class head if the numbers of classes differ',
-    )
     parser.add_argument('--list', action='store_true', help='also print every mapped key')
     add_trust_option(parser)
     args = parser.parse_args()
     with errors_in_one_line(parser), trust_checkpoints(args.trust_checkpoint):
-        model = build_detector(load_config(args.config)) if args.config else None
-        report = convert_ultralytics_checkpoint(args.source, args.target, args.parts, model)
+        names = convert_ultralytics_checkpoint(args.source, args.target, args.parts)
+    mapped = {theirs: ours for theirs, ours in names.items() if ours is not None}
     if args.list:
-        for theirs, ours in report.mapped.items():
+        for theirs, ours in mapped.items():
             print(f'{theirs} -> {ours}')
-    print(report)
+    print(f'{len(mapped)} keys mapped, {len(names) - len(mapped)} skipped')
 
 
 if __name__ == '__main__':
