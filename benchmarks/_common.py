@@ -233,6 +233,16 @@ def in_fresh_processes(
         return dict(zip(cases, pool.map(run, cases.values())))
 
 
+def print_peak(step: Callable[[], object], device: str) -> None:
+    """Print, as JSON, the peak memory of a second call in bytes: for a fresh process."""
+    # loads whatever is loaded at the first call only
+    step()
+    release_memory()
+    with PeakMemory(device) as memory:
+        step()
+    print(json.dumps(memory.grown))
+
+
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Lay out a Markdown table whose columns line up in a terminal, too."""
     cells = [list(header), *[list(row) for row in rows]]
@@ -306,6 +316,30 @@ def show_calls(steps: Sequence[Callable[[], object]], device: str) -> Tuple[str,
         return ()
     launches, _, waits = zip(*(count_calls(step, device) for step in steps))
     return ' / '.join(map(str, launches)), ' / '.join(map(str, waits))
+
+
+def step_table(
+    steps: Dict[str, Callable[[], object]],
+    memory: Dict[str, int],
+    base: str,
+    device: str,
+    repeats: int,
+) -> str:
+    """Time steps, and lay out a table of time and peak memory with their ratios to one of them."""
+    allow_tf32()
+    taken = seconds(steps, repeats=repeats)
+    rows = [
+        (
+            name,
+            show_time(taken[name]),
+            f'{taken[name] / taken[base]:.3f}',
+            show_memory(memory[name]),
+            f'{memory[name] / max(memory[base], 1):.2f}',
+            *show_calls([step], device),
+        )
+        for name, step in steps.items()
+    ]
+    return table(('step', 'time', 'ratio', 'peak memory', 'ratio', *call_columns(device)), rows)
 
 
 def random_boxes(count: int, height: int, width: int, seed: int = 0):

@@ -102,10 +102,7 @@ def main() -> None:
     options = ['--device', args.device]
     found = common.in_fresh_processes(
         {
-            (*case, name): [
-                *('--case', name, json.dumps(detectors[case[0]]), str(case[1])),
-                *options,
-            ]
+            (*case, name): ['--case', name, json.dumps(detectors[case[0]]), str(case[1]), *options]
             for case in cases
             for name in names
         },
@@ -140,21 +137,8 @@ def main() -> None:
             sys.exit(
                 f'Values {value} and {other}, and gradients by {worst:.2e}, disagree: {detector}.'
             )
-    print(
-        common.table(
-            (
-                'maps',
-                'tau',
-                'loss',
-                'time',
-                'time / ours',
-                'peak memory',
-                'memory / ours',
-                'value',
-            ),
-            rows,
-        )
-    )
+    header = ('maps', 'tau', 'loss', 'time', 'time / ours', 'peak memory', 'memory / ours', 'value')
+    print(common.table(header, rows))
 
 
 if __name__ == '__main__':

@@ -11,9 +11,8 @@ memory is the growth during one step, in fresh processes. On a GPU it is of what
 and the kernels that a step launches and its waits for the GPU are counted.
 """
 
-import json
 import sys
-from typing import Callable, Dict, List, Tuple
+from typing import Callable, Dict, Tuple
 
 import _common as common
 
@@ -52,14 +51,14 @@ def build(case: str, device: str, checkpoint: str = '') -> Tuple:
     torch.manual_seed(0)
     model = MODELS.build(cfg.model)
     model.init_weights()
-    if not checkpoint:
+    if checkpoint:
+        model.teacher.load()
+    else:
         # what DistillationHook reads from a checkpoint
         model.teacher.build().init_weights()
         names = [f'class {i}' for i in range(model.teacher.model.bbox_head.num_classes)]
         model.teacher.classes = tuple(names)
     number = model.student.bbox_head.num_classes
-    if checkpoint:
-        model.teacher.load()
     names = list(model.teacher.classes)
     model.prepare([*names, *(f'new {i}' for i in range(number - len(names)))])
     # the teacher is no module of the wrapper
@@ -116,28 +115,6 @@ def check(steps: Dict[str, Callable], wrappers: Dict[str, object]) -> None:
             sys.exit(f'{key} is {losses[OURS][key]} with distillation, {value} without.')
 
 
-def show_terms(case: str, size: int, images: int, checkpoint: str) -> None:
-    """Print the operators that a step spends its own time in, ours minus theirs."""
-    from torch.profiler import ProfilerActivity, profile
-
-    totals: List[Dict[str, float]] = []
-    for name in (OURS, THEIRS):
-        step, _ = make_step(name, case, size, images, 'cpu', checkpoint)
-        step()
-        with profile(activities=[ProfilerActivity.CPU]) as profiler:
-            for _ in range(3):
-                step()
-        totals.append(
-            {event.key: event.self_cpu_time_total / 3e6 for event in profiler.key_averages()}
-        )
-    more = {key: value - totals[1].get(key, 0) for key, value in totals[0].items()}
-    rows = [
-        (key, common.show_time(value), common.show_time(totals[0][key]))
-        for key, value in sorted(more.items(), key=lambda item: -item[1])[:15]
-    ]
-    print(common.table(('operator', 'more than theirs', 'with distillation'), rows))
-
-
 def main() -> None:
     """Run the benchmark."""
     parser = common.parser(__doc__, device=True)
@@ -146,57 +123,33 @@ def main() -> None:
     parser.add_argument('--repeats', type=int, default=11)
     parser.add_argument('--cases', nargs='+', choices=list(CASES), default=list(CASES))
     parser.add_argument('--teacher', default='', help='checkpoint of a trained teacher')
-    parser.add_argument('--operators', action='store_true', help='where a CPU spends time, instead')
     parser.add_argument('--memory-of', nargs=2, help='used by the script')
     args = parser.parse_args()
     if args.quick:
         args.sizes, args.images, args.repeats = [64], 2, 1
     if args.memory_of:
         step, _ = make_step(*args.memory_of, args.sizes[0], args.images, args.device, args.teacher)
-        step()
-        common.release_memory()
-        with common.PeakMemory(args.device) as memory:
-            step()
-        print(json.dumps(dict(memory=memory.grown)))
+        common.print_peak(step, args.device)
         return
 
     print(common.machine(args.device))
     for case in args.cases:
-        rows = []
         for size in args.sizes:
             print(f'\n{case}, {args.images} images of {size} x {size}', flush=True)
-            if args.operators:
-                show_terms(case, size, args.images, args.teacher)
-                continue
             options = ['--sizes', str(size), '--images', str(args.images)]
             options += ['--device', args.device, '--teacher', args.teacher]
-            found = common.in_fresh_processes(
+            memory = common.in_fresh_processes(
                 {name: [*options, '--memory-of', name, case] for name in (OURS, THEIRS)},
                 __file__,
                 args.device,
             )
-            memory = {name: result['memory'] for name, result in found.items()}
             steps, wrappers = {}, {}
             for name in (OURS, THEIRS):
                 steps[name], wrappers[name] = make_step(
                     name, case, size, args.images, args.device, args.teacher
                 )
             check(steps, wrappers)
-            common.allow_tf32()
-            taken = common.seconds(steps, repeats=args.repeats)
-            rows = [
-                (
-                    name,
-                    common.show_time(taken[name]),
-                    f'{taken[name] / taken[THEIRS]:.3f}',
-                    common.show_memory(memory[name]),
-                    f'{memory[name] / max(memory[THEIRS], 1):.2f}',
-                    *common.show_calls([steps[name]], args.device),
-                )
-                for name in (OURS, THEIRS)
-            ]
-            header = ('step', 'time', 'ratio', 'peak memory', 'ratio')
-            print(common.table((*header, *common.call_columns(args.device)), rows))
+            print(common.step_table(steps, memory, THEIRS, args.device, args.repeats))
 
 
 if __name__ == '__main__':

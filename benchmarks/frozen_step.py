@@ -9,7 +9,6 @@ it is of what PyTorch allocates, and the kernels that a step launches and its wa
 counted.
 """
 
-import json
 import sys
 from types import SimpleNamespace
 from typing import Callable, Tuple
@@ -109,11 +108,7 @@ def main() -> None:
     if args.memory_of:
         name, case = args.memory_of
         step, _ = make_step(name, FROZEN[case], args.size, args.images, args.device)
-        step()
-        common.release_memory()
-        with common.PeakMemory(args.device) as memory:
-            step()
-        print(json.dumps(dict(memory=memory.grown)))
+        common.print_peak(step, args.device)
         return
     if args.quick:
         args.size, args.images, args.repeats = 64, 2, 1
@@ -123,30 +118,15 @@ def main() -> None:
     for name in MODELS:
         # half of the cases show that it runs
         cases = list(FROZEN)[::2] if args.quick else list(FROZEN)
-        found = common.in_fresh_processes(
+        memory = common.in_fresh_processes(
             {case: [*options, '--memory-of', name, case] for case in cases}, __file__, args.device
         )
-        memory = {case: result['memory'] for case, result in found.items()}
         steps = {}
         for case in cases:
             steps[case], model = make_step(name, FROZEN[case], args.size, args.images, args.device)
             check(name, case, steps[case], model)
-        common.allow_tf32()
-        taken = common.seconds(steps, repeats=args.repeats)
-        rows = [
-            (
-                case,
-                common.show_time(taken[case]),
-                f'{taken[case] / taken["full"]:.2f}',
-                common.show_memory(memory[case]),
-                f'{memory[case] / max(memory["full"], 1):.2f}',
-                *common.show_calls([steps[case]], args.device),
-            )
-            for case in cases
-        ]
         print(f'\n{name}, {args.images} images of {args.size} x {args.size}')
-        header = ('step', 'time', '/ full', 'peak memory', '/ full')
-        print(common.table((*header, *common.call_columns(args.device)), rows))
+        print(common.step_table(steps, memory, 'full', args.device, args.repeats))
 
 
 if __name__ == '__main__':

@@ -16,7 +16,6 @@ import contextlib
 import importlib
 import io
 import itertools
-import json
 import os
 import sys
 import tempfile
@@ -266,13 +265,9 @@ def run_memory(
     """Print the peak memory of one call in this process, in bytes, as JSON."""
     yolo = load_ultralytics(path)
     batch = make_batch(size, images, boxes, device)
-    step = memory_step(kind, None if who == 'ours' else yolo, batch, size, device)
-    # loads whatever is loaded at the first call only
-    step()
-    common.release_memory()
-    with common.PeakMemory(device) as memory:
-        step()
-    print(json.dumps(dict(memory=memory.grown)))
+    common.print_peak(
+        memory_step(kind, None if who == 'ours' else yolo, batch, size, device), device
+    )
 
 
 def main() -> None:
@@ -345,7 +340,7 @@ def main() -> None:
             case = (size, images, boxes)
             if (case, kind) not in rows_of_memory:
                 continue
-            one, other = (found.get((case, kind, who), {}).get('memory') for who in BOTH)
+            one, other = (found.get((case, kind, who)) for who in BOTH)
             shown = common.show_memory(other) if other else '-'
             cells = (common.show_memory(one), shown, common.show_ratio(other, one))
             rows.append((label, f'memory of {kind}', *cells, *['-'] * len(columns)))

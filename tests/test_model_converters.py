@@ -10,18 +10,6 @@ from oracle.yolov8_keys import shapes
 
 ROOT = Path(__file__).resolve().parents[1]
 
-CONFIG = """
-custom_imports = dict(imports=['mmdet_contrast'], allow_failed_imports=False)
-default_scope = 'mmdet'
-factors = dict(deepen_factor=0.33, widen_factor=0.25)
-model = dict(
-    type='YOLOv8Detector',
-    backbone=dict(type='YOLOv8CSPDarknet', **factors),
-    neck=dict(type='YOLOv8PAFPN', in_channels=[256, 512, 1024], **factors),
-    bbox_head=dict(
-        type='YOLOv8Head', num_classes=3, in_channels=[256, 512, 1024], widen_factor=0.25))
-"""
-
 
 @pytest.fixture
 def call(monkeypatch, tmp_path):
@@ -49,15 +37,8 @@ def test_whole_model(call, capsys):
 
 
 def test_errors_are_one_line_and_write_nothing(call):
-    save('s.pt', 's')
-    Path('mine.py').write_text(CONFIG)
-    for arguments, message in (
-        (['s.pt', 'out.pth', '--config', 'mine.py'], 'has shape .*: give a checkpoint'),
-        (['s.pt', 'out.pth', '--config', 'none.py'], 'does not exist'),
-        (['none.pt', 'out.pth'], "no checkpoint at 'none.pt'"),
-    ):
-        with pytest.raises(SystemExit, match=f'^ultralytics_to_mmdet.py: error: .*{message}'):
-            call('ultralytics_to_mmdet.py', *arguments)
+    with pytest.raises(SystemExit, match='^ultralytics_to_mmdet.py: error: no checkpoint at'):
+        call('ultralytics_to_mmdet.py', 'none.pt', 'out.pth')
     assert not Path('out.pth').exists()
 
 

@@ -4,19 +4,9 @@
 _base_ = './linear_shapes.py'
 
 data_root = 'data/images/'
-image_size = (64, 64)
-meta_keys = ('img_id', 'img_path', 'img_shape', 'gt_label')
-train_pipeline = [
-    dict(type='LoadUnlabelledImage'),
-    dict(type='Resize', scale=image_size, keep_ratio=False),
-    dict(type='RandomFlip', prob=0.5),
-    dict(type='PackDetInputs', meta_keys=meta_keys),
-]
-test_pipeline = [
-    dict(type='LoadUnlabelledImage'),
-    dict(type='Resize', scale=image_size, keep_ratio=False),
-    dict(type='PackDetInputs', meta_keys=meta_keys),
-]
+load = dict(type='LoadUnlabelledImage')
+train_pipeline = [load, *_base_.train_pipeline[1:]]
+test_pipeline = [load, *_base_.test_pipeline[1:]]
 train_dataloader = dict(
     dataset=dict(
         _delete_=True,

@@ -16,7 +16,8 @@ Box = Tuple[float, float, float, float]
 _THINNEST = 1.0
 # A box may leave the picture by a pixel merely because tools count pixels differently.
 _PIXEL = 1.0
-_PROBLEMS_SHOWN = 30
+# of each kind
+_PROBLEMS_SHOWN = 5
 
 # Notes describe the data and are expected in a clean set; everything else is a problem, at which a
 # strict conversion stops.
@@ -37,11 +38,6 @@ class Finding(NamedTuple):
     file: str
     detail: str
     action: str
-
-    @property
-    def is_note(self) -> bool:
-        """bool: Whether this is expected in a clean data set."""
-        return self.kind in _NOTES
 
 
 class ConversionReport:
@@ -89,9 +85,8 @@ class ConversionReport:
         Raises:
             LaunchError: If the report is strict and the finding is a problem.
         """
-        finding = Finding(kind, file, detail, action)
-        self.findings.append(finding)
-        if self.strict and not finding.is_note:
+        self.findings.append(Finding(kind, file, detail, action))
+        if self.strict and kind not in _NOTES:
             raise LaunchError(
                 f'{file}: {kind.replace("_", " ")}: {detail}. Correct the file, or convert '
                 f'without strict ({action}).'
@@ -117,7 +112,7 @@ class ConversionReport:
     @property
     def problems(self) -> List[Finding]:
         """List[Finding]: The findings that are not notes."""
-        return [f for f in self.findings if not f.is_note]
+        return [f for f in self.findings if f.kind not in _NOTES]
 
     def to_dict(self) -> Dict[str, Any]:
         """Return the whole report as JSON-serialisable values; every finding is in it."""
@@ -147,9 +142,11 @@ class ConversionReport:
             done = '; '.join(sorted({f.action for f in self.of_kind(kind)}))
             rows.append([kind, label, str(self.count(kind)), str(len(self.files(kind))), done])
         lines = [text, AsciiTable(rows).table]
-        lines += [f'  {f.file}: {f.kind}: {f.detail}' for f in self.problems[:_PROBLEMS_SHOWN]]
-        if len(self.problems) > _PROBLEMS_SHOWN:
-            lines.append('  … (save the report as JSON for all of them)')
+        for kind in self.kinds:
+            found = [] if kind in _NOTES else self.of_kind(kind)
+            lines += [f'  {f.file}: {kind}: {f.detail}' for f in found[:_PROBLEMS_SHOWN]]
+            if len(found) > _PROBLEMS_SHOWN:
+                lines.append(f'  … {len(found)} in all: save the report as JSON to see them')
         return '\n'.join(lines)
 
 

@@ -12,7 +12,7 @@ from mmdet.utils.misc import IMG_EXTENSIONS
 from tqdm import tqdm
 
 from mmdet_contrast.utils.config import LaunchError
-from mmdet_contrast.utils.files import check_image, load_image
+from mmdet_contrast.utils.files import PathLike, check_image, load_image
 
 from .coco import ConversionReport, RawBox, RawImage
 
@@ -44,7 +44,7 @@ def read_images(
     img_dir: Path,
     parse: Callable[[Path, str], Annotation],
     report: ConversionReport,
-    split: Optional[Path] = None,
+    split: Optional[PathLike] = None,
     missing_annotations: str = 'leave_out',
 ) -> List[RawImage]:
     """Read the images below a folder with their annotation files, which have the same names.
@@ -55,7 +55,7 @@ def read_images(
         img_dir (Path): Folder of the images, searched with its subfolders.
         parse (Callable): From an annotation file and its name for the report to what it holds.
         report (ConversionReport): Whatever is left out, or doubtful, is added to it.
-        split (Path, optional): Text file with one image name a line. None takes every image.
+        split (PathLike, optional): Text file with one image name a line. None takes every image.
         missing_annotations (str): What becomes of an image without an annotation file: 'leave_out',
             or 'empty' to keep it as an image without objects.
 
@@ -70,8 +70,9 @@ def read_images(
     pictures = _find_files(img_dir, IMG_EXTENSIONS, report, 'ambiguous_image')
     # Without a list of images, every image in the folder is meant to have an annotation.
     keys = sorted({*files, *pictures})
+    listed = keys if split is None else _read_split(Path(split), report, keys)
     images = []
-    for key in tqdm(_read_split(split, report, keys) if split else keys, 'reading', disable=None):
+    for key in tqdm(listed, 'reading', disable=None):
         label = key + suffix
         found = Annotation([])
         if key in files:

@@ -75,13 +75,7 @@ def txt_to_coco(
         return Annotation(boxes)
 
     images = read_images(
-        Path(ann_dir),
-        '.txt',
-        Path(img_dir),
-        parse,
-        report,
-        None if split is None else Path(split),
-        missing_annotations,
+        Path(ann_dir), '.txt', Path(img_dir), parse, report, split, missing_annotations
     )
     boxes = [box for image in images for box in image.boxes]
     if boxes and not normalized and all(max(map(abs, box.corners)) <= 1 for box in boxes):

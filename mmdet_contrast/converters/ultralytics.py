@@ -2,12 +2,12 @@
 
 import os.path as osp
 import re
-from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Tuple
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmdet_contrast.utils.config import LaunchError
-from mmdet_contrast.utils.safe_loading import load_checkpoint
+from mmdet_contrast.utils.safe_loading import load_from_local
 
 from .keys import is_state_dict, save_weights
 
@@ -56,40 +56,13 @@ _IN_HEAD = {
 }
 # The fixed bins of the distribution, which are no parameter here.
 _FIXED_BINS = 'dfl.conv.weight'
-_CLASS_HEAD = re.compile(r'bbox_head\.head_module\.cls_convs\.\d+\.(?P<layer>\d+)\.')
-
-
-class UltralyticsReport(NamedTuple):
-    """What :func:`map_ultralytics_state_dict` did.
-
-    Attributes:
-        mapped (Dict[str, str]): Key of the checkpoint → key of the result.
-        skipped (List[str]): Keys of the checkpoint that are not in the result: the fixed bins of
-            the distribution and other parts of the model.
-        class_head (List[str]): Keys of the class head that were left out, as the model has another
-            number of classes; they stay as it initialises them.
-    """
-
-    mapped: Dict[str, str]
-    skipped: List[str]
-    class_head: List[str]
-
-    def __str__(self) -> str:
-        text = f'{len(self.mapped)} keys mapped, {len(self.skipped)} skipped'
-        if self.class_head:
-            text += (
-                f'\n{len(self.class_head)} weights of the class head, for another number of '
-                'classes, were left out and stay as the model initialises them'
-            )
-        return text
 
 
 def convert_ultralytics_state_dict(state_dict: Mapping[str, Any]) -> Dict[str, Any]:
     """Rename the weights of an Ultralytics YOLOv8 detection model for ``YOLOv8Detector``.
 
     The values are passed on as they are. The one entry without a counterpart, the fixed bins of the
-    distribution (``22.dfl.conv.weight``), is left out. See :func:`map_ultralytics_state_dict` for a
-    report, parts of the model, and a comparison with the model to load into.
+    distribution (``22.dfl.conv.weight``), is left out.
 
     Args:
         state_dict (Mapping[str, Any]): Plain state_dict; its keys may begin with ``module.``,
@@ -111,9 +84,9 @@ def convert_ultralytics_state_dict(state_dict: Mapping[str, Any]) -> Dict[str, A
 
 
 def map_ultralytics_state_dict(
-    state_dict: Mapping[str, Any], parts: str = 'model', target: Optional[nn.Module] = None
-) -> Tuple[Dict[str, Any], UltralyticsReport]:
-    """Rename Ultralytics weights, whole or in part, and report on every key.
+    state_dict: Mapping[str, Any], parts: str = 'model'
+) -> Tuple[Dict[str, Any], Dict[str, Optional[str]]]:
+    """Rename Ultralytics weights, whole or in part, and say what became of every key.
 
     Args:
         state_dict (Mapping[str, Any]): As in :func:`convert_ultralytics_state_dict`.
@@ -121,39 +94,19 @@ def map_ultralytics_state_dict(
             backbone's file is used as
             ``init_cfg=dict(type='Pretrained', checkpoint=..., prefix='backbone.')``.
             Defaults to 'model'.
-        target (nn.Module, optional): The ``YOLOv8Detector`` to load into. Weights of the class head
-            that do not fit, because the numbers of classes differ, are left out.
 
     Returns:
-        tuple[dict, UltralyticsReport]: The plain state_dict, and what was done.
+        tuple[dict, dict[str, str | None]]: The plain state_dict, and the new key of each old one,
+        None if it was left out.
 
     Raises:
-        LaunchError: If these are not the weights of a YOLOv8 detection model, or do not fit
-            ``target`` beside its class head.
-
-    Example:
-        >>> weights, report = map_ultralytics_state_dict(theirs, 'backbone', target=model)
-        >>> print(report)
-        >>> model.load_state_dict(weights, strict=False)
+        LaunchError: If these are not the weights of a YOLOv8 detection model.
     """
     names = _translate(state_dict, PARTS[parts])
-    wanted = {o: t for t, o in names.items() if o is not None and o.split('.')[0] in PARTS[parts]}
-    skipped = [theirs for theirs, ours in names.items() if ours not in wanted]
-    left_out: List[str] = []
-    if target is not None:
-        # the contrastive branch has no counterpart, and is used in training only
-        own = {
-            key: value
-            for key, value in target.state_dict().items()
-            if key.split('.')[0] in PARTS[parts] and not key.startswith('bbox_head.contrast.')
-        }
-        left_out = _class_head_to_leave_out(
-            {ours: tuple(state_dict[theirs].shape) for ours, theirs in wanted.items()},
-            {key: tuple(value.shape) for key, value in own.items()},
-        )
-    mapped = {theirs: ours for ours, theirs in wanted.items() if ours not in left_out}
-    result = {ours: state_dict[theirs] for theirs, ours in mapped.items()}
-    return result, UltralyticsReport(mapped, skipped, left_out)
+    for theirs, ours in names.items():
+        if ours is not None and ours.split('.')[0] not in PARTS[parts]:
+            names[theirs] = None
+    return {ours: state_dict[key] for key, ours in names.items() if ours is not None}, names
 
 
 def _translate(state_dict: Mapping[str, Any], modules: Tuple[str, ...]) -> Dict[str, Optional[str]]:
@@ -194,27 +147,6 @@ def _translate_one(index: int, rest: str) -> Optional[str]:
     return None
 
 
-def _class_head_to_leave_out(
-    given: Mapping[str, Tuple[int, ...]], own: Mapping[str, Tuple[int, ...]]
-) -> List[str]:
-    """List the class head's keys that cannot be used; refuse any other difference of shape.
-
-    The hidden layers of the class branch stay if all of them fit; their width depends on the number
-    of classes in the smaller sizes.
-    """
-    differing = [key for key in {**own, **given} if given.get(key) != own.get(key)]
-    other = [key for key in differing if not _CLASS_HEAD.match(key)]
-    if other:
-        raise LaunchError(
-            f'{other[0]} has shape {given.get(other[0])} in the checkpoint and '
-            f'{own.get(other[0])} in the model ({len(other)} such weights): give a '
-            "checkpoint of the model's size (n, s, m, l, x), or change `scale` of the model."
-        )
-    layers = {key: match['layer'] for key in given for match in [_CLASS_HEAD.match(key)] if match}
-    hidden_fits = all(layers[key] == '2' for key in differing)
-    return [k for k, layer in layers.items() if differing and (layer == '2' or not hidden_fits)]
-
-
 def read_ultralytics_checkpoint(path: str) -> Dict[str, Tensor]:
     """Read the weights of an Ultralytics model as a plain state_dict in float32.
 
@@ -236,7 +168,7 @@ def read_ultralytics_checkpoint(path: str) -> Dict[str, Tensor]:
         LaunchError: If it is no checkpoint, or a full one that is not trusted.
     """
     try:
-        content = load_checkpoint(path)
+        content = load_from_local(path)
     except ModuleNotFoundError as error:
         raise LaunchError(
             f'{path!r} holds a pickled model, and the package {error.name!r} is not installed: '
@@ -254,25 +186,22 @@ def read_ultralytics_checkpoint(path: str) -> Dict[str, Tensor]:
 
 
 def convert_ultralytics_checkpoint(
-    source: str, target: str, parts: str = 'model', model: Optional[nn.Module] = None
-) -> UltralyticsReport:
+    source: str, target: str, parts: str = 'model'
+) -> Dict[str, Optional[str]]:
     """Convert a file of Ultralytics weights to a checkpoint for ``load_from`` or ``init_cfg``.
 
     Args:
         source (str): See :func:`read_ultralytics_checkpoint`.
         target (str): File to write, whole or not at all: ``dict(meta=..., state_dict=...)``.
         parts (str): 'model' or 'backbone'. Defaults to 'model'.
-        model (nn.Module, optional): The model to load into, see
-            :func:`map_ultralytics_state_dict`.
 
     Returns:
-        UltralyticsReport: What was mapped, skipped and left out.
+        dict[str, str | None]: The new key of each old one, None if it was left out.
 
     Raises:
         FileNotFoundError: If ``source`` does not exist.
-        LaunchError: If ``source`` is no YOLOv8 detection model or does not fit ``model``.
+        LaunchError: If ``source`` is no YOLOv8 detection model.
     """
-    weights, report = map_ultralytics_state_dict(read_ultralytics_checkpoint(source), parts, model)
-    meta = dict(converted_from=osp.basename(source), parts=parts)
-    save_weights(weights, meta, target)
-    return report
+    weights, names = map_ultralytics_state_dict(read_ultralytics_checkpoint(source), parts)
+    save_weights(weights, dict(converted_from=osp.basename(source), parts=parts), target)
+    return names

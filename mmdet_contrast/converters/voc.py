@@ -109,15 +109,7 @@ def voc_to_coco(
             size = _number(root, 'size/width'), _number(root, 'size/height')
         return Annotation(boxes, root.findtext('filename', '').strip(), size)
 
-    images = read_images(
-        ann_dir,
-        '.xml',
-        Path(img_dir),
-        parse,
-        report,
-        None if split is None else Path(split),
-        missing_annotations,
-    )
+    images = read_images(ann_dir, '.xml', Path(img_dir), parse, report, split, missing_annotations)
     names = classes or sorted({box.name for image in images for box in image.boxes})
     return write_coco(images, names, report, out_json, min_size)
 

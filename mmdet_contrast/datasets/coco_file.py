@@ -64,11 +64,11 @@ def read_coco_file(path: PathLike, backend_args: Optional[Dict[str, Any]] = None
     """
     path = os.fspath(path)
     args = backend_args or {}
-    backend = get_file_backend(path, backend_args=args)
-    if not isinstance(backend, LocalBackend) or not osp.isfile(path):
-        return _read_remote(path, json.dumps(args, sort_keys=True))
-    stat = os.stat(path)
-    return _read_local(path, os.getcwd(), stat.st_mtime_ns, stat.st_size)
+    identity: Tuple[Any, ...] = ()
+    if isinstance(get_file_backend(path, backend_args=args), LocalBackend) and osp.isfile(path):
+        stat = os.stat(path)
+        identity = os.getcwd(), stat.st_mtime_ns, stat.st_size
+    return _read(path, json.dumps(args, sort_keys=True), identity)
 
 
 def write_areas(
@@ -116,13 +116,8 @@ def complete_annotations(annotations: List[Dict[str, Any]]) -> None:
         ids[0]['id'] = next(number for number in range(1, len(ids) + 1) if number not in ids)
 
 
-@functools.lru_cache(maxsize=16)
-def _read_local(path: str, folder: str, mtime_ns: int, size: int) -> CocoFile:
-    return _judge(path, _load(path, None))
-
-
-@functools.lru_cache(maxsize=16)
-def _read_remote(path: str, backend_args: str) -> CocoFile:
+@functools.lru_cache(maxsize=32)
+def _read(path: str, backend_args: str, identity: Tuple[Any, ...]) -> CocoFile:
     return _judge(path, _load(path, json.loads(backend_args)))
 
 

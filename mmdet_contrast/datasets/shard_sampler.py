@@ -88,9 +88,7 @@ class ShardSampler(Sampler):
     def _pieces(self, generator: torch.Generator) -> List[Tuple[int, int]]:
         """Give the ranges of indices that are this process's share of an epoch."""
         number = len(self.sizes)
-        order = torch.randperm(number, generator=generator).numpy()
-        if not self.shuffle:
-            order = np.arange(number)
+        order = torch.randperm(number, generator=generator) if self.shuffle else range(number)
         starts = self.sizes.cumsum() - self.sizes
         share, left = divmod(int(self.sizes.sum()), self.world_size)
         begin = self.rank * share + min(self.rank, left)

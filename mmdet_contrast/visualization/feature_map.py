@@ -43,11 +43,10 @@ def align_to_image(
     maps = maps.detach().float().cpu()
     if not bool(torch.isfinite(maps).all()):
         raise ValueError('the map holds values that are not finite: the weights are broken.')
-    smooth = dict(mode=mode, align_corners=False) if mode == 'bilinear' else dict(mode=mode)
     padded = tuple(sample.metainfo.get('batch_input_shape', sample.img_shape)[:2])
     height, width = picture_extent(sample)
-    whole = F.interpolate(maps[None], size=padded, **smooth)[..., :height, :width]
-    return F.interpolate(whole, size=tuple(shape), **smooth)[0]
+    whole = F.interpolate(maps[None], size=padded, mode=mode)[..., :height, :width]
+    return F.interpolate(whole, size=tuple(shape), mode=mode)[0]
 
 
 def paint_heat(heat: Tensor, picture: Optional[np.ndarray] = None) -> np.ndarray:

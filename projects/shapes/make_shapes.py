@@ -35,12 +35,6 @@ def main() -> None:
         help='side, or width and height, in pixels (default: 128)',
     )
     parser.add_argument('--seed', type=int, default=0, help='seed of the data set (default: 0)')
-    parser.add_argument(
-        '--shots',
-        type=int,
-        nargs='*',
-        help='numbers of objects of the few-shot sets (default: 5 and 10, where there are enough)',
-    )
     args = parser.parse_args()
     counts = {split: getattr(args, split) for split in COUNTS}
     try:
@@ -50,9 +44,8 @@ def main() -> None:
             num_classes=args.num_classes,
             image_size=args.size[0] if len(args.size) == 1 else tuple(args.size),
             seed=args.seed,
-            shots=args.shots,
         )
-    except (ValueError, FileExistsError) as error:
+    except FileExistsError as error:
         raise SystemExit(f'{parser.prog}: error: {error}') from error
     for name, path in paths.items():
         print(f'{name}: {path}')

@@ -118,18 +118,6 @@ def test_every_box_is_written_or_reported_and_order_of_images_does_not_matter(
     assert shuffled_report.to_dict() == report.to_dict()
 
 
-@settings(deadline=None)
-@given(corner, corner, st.integers(1, 60), st.integers(1, 60), st.sampled_from([2, 4, 8]))
-def test_scaling_picture_and_boxes_scales_the_annotations(assemble, x, y, w, h, factor):
-    def convert(f):
-        box = RawBox('a', tuple(f * v for v in (x, y, x + w, y + h)))
-        image = RawImage('i', 100 * f, 80 * f, [box], 'i')
-        return assemble([image], ['a'], ConversionReport())['annotations']
-
-    small, large = convert(1), convert(factor)
-    assert [[v * factor for v in a['bbox']] for a in small] == [a['bbox'] for a in large]
-
-
 @pytest.mark.parametrize('classes', ['cat', ['cat', 'dog', 'cat']])
 def test_classes_must_be_a_list_of_different_names(assemble, classes):
     with pytest.raises(LaunchError, match='give a list of names, each once'):

@@ -49,15 +49,6 @@ def test_pictures_annotate_no_class_that_is_cut_out(ann_file, tmp_path):
     assert found == {1: [2], 2: [], 3: [9], 4: None}
 
 
-def test_nan_that_nobody_reads_stays(ann_file, tmp_path):
-    coco = read(ann_file)
-    coco['images'][1]['licence'] = float('nan')
-    ann_file.write_text(json.dumps(coco))
-    subset_coco(ann_file, tmp_path / 'part.json', classes=['cow'])
-    first = read(tmp_path / 'part.json')['images'][0]
-    assert first['id'] == 1 and first['licence'] != first['licence']
-
-
 def test_some_pictures(ann_file, tmp_path):
     outs = [tmp_path / f'{i}.json' for i in range(3)]
     for out, seed in zip(outs, (0, 0, 1)):
@@ -82,35 +73,16 @@ def test_without_the_pictures_of_another_file(ann_file, tmp_path):
     assert {a['image_id'] for a in read(old)['annotations']} == {3, 4}
 
 
-def test_unknown_class_and_too_many_pictures(ann_file, tmp_path):
+def test_what_cannot_be_cut_out_is_refused(ann_file, tmp_path):
     with pytest.raises(LaunchError, match="no class 'bird', only cat, dog, cow"):
         subset_coco(ann_file, tmp_path / 'x.json', classes=['bird'])
     with pytest.raises(LaunchError, match='6 pictures were asked for, and 5 in'):
         subset_coco(ann_file, tmp_path / 'x.json', num_images=6)
     with pytest.raises(LaunchError, match='0 pictures were asked for'):
         subset_coco(ann_file, tmp_path / 'x.json', num_images=0)
-    assert not (tmp_path / 'x.json').exists()
-
-
-def test_nothing_is_written_when_no_picture_is_left(ann_file, tmp_path):
-    coco = read(ann_file)
-    coco['annotations'] = [a for a in coco['annotations'] if a['category_id'] != 2]
-    ann_file.write_text(json.dumps(coco))
     with pytest.raises(LaunchError, match=r'and 0 in .*all.json .*cow.*: nothing'):
-        subset_coco(ann_file, tmp_path / 'x.json', classes=['cow'])
-    assert not (tmp_path / 'x.json').exists()
-
-
-def test_files_that_are_no_coco_file(ann_file, tmp_path):
-    coco = read(ann_file)
-    twice = [*coco['categories'], dict(id=11, name='cat')]
-    strings = [dict(i, id=str(i['id'])) for i in coco['images']]
-    for content, message in (
-        (coco['annotations'], 'has no list of categories'),
-        (dict(coco, categories=twice), "both called 'cat'"),
-        (dict(coco, images=strings), 'image_id'),
-    ):
-        ann_file.write_text(json.dumps(content))
-        with pytest.raises(LaunchError, match=message):
-            subset_coco(ann_file, tmp_path / 'x.json', classes=['cat'])
+        subset_coco(ann_file, tmp_path / 'x.json', classes=['cow'], without=ann_file)
+    ann_file.write_text('[]')
+    with pytest.raises(LaunchError, match='has no list of categories'):
+        subset_coco(ann_file, tmp_path / 'x.json')
     assert not (tmp_path / 'x.json').exists()

@@ -127,13 +127,6 @@ def test_split(txt, tmp_path):
         assert report.kinds == []
 
 
-def test_a_name_that_ends_in_a_number_is_no_column(txt, tmp_path):
-    folders = txt({'photo': 'cat 30 40 20 10', 'photo 1': 'cat 30 40 20 20'})
-    (tmp_path / 'split.txt').write_text('photo 1\n')
-    coco, _ = _convert(folders, tmp_path, split=tmp_path / 'split.txt')
-    assert [i['file_name'] for i in coco['images']] == ['photo 1.png']
-
-
 def test_encodings(txt, tmp_path):
     line = 'Käfer 30 40 20 10\n'
     encodings = ('utf-8-sig', 'latin-1', 'utf-16')
@@ -159,11 +152,3 @@ def test_numbers_as_class_names_are_never_taken_for_indices(txt, tmp_path):
     assert len(_convert(folders, tmp_path, classes=('0', '1'))[0]['annotations']) == 2
     with pytest.raises(LaunchError, match="classes is 'ab'"):
         _convert(folders, tmp_path, classes='ab')
-
-
-def test_nothing_is_written_when_no_image_is_left(txt, tmp_path):
-    labels, pictures = txt({'a': 'cat 30 40 20 10'})
-    (pictures / 'a.png').write_bytes(b'not a picture')
-    with pytest.raises(LaunchError, match='no image is left of 1, such as a.png: '):
-        _convert((labels, pictures), tmp_path)
-    assert not (tmp_path / 'out.json').exists()

@@ -240,15 +240,6 @@ def test_what_is_not_in_the_declared_encoding_is_unreadable(voc, tmp_path, decla
     assert [(f.kind, f.file) for f in report.findings] == [('unreadable_annotation', 'a.xml')]
 
 
-def test_names_in_a_split_may_have_endings_folders_and_numbers(voc, tmp_path):
-    root = voc({'photo': [CAT], 'photo 1': [CAT], 'b': [DOG]})
-    split = tmp_path / 'split.txt'
-    split.write_text('JPEGImages/b.jpg\nphoto 1\n')
-    coco, report = _convert(root, tmp_path, split=split)
-    assert [i['file_name'] for i in coco['images']] == ['b.jpg', 'photo 1.jpg']
-    assert report.findings == []
-
-
 def test_nothing_is_written_when_no_image_is_left(voc, tmp_path):
     root = voc({'a': [CAT], 'b': None})
     (root / 'JPEGImages' / 'a.jpg').write_bytes(b'not a picture')

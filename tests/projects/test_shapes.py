@@ -18,9 +18,7 @@ COUNTS = {'train': 60, 'val': 20}
 
 @pytest.fixture(scope='module')
 def made(tmp_path_factory):
-    return make_shapes(
-        tmp_path_factory.mktemp('shapes') / 'a', COUNTS, num_classes=6, seed=3, shots=(2, 5)
-    )
+    return make_shapes(tmp_path_factory.mktemp('shapes') / 'a', COUNTS, num_classes=6, seed=3)
 
 
 def _digest(root):
@@ -41,7 +39,7 @@ def test_class_names():
 
 
 def test_layout(made):
-    assert set(made) == {'root', 'train', 'val', 'train_2shot', 'train_5shot'}
+    assert set(made) == {'root', 'train', 'val'}
     for split, count in COUNTS.items():
         coco = _load(made[split])
         assert [c['name'] for c in coco['categories']] == list(SHAPES_CLASSES[:6])
@@ -99,12 +97,12 @@ def test_annotations_agree_with_the_drawn_pixels(monkeypatch):
 
 
 def test_same_arguments_give_the_same_bytes(made, tmp_path):
-    again = make_shapes(tmp_path / 'b', COUNTS, num_classes=6, seed=3, shots=(2, 5))
+    again = make_shapes(tmp_path / 'b', COUNTS, num_classes=6, seed=3)
     assert _digest(again['root']) == _digest(made['root'])
 
 
 def test_a_picture_depends_on_seed_split_and_number_alone(made, tmp_path):
-    more = make_shapes(tmp_path / 'b', {'val': 8, 'train': 3}, num_classes=6, seed=3, shots=())
+    more = make_shapes(tmp_path / 'b', {'val': 8, 'train': 3}, num_classes=6, seed=3)
     first, second = _digest(made['root']), _digest(more['root'])
     pictures = [name for name in second if name.endswith('.jpg')]
     assert len(pictures) == 11
@@ -116,22 +114,10 @@ def test_a_picture_depends_on_seed_split_and_number_alone(made, tmp_path):
     assert first['train/000000.jpg'] != first['val/000000.jpg']
 
 
-def test_few_shot_sets(made):
-    two, five = _load(made['train_2shot']), _load(made['train_5shot'])
-    for k, coco in ((2, two), (5, five)):
-        counts = Counter(a['category_id'] for a in coco['annotations'] if not a['iscrowd'])
-        assert min(counts[c] for c in range(1, 7)) >= k
-        full = _load(made['train'])
-        chosen = {i['id'] for i in coco['images']}
-        assert coco['annotations'] == [a for a in full['annotations'] if a['image_id'] in chosen]
-    assert {i['id'] for i in two['images']} < {i['id'] for i in five['images']}
-    assert len(five['images']) < 30
-
-
 def test_up_to_date_data_is_left_alone_and_anything_else_made_anew(tmp_path, monkeypatch):
     calls = []
-    write_all = shapes._write_all
-    monkeypatch.setattr(shapes, '_write_all', lambda *args: calls.append(1) or write_all(*args))
+    write = shapes._write_split
+    monkeypatch.setattr(shapes, '_write_split', lambda *args: calls.append(1) or write(*args))
 
     def make(**kwargs):
         before = len(calls)
@@ -158,7 +144,7 @@ def test_an_interrupted_run_is_made_anew(tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(shapes, '_few_shot', crash)
+        patch.setattr(shapes, '_region', crash)
         with pytest.raises(KeyboardInterrupt):
             make_shapes(tmp_path / 'a', {'train': 3})
     paths = make_shapes(tmp_path / 'a', {'train': 3})
@@ -205,7 +191,7 @@ def test_colour_does_not_tell_the_class(tmp_path):
 
 def test_program(tmp_path, monkeypatch, capsys):
     path = str(Path(shapes.__file__).with_name('make_shapes.py'))
-    arguments = ['--train', '4', '--val', '2', '--test', '0', '--shots', '--size', '64', '48']
+    arguments = ['--train', '4', '--val', '2', '--test', '0', '--size', '64', '48']
     monkeypatch.setattr(sys, 'argv', [path, str(tmp_path / 'a'), *arguments])
     runpy.run_path(path, run_name='__main__')
     printed = capsys.readouterr()
@@ -213,5 +199,5 @@ def test_program(tmp_path, monkeypatch, capsys):
     lines = printed.out.splitlines()
     assert [line.split(':')[0] for line in lines] == ['root', 'train', 'val']
     assert '4/4' in printed.err and len(printed.err) < 500
-    expected = make_shapes(tmp_path / 'b', {'train': 4, 'val': 2}, image_size=(64, 48), shots=())
+    expected = make_shapes(tmp_path / 'b', {'train': 4, 'val': 2}, image_size=(64, 48))
     assert _digest(tmp_path / 'a') == _digest(expected['root'])

@@ -16,7 +16,6 @@ from mmdet.registry import VISBACKENDS
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.runner import Runner
-from mmengine.visualization import Visualizer
 
 visdom = pytest.importorskip('visdom')
 
@@ -127,11 +126,6 @@ def test_windows_on_a_server(server, tmp_path, capfd):
     assert capfd.readouterr() == ('', '')
 
 
-def test_a_page_of_ones_own_choice(server, tmp_path):
-    backend(tmp_path, server.port, env='mine').add_scalar('a', 1)
-    assert lines(server.windows('mine')['a']) == {'a': ([0], [1])}
-
-
 def test_without_a_server_a_file_is_written_and_can_be_shown_later(server, tmp_path, warned, capfd):
     port = free_port()
     vis = backend(tmp_path / 'alone/20260101_000000/vis_data', port)
@@ -201,17 +195,3 @@ def test_a_run_shows_its_curves(server, tiny_shapes, tmp_path):
     assert {'config', 'loss', 'loss_cls', 'loss_bbox', 'lr'} <= set(windows)
     steps, losses = lines(windows['loss'])['loss']
     assert steps == [1, 2, 3] and all(map(math.isfinite, losses))
-
-
-def test_only_the_main_process_writes(tmp_path, monkeypatch):
-    # MMEngine's visualizer keeps the others' calls from its backends
-    monkeypatch.setattr('mmengine.dist.utils.get_rank', lambda group=None: 1)
-    monkeypatch.setattr('mmengine.dist.utils.get_dist_info', lambda group=None: (1, 2))
-    cfg = dict(type='VisdomVisBackend', init_kwargs=dict(port=free_port()))
-    vis = Visualizer(name=str(tmp_path), vis_backends=[cfg], save_dir=str(tmp_path))
-    vis.add_scalar('loss', 1)
-    vis.add_config(Config(dict(a=1)))
-    assert not list(tmp_path.rglob('visdom.log'))
-    monkeypatch.undo()
-    vis.add_scalar('loss', 1)
-    assert list(tmp_path.rglob('visdom.log'))

@@ -6,6 +6,10 @@ import numpy as np
 from mmcv.transforms import BaseTransform
 from mmdet.registry import TRANSFORMS
 
+_SCALE = dict(
+    brightness=mmcv.adjust_brightness, contrast=mmcv.adjust_contrast, saturation=mmcv.adjust_color
+)
+
 
 @TRANSFORMS.register_module()
 class ColorJitter(BaseTransform):
@@ -54,22 +58,15 @@ class ColorJitter(BaseTransform):
                 f'ColorJitter got an image of type {img.dtype}, expected uint8: load it with '
                 'to_float32=False.'
             )
-        names = list(self.strengths)
-        for index in np.random.permutation(len(names)):
-            name = names[index]
+        for name in np.random.permutation(list(self.strengths)):
             strength = self.strengths[name]
             if strength == 0:
                 continue
             if name == 'hue':
                 img = _shift_hue(img, np.random.uniform(-strength, strength))
-                continue
-            factor = np.random.uniform(max(0.0, 1 - strength), 1 + strength)
-            if name == 'brightness':
-                img = mmcv.adjust_brightness(img, factor)
-            elif name == 'contrast':
-                img = mmcv.adjust_contrast(img, factor)
             else:
-                img = mmcv.adjust_color(img, factor)
+                factor = np.random.uniform(max(0.0, 1 - strength), 1 + strength)
+                img = _SCALE[name](img, factor)
         results['img'] = img
         return results
 

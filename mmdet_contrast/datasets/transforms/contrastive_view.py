@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from mmcv.transforms import BaseTransform, Compose
 from mmdet.registry import TRANSFORMS
-from mmdet.structures.bbox import BaseBoxes, HorizontalBoxes
+from mmdet.structures.bbox import BaseBoxes, HorizontalBoxes, get_box_tensor
 
 # Crops of objects are kept reduced to this longer side, in pixels.
 _MAX_SIDE = 128
@@ -175,7 +175,7 @@ class ContrastiveView(BaseTransform):
         Raises:
             ValueError: If ``transforms`` dropped or reordered boxes.
         """
-        img, boxes = results['img'], _as_array(results['gt_bboxes'])
+        img, boxes = results['img'], box_array(results['gt_bboxes'])
         ignored = np.asarray(results.get('gt_ignore_flags', np.zeros(len(boxes))), dtype=bool)
         pixels = whole_pixels(boxes, img.shape[:2])
         sides = pixels[:, 2:] - pixels[:, :2]
@@ -200,7 +200,7 @@ class ContrastiveView(BaseTransform):
             self.bank.add(img, pixels[valid], labels[valid], image)
         if self.transforms:
             view, moved = self._augment(view, results['gt_bboxes'], ignored)
-            valid &= self._still_shown(boxes, _as_array(moved), img.shape[:2])
+            valid &= self._still_shown(boxes, box_array(moved), img.shape[:2])
             results['gt_bboxes_view'] = moved
         results['img_view'] = view
         results['gt_view_valid'] = valid
@@ -262,9 +262,9 @@ class ContrastiveView(BaseTransform):
         )
 
 
-def _as_array(boxes) -> np.ndarray:
-    boxes = boxes.numpy() if isinstance(boxes, BaseBoxes) else np.asarray(boxes)
-    return boxes.reshape(-1, 4)
+def box_array(boxes) -> np.ndarray:
+    """Give boxes of any type as an (M, 4) array."""
+    return np.asarray(get_box_tensor(boxes)).reshape(-1, 4)
 
 
 def whole_pixels(boxes: np.ndarray, shape: Tuple[int, int]) -> np.ndarray:

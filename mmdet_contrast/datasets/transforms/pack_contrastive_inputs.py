@@ -4,7 +4,8 @@ import numpy as np
 import torch
 from mmdet.datasets.transforms import PackDetInputs
 from mmdet.registry import TRANSFORMS
-from mmdet.structures.bbox import BaseBoxes
+
+from .contrastive_view import box_array
 
 
 @TRANSFORMS.register_module()
@@ -39,17 +40,12 @@ class PackContrastiveInputs(PackDetInputs):
         """
         packed = super().transform(results)
         view = PackDetInputs(meta_keys=())(dict(img=results['img_view']))['inputs']
-        self._check_places(results)
-        packed['inputs'] = torch.stack((packed['inputs'], view))
-        return packed
-
-    def _check_places(self, results: dict) -> None:
-        """Refuse boxes that are not where they were when the view was made."""
-        before, boxes = results['gt_view_source'], results['gt_bboxes']
-        now = (boxes.numpy() if isinstance(boxes, BaseBoxes) else np.asarray(boxes)).reshape(-1, 4)
+        before, now = results['gt_view_source'], box_array(results['gt_bboxes'])
         # a transform that keeps boxes may still convert them, as to half precision
         if len(now) != len(before) or not np.allclose(now, before, 1e-3, 1e-2, equal_nan=True):
             raise ValueError(
                 'a transform after ContrastiveView moved or dropped boxes, which the view shows '
                 'in their old places: put ContrastiveView after it.'
             )
+        packed['inputs'] = torch.stack((packed['inputs'], view))
+        return packed
