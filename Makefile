@@ -33,7 +33,7 @@ demo: ## generate data, train the contrastive RetinaNet on it, evaluate and draw
 distill: ## add ten classes to a detector in every way that there is; prints the table
 	@python="$$($(SETUP))" && \
 	"$$python" projects/shapes/make_shapes.py data/shapes20 --num-classes 20 \
-	  --train 2500 --new 500 --test 300 && \
+	  --train 2500 --new 500 --test 1000 && \
 	"$$python" projects/add_classes/run.py configs/distill/$(TEACHER).py \
 	  --ann $(SHAPES20)_new.json --img-dir data/shapes20/new --classes $(NOVEL) \
 	  --val $(SHAPES20)_test.json --val-img-dir data/shapes20/test \
