@@ -22,9 +22,9 @@ from ..distill import (
     Teacher,
     TransferReport,
     build_distiller,
-    confidence,
     decode_boxes,
     map_classes,
+    object_weights,
     record,
     select_classes,
     spare_unannotated,
@@ -51,10 +51,11 @@ class DistillationDetector(BaseDetector):
     ``'bbox_head.cls'`` (raw class maps, compared on the classes both know, by name),
     ``'bbox_head.reg'`` (raw distributions of the sides), ``'bbox_head.boxes'`` (decoded boxes, for
     heads without distributions, with one of MMDetection's losses of boxes) and
-    ``'bbox_head.centerness'``. All but the classes are weighted by the teacher's confidence at the
-    location, the square of its highest score, and divided by the sum of these weights. Other
-    sources are features; those with several maps (a neck) are averaged over the maps. All terms are
-    multiplied by what the head's own losses are multiplied by: YOLOv8's, by the batch.
+    ``'bbox_head.centerness'``. All but the classes are weighted by how far the teacher's highest
+    score at the location is above the image's mean, and divided by the sum of these weights, or by
+    1 where that is less. Other sources are features; those with several maps (a neck) are averaged
+    over the maps. All terms are multiplied by what the head's own losses are multiplied by:
+    YOLOv8's, by the batch.
 
     ``DistillationHook`` has to be among the ``custom_hooks``: it prepares the teacher before
     training.
@@ -348,7 +349,8 @@ class DistillationDetector(BaseDetector):
             ours = [select_classes(each, head.cls_out_channels, self.shared) for each in ours]
             theirs = [select_classes(each, other.cls_out_channels, every) for each in theirs]
             return criterion(ours, theirs)
-        weights = [confidence(each[:number], other.cls_out_channels) for each in outputs[0]]
+        maps = [level[:number] for level in outputs[0]]
+        weights = object_weights(maps, other.cls_out_channels)
         objects = reduce_mean(torch.stack([level.sum() for level in weights]).sum()).clamp(min=1)
         if distiller.kind == 'decoded':
             pairs = zip(decode_boxes(head, ours), decode_boxes(other, theirs))

@@ -7,8 +7,8 @@ from .distiller import (
     record,
 )
 from .head_maps import (
-    confidence,
     decode_boxes,
+    object_weights,
     select_classes,
     spare_unannotated,
     without_negative_sides,
@@ -22,9 +22,9 @@ __all__ = [
     'Teacher',
     'TransferReport',
     'build_distiller',
-    'confidence',
     'decode_boxes',
     'map_classes',
+    'object_weights',
     'record',
     'select_classes',
     'spare_unannotated',

@@ -23,20 +23,29 @@ def select_classes(logits: Tensor, num_classes: int, index: Sequence[int]) -> Te
     return grouped if list(index) == list(range(num_classes)) else grouped[:, index]
 
 
-def confidence(logits: Tensor, num_classes: int) -> Tensor:
-    """Return how surely each anchor sees an object: the square of its highest score.
+def object_weights(maps: Sequence[Tensor], num_classes: int) -> List[Tensor]:
+    """Weigh anchors by how far their highest score lies above the image's mean.
 
-    Squared, because the faint scores of thousands of anchors on the background would outweigh
-    those of the few on objects. The sum over an image comes near the number of its objects.
+    The faint scores of thousands of anchors on the background, all much the same, would outweigh
+    those of the few on objects; so the mean is taken off, as ERD (arXiv 2204.02136) selects what is
+    well above it. The squares of scores would leave less: where images show no old objects, old
+    boxes can only be kept where something looks a little like one.
 
     Args:
-        logits (Tensor): (N, A * C, H, W) class map of a head with A anchors in a cell.
+        maps (Sequence[Tensor]): (N, A * C, H, W) class maps of all levels of a head with A anchors
+            in a cell, in logits.
         num_classes (int): C, the head's ``cls_out_channels``.
 
     Returns:
-        Tensor: (N * A, H, W) in float32, from 0 to 1.
+        list[Tensor]: (N * A, H, W) in float32, from 0 to 1, by level.
     """
-    return _by_anchor(logits, num_classes).float().amax(dim=1).sigmoid().square()
+    batch = len(maps[0])
+    scores = [_by_anchor(level, num_classes).float().amax(dim=1).sigmoid() for level in maps]
+    mean = torch.cat([level.reshape(batch, -1) for level in scores], dim=1).mean(dim=1)
+    return [
+        (level - mean.repeat_interleave(len(level) // batch)[:, None, None]).clamp(min=0)
+        for level in scores
+    ]
 
 
 def decode_boxes(head: BaseDenseHead, maps: Sequence[Tensor]) -> List[Tensor]:

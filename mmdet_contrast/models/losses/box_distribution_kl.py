@@ -18,9 +18,9 @@ class BoxDistributionKLLoss(LocationDivergence):
     .. math::
         \frac{\tau^2}{n} \sum_a w_a \frac{1}{4} \sum_{side} KL(p^T_{a,side} \,\|\, p^S_{a,side})
 
-    The weights :math:`w` are meant to be the teacher's confidence at each location: where it sees
-    no object its boxes are noise (YOLO LwF, arXiv 2503.04688). Their sum is then the ``avg_factor``
-    :math:`n`, which is the number of locations by default.
+    The weights :math:`w` are meant to follow the teacher's scores: where it sees no object its
+    boxes are noise (YOLO LwF, arXiv 2503.04688). Their sum is then the ``avg_factor`` :math:`n`,
+    which is the number of locations by default.
 
     Args:
         tau (float): Temperature :math:`\tau`, > 0.

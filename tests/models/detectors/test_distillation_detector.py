@@ -18,7 +18,7 @@ from mmengine.runner import Runner
 from mmdet_contrast import config_path
 from mmdet_contrast.engine.hooks import DistillationHook
 from mmdet_contrast.models.detectors import distillation_detector
-from mmdet_contrast.models.distill import confidence, decode_boxes
+from mmdet_contrast.models.distill import decode_boxes, object_weights
 from mmdet_contrast.utils.config import LaunchError
 
 CWD = dict(type='ChannelWiseDivergence', tau=2.0)
@@ -116,7 +116,9 @@ def test_terms_equal_the_losses_on_the_maps(checkpoint):
     expected = [0.5 * cwd(first[0], second[0])]
     expected.append(torch.stack([cwd(a, b) for a, b in zip(*pyramids)]).mean())
     expected.append(3 * kl([m[:, [2, 0]] for m in heads[0][0]], list(heads[1][0])))
-    weights = [m.amax(1).sigmoid().square() for m in heads[1][0]]
+    scores = [m.amax(1).sigmoid() for m in heads[1][0]]
+    mean = torch.cat([m.flatten(1) for m in scores], dim=1).mean(dim=1)
+    weights = [(m - mean[:, None, None]).clamp(min=0) for m in scores]
     boxes = MODELS.build(dict(type='BoxDistributionKLLoss'))
     objects = sum(level.sum() for level in weights).clamp(min=1)
     expected.append(boxes(*[list(h[1]) for h in heads], weights, avg_factor=objects))
@@ -278,7 +280,7 @@ def test_boxes_and_centerness_of_a_head(head, tmp_path):
             torch.cat([level.flatten(0, 2) for level in decode_boxes(network.bbox_head, maps[1])])
             for network, maps in zip((model.student, model.teacher.model), outputs)
         )
-    weight = torch.cat([confidence(level, 3).flatten() for level in outputs[1][0]])
+    weight = torch.cat([level.flatten() for level in object_weights(outputs[1][0], 3)])
     divisor = max(weight.sum().item(), 1)
     expected, skipped = 0, 0
     for (a, b, c, d), target, share in zip(ours.tolist(), theirs, weight):

@@ -8,8 +8,8 @@ from mmengine.config import ConfigDict
 from mmengine.registry import init_default_scope
 
 from mmdet_contrast.models.distill import (
-    confidence,
     decode_boxes,
+    object_weights,
     select_classes,
     without_negative_sides,
 )
@@ -29,14 +29,30 @@ def test_select_classes(anchors, index):
 
 
 @pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
-def test_confidence(dtype):
-    logits = torch.randn(2, 3 * 4, 2, 3).to(dtype)
-    found = confidence(logits, 4)
-    assert found.dtype == torch.float32 and found.shape == (6, 2, 3)
+def test_object_weights(dtype):
+    """A slow loop over images, levels and anchors."""
+    maps = [torch.randn(2, 3 * 4, *size).to(dtype) for size in ((4, 6), (2, 3))]
+    found = object_weights(maps, 4)
+    assert [level.dtype for level in found] == [torch.float32] * 2
+    assert [level.shape for level in found] == [(6, 4, 6), (6, 2, 3)]
     for image in range(2):
-        for anchor in range(3):
-            each = logits[image, anchor * 4 : anchor * 4 + 4].float().sigmoid()
-            torch.testing.assert_close(found[image * 3 + anchor], each.max(dim=0).values ** 2)
+        scores = []
+        for level in maps:
+            for anchor in range(3):
+                each = level[image, anchor * 4 : anchor * 4 + 4].float().sigmoid()
+                scores.append(each.max(dim=0).values)
+        mean = torch.cat([each.flatten() for each in scores]).mean()
+        mine = [level[image * 3 + anchor] for level in found for anchor in range(3)]
+        for weight, score in zip(mine, scores):
+            torch.testing.assert_close(weight, (score - mean).clamp(min=0))
+
+
+def test_an_even_background_has_no_weight():
+    maps = [torch.full((1, 9, 8, 8), -3.0), torch.full((1, 9, 4, 4), -3.0)]
+    maps[1][0, 4, 1, 2] = 2.0
+    weights = object_weights(maps, 1)
+    assert weights[0].max() == 0
+    assert weights[1].nonzero().tolist() == [[4, 1, 2]] and weights[1].max() > 0.8
 
 
 HEADS = [
