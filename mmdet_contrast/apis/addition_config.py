@@ -59,7 +59,7 @@ _DROPPED_HOOKS = (
     'PipelineSwitchHook',
     'YOLOXModeSwitchHook',
 )
-_MIXING = ('CachedMixUp', 'CachedMosaic', 'CopyPaste', 'MixUp', 'Mosaic', 'YOLOXMixUp')
+_MIXING = ('CachedMixUp', 'CachedMosaic', 'CopyPaste', 'MixUp', 'Mosaic')
 # Keys of the config that the training replaces; variables of its own lines are left out, too.
 _REPLACED = re.compile(
     r'model|data_preprocessor|(train|val|test)_.*|load_from|resume|launcher|work_dir|experiment_name'
@@ -137,7 +137,9 @@ def add_classes_config(
         names = new if len(new) <= 3 else [new[0], f'and {len(new) - 1} more', mark]
         work_dir = osp.join('work_dirs', re.sub(r'\W+', '_', '_'.join([stem, *names])))
     work_dir = osp.abspath(work_dir)
-    if work_dir in (osp.dirname(osp.abspath(path)) for path in (given, checkpoint)):
+    # of a link, the folder that it lies in and the one that it leads to
+    paths = [each for path in (given, checkpoint) for each in (path, osp.realpath(path))]
+    if osp.realpath(work_dir) in [osp.realpath(osp.dirname(path)) for path in paths]:
         raise LaunchError(
             f'work_dir {work_dir!r} holds the detector that is there, which would be overwritten: '
             'give another one (--work-dir).'
@@ -471,7 +473,7 @@ def _schedule(
     training['default_hooks'] = dict(
         hooks,
         checkpoint=dict(type='CheckpointHook', max_keep_ckpts=1),
-        run_check=dict(type='RunCheckHook'),
+        run_check=hooks.get('run_check') or dict(type='RunCheckHook'),
     )
     kept = []
     for hook in training.get('custom_hooks') or ():

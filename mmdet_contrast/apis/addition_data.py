@@ -8,7 +8,6 @@ from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Set, Tuple
 from mmengine.fileio import load
 
 from mmdet_contrast.datasets.coco_file import read_coco_file
-from mmdet_contrast.utils.config import LaunchError
 from mmdet_contrast.utils.files import PathLike
 
 
@@ -64,7 +63,7 @@ def merge_files(parts: Sequence[AnnotatedPictures], classes: Sequence[str]) -> M
         MergedFile: The content, and what is in it.
 
     Raises:
-        LaunchError: If a file is damaged, or ``annotated_category_ids`` is no list of known ids.
+        LaunchError: If a file is damaged.
     """
     ids = {name: number for number, name in enumerate(classes)}
     images: List[Dict[str, Any]] = []
@@ -79,7 +78,7 @@ def merge_files(parts: Sequence[AnnotatedPictures], classes: Sequence[str]) -> M
         content = load(part.ann)
         own: Dict[Any, int] = {}
         for image in content['images']:
-            path = osp.join(osp.abspath(part.img_dir), image['file_name'])
+            path = osp.abspath(osp.join(part.img_dir, image['file_name']))
             if path not in places or part.covers is None:
                 places[path] = len(images)
                 images.append(dict(image, id=len(images), file_name=path))
@@ -138,9 +137,4 @@ def _coverage(image: Dict[str, Any], names: Dict[int, str], part: AnnotatedPictu
     given = image.get('annotated_category_ids')
     if given is None or part.covers is None:
         return set(part.covers or ())
-    if not isinstance(given, list) or any(key not in list(names) for key in given):
-        raise LaunchError(
-            f'annotation file {part.ann!r}: image {image["id"]!r} has annotated_category_ids='
-            f'{given}: give a list of ids of its categories, of {list(names)}.'
-        )
     return {names[key] for key in given} & set(part.may_cover)

@@ -37,7 +37,8 @@ def build_runner(cfg: Config) -> Runner:
     Every run gets the checks of ``RunCheckHook``, and every distributed one MMEngine's
     ``SyncBuffersHook``, if the config has none: with MMEngine's default
     ``broadcast_buffers=False`` the running statistics of batch normalisation differ between
-    processes, and a checkpoint would hold those of the first one only.
+    processes, and a checkpoint would hold those of the first one only. It averages them after each
+    epoch and before each validation; where iterations count, checkpoints come before that.
 
     Args:
         cfg (Config): Config as :func:`mmdet_contrast.utils.config.load_config` returns it; it may

@@ -142,7 +142,7 @@ def _judge(path: str, content: Any) -> CocoFile:
             )
     annotations = content.get('annotations', [])
     categories = _judge_categories(path, content['categories'])
-    images, sizes = _judge_images(path, content['images'])
+    images, sizes = _judge_images(path, content['images'], categories)
     usable, dropped, lacks_area = _judge_annotations(path, annotations, categories, sizes)
     return CocoFile(path, categories, images, sizes, usable, dropped, lacks_area)
 
@@ -164,7 +164,7 @@ def _judge_categories(path: str, entries: List[Any]) -> Dict[int, str]:
 
 
 def _judge_images(
-    path: str, entries: List[Any]
+    path: str, entries: List[Any], categories: Dict[int, str]
 ) -> Tuple[Dict[Any, str], Dict[Any, Tuple[int, int]]]:
     _check_ids(path, 'images', entries, (int, str))
     images, sizes = {}, {}
@@ -178,6 +178,14 @@ def _judge_images(
             value = entry.get(side)
             if type(value) not in _NUMBERS or not 1 <= value < _TOO_LARGE or value % 1:
                 raise _fault(path, 'images', entry, side, 'a whole number of pixels')
+        annotated = entry.get('annotated_category_ids')
+        # a list of the ids: what is given may have no hash
+        ids = list(categories)
+        if annotated is not None and (
+            type(annotated) is not list or any(each not in ids for each in annotated)
+        ):
+            expected = f'a list of ids of categories, of {reprlib.repr(ids)}'
+            raise _fault(path, 'images', entry, 'annotated_category_ids', expected)
         images[key] = name
         sizes[key] = int(entry['width']), int(entry['height'])
     return images, sizes

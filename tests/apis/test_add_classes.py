@@ -497,7 +497,14 @@ def test_other_detectors_are_refused(detector, pictures, tmp_path):
         with pytest.raises(LaunchError, match=text):
             prepare((cfg, checkpoint), pictures, tmp_path, work_dir=work_dir)
 
-    refused('would be overwritten', work_dir=str(detector[1])[: -len('/old.pth')])
+    folder = str(detector[1])[: -len('/old.pth')]
+    refused('would be overwritten', work_dir=folder)
+    # the same folder, and a file in another one
+    (tmp_path / 'folder').symlink_to(folder)
+    (tmp_path / 'file.pth').symlink_to(detector[1])
+    refused('would be overwritten', work_dir=str(tmp_path / 'folder'))
+    refused('would be overwritten', str(tmp_path / 'file.pth'), work_dir=folder)
+    refused('would be overwritten', str(tmp_path / 'file.pth'), work_dir=str(tmp_path))
     nameless = torch.load(detector[1], weights_only=False)
     torch.save(dict(state_dict=nameless['state_dict']), tmp_path / 'nameless.pth')
     refused('does not name its classes', str(tmp_path / 'nameless.pth'))

@@ -142,7 +142,7 @@ def test_what_is_no_list_of_known_ids_is_refused(given, tmp_path):
     content = json.loads(open(path).read())
     content['images'][0]['annotated_category_ids'] = given
     (tmp_path / 'new.json').write_text(json.dumps(content))
-    text = f'image 1 has annotated_category_ids={given}: give a list'
+    text = f'image 1 has annotated_category_ids {given}, but annotated_category_ids must be a list'
     with pytest.raises(LaunchError, match=re.escape(text)):
         merge_files([new_part(path)], CLASSES)
 

@@ -257,6 +257,33 @@ def test_pictures_that_annotate_other_classes(checkpoint):
         build(yolo(), yolo(2), checkpoint, annotated_classes=('disc',))
 
 
+def test_pictures_that_annotate_different_classes_are_not_mixed(tiny_shapes, tmp_path, checkpoint):
+    file = tiny_shapes / 'annotations/instances_train.json'
+    content = json.loads(file.read_text())
+    ids = [category['id'] for category in content['categories']]
+
+    def hook(entries, steps=(), name='ann.json'):
+        for image, annotated in zip(content['images'], entries):
+            image['annotated_category_ids'] = annotated
+        (tmp_path / name).write_text(json.dumps(content))
+        cfg = run_config(tiny_shapes, tmp_path / 'work', checkpoint, yolo(), MAPS)
+        part = cfg.train_dataloader.dataset
+        part.pipeline = [*part.pipeline[:2], *steps, *part.pipeline[2:]]
+        parts = [dict(part, ann_file=str(tmp_path / each)) for each in {name, 'ann.json'}]
+        cfg.train_dataloader.dataset = dict(type='ConcatDataset', datasets=parts)
+        DistillationHook().before_train(Runner.from_cfg(cfg))
+
+    size = len(content['images'])
+    mosaic = dict(type='CachedMosaic', img_scale=(64, 64), prob=1.0)
+    mosaic = dict(type='RandomApply', transforms=[mosaic])
+    hook([ids[:1]] * size, [mosaic])
+    hook([ids[1:]] + [ids[:1]] * (size - 1))
+    with pytest.raises(LaunchError, match='CachedMosaic of the training pipeline mixes them'):
+        hook([ids[1:]] + [ids[:1]] * (size - 1), [mosaic])
+    with pytest.raises(LaunchError, match="'.*jpg' is in two annotation files, whose annotated_"):
+        hook([ids] * size, name='other.json')
+
+
 @pytest.mark.parametrize('head', ['retina', 'fcos', 'atss', 'rtmdet', 'small rtmdet'])
 def test_boxes_and_centerness_of_a_head(head, tmp_path):
     """A slow loop over the locations, with the boxes that the head itself predicts."""
