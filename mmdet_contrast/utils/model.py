@@ -67,9 +67,12 @@ def find_module(model: nn.Module, name: str) -> nn.Module:
     Raises:
         ValueError: If there is none; the message names what there is.
     """
-    modules = dict(model.named_modules())
-    if name and name in modules:
-        return modules[name]
+    try:
+        # '' would be the model
+        return model.get_submodule(name or '.')
+    except AttributeError:
+        # all modules only for the message
+        modules = dict(model.named_modules())
     parent = name
     while parent and parent not in modules:
         parent = parent.rpartition('.')[0]

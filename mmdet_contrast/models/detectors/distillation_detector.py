@@ -2,7 +2,7 @@
 
 import logging
 from contextlib import nullcontext
-from typing import Any, ContextManager, Dict, List, Mapping, Optional, Sequence, Tuple, Union
+from typing import Any, ContextManager, Dict, List, Mapping, Optional, Sequence, Tuple, Union, cast
 
 import torch
 from mmcv.cnn import is_norm
@@ -21,7 +21,6 @@ from ..distill import (
     Distiller,
     Teacher,
     TransferReport,
-    build_distiller,
     decode_boxes,
     map_classes,
     object_weights,
@@ -31,10 +30,6 @@ from ..distill import (
     transfer_weights,
     without_negative_sides,
 )
-
-# A term that is exactly 0 at the first so many steps of the optimizer in which its source trains is
-# an error.
-ZERO_PATIENCE = 100
 
 
 @MODELS.register_module()
@@ -125,12 +120,12 @@ class DistillationDetector(BaseDetector):
         self.shared: Optional[List[int]] = None
         self._annotated: Optional[Tensor] = None
         self._annotated_in: Dict[str, Tensor] = {}
-        # steps of the terms that have been nothing but 0
-        self._zeros: Dict[str, int] = {}
-        self.criteria = nn.ModuleDict()
-        self.distillers: List[Distiller] = []
-        for cfg in distillers:
-            self._add_distiller(cfg)
+        terms = nn.ModuleList(Distiller(**cfg) for cfg in distillers)
+        self.distillers = cast(Sequence[Distiller], terms)
+        names = [distiller.name for distiller in self.distillers]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f'Two distillers are called {name!r}: give each its own name.')
         rename_state(self, _leave_student, _enter_student)
 
     def init_weights(self) -> None:
@@ -161,7 +156,7 @@ class DistillationDetector(BaseDetector):
         Raises:
             ValueError: If classes are unknown or do not match, or the teacher has no checkpoint.
             LaunchError: If a head has softmax scores, and a term or ``annotated_classes`` needs
-                sigmoid scores.
+                sigmoid scores, or classes compete and the teacher has but one.
             FileNotFoundError: If the teacher's config or checkpoint is missing.
         """
         self.teacher.load()
@@ -177,6 +172,12 @@ class DistillationDetector(BaseDetector):
             owner = 'teacher' if theirs is None else 'student'
             raise ValueError(f"The {owner}'s classes are unknown: set model.{owner}_classes.")
         self.shared = map_classes(theirs, ours)
+        for distiller in self.distillers:
+            if getattr(distiller.criterion, 'mode', '') == 'softmax' and len(self.shared) == 1:
+                raise LaunchError(
+                    f"{distiller.source.text} is compared with mode='softmax', which is always 0 "
+                    "for the teacher's one class: set mode='bernoulli'."
+                )
 
     def start(self) -> TransferReport:
         """Copy the teacher's weights into the student, class rows by name.
@@ -207,7 +208,7 @@ class DistillationDetector(BaseDetector):
             dict[str, Tensor | list[Tensor]]: The student's losses, and ``loss_distill_<name>``.
 
         Raises:
-            RuntimeError: If the teacher has not been loaded, or a term stays 0.
+            RuntimeError: If the teacher has not been loaded.
             LaunchError: If images annotate different classes, and samples lack ``img_path``.
             ValueError: If a source is no module, or the maps do not fit.
         """
@@ -224,7 +225,6 @@ class DistillationDetector(BaseDetector):
         for distiller in self.distillers:
             maps = distiller.source.maps(ours), distiller.source.maps(theirs)
             value = self._distil(distiller, *maps, outputs) * (distiller.weight * factor)
-            self._watch(distiller, value)
             losses[f'loss_distill_{distiller.name}'] = value
         return losses
 
@@ -255,17 +255,6 @@ class DistillationDetector(BaseDetector):
             feats = network.extract_feat(inputs)
             outputs = network.bbox_head(feats) if heads else None
         return recorded, outputs
-
-    def _add_distiller(self, cfg: dict) -> None:
-        """Build a term with its loss."""
-        distiller, criterion = build_distiller(**cfg)
-        if distiller.name in self.criteria:
-            raise ValueError(
-                f'Two distillers are called {distiller.name!r}: give each its own name.'
-            )
-        self.criteria[distiller.name] = criterion
-        self.distillers.append(distiller)
-        self._zeros[distiller.name] = 0
 
     def _set_annotated(self, annotated_in: Mapping[str, Sequence[int]]) -> None:
         """Note which classes images annotate, by default and where they say so themselves."""
@@ -334,7 +323,7 @@ class DistillationDetector(BaseDetector):
         self, distiller: Distiller, ours: List[Tensor], theirs: List[Tensor], outputs: Any
     ) -> Tensor:
         """Return a term: over all maps together, for features the mean of the maps' terms."""
-        criterion = self.criteria[distiller.name]
+        criterion = distiller.criterion
         if distiller.kind == 'features':
             return self._compare_features(distiller, ours, theirs)
         assert self.teacher.model is not None
@@ -375,26 +364,7 @@ class DistillationDetector(BaseDetector):
                 f'{distiller.source.text!r} of the student gives maps (C, H, W) of {shapes[0]}, '
                 f'that of the teacher of {shapes[1]}: choose a source whose maps are of one size.'
             )
-        criterion = self.criteria[distiller.name]
-        return torch.stack([criterion(*pair) for pair in zip(ours, theirs)]).mean()
-
-    def _watch(self, distiller: Distiller, value: Tensor) -> None:
-        """Refuse a term that is 0 at every step of the optimizer from the start."""
-        # a frozen source that is still its teacher's has nothing to learn yet
-        if distiller.name not in self._zeros or not value.requires_grad:
-            return
-        if value.item() != 0:
-            del self._zeros[distiller.name]
-            return
-        # while gradients accumulate, a student that starts from its teacher stays its teacher
-        if any(parameter.grad is not None for parameter in self.student.parameters()):
-            return
-        self._zeros[distiller.name] += 1
-        if self._zeros[distiller.name] >= ZERO_PATIENCE:
-            raise RuntimeError(
-                f'loss_distill_{distiller.name} was 0 at each of the first {ZERO_PATIENCE} steps '
-                'that train it: give it a weight above 0, another source, or remove it.'
-            )
+        return torch.stack([distiller.criterion(*pair) for pair in zip(ours, theirs)]).mean()
 
 
 def _leave_student(module: nn.Module, state: dict, prefix: str, metadata: dict) -> None:

@@ -1,11 +1,6 @@
 """What distillation is made of: terms, the maps that they compare, the teacher, its weights."""
 
-from .distiller import (
-    Distiller,
-    Source,
-    build_distiller,
-    record,
-)
+from .distiller import Distiller, Source, record
 from .head_maps import (
     decode_boxes,
     object_weights,
@@ -21,7 +16,6 @@ __all__ = [
     'Source',
     'Teacher',
     'TransferReport',
-    'build_distiller',
     'decode_boxes',
     'map_classes',
     'object_weights',

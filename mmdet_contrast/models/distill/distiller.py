@@ -1,7 +1,8 @@
 """A term of distillation, and where its maps come from."""
 
+import re
 from contextlib import contextmanager
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Sequence
 
 from mmdet.registry import MODELS
 from torch import Tensor, nn
@@ -89,36 +90,25 @@ def record(model: nn.Module, sources: Sequence[Source]) -> Iterator[Dict[str, An
             handle.remove()
 
 
-class Distiller(NamedTuple):
-    """One term of the loss."""
+class Distiller(nn.Module):
+    """One term of the loss, as an item of ``distillers`` of ``DistillationDetector`` says it.
 
-    name: str
-    """In the log, after ``loss_distill_``."""
-    source: Source
-    """In both detectors."""
-    kind: str
-    """What is compared: ``'features'``, ``'classes'``, ``'boxes'`` (raw), ``'decoded'`` (boxes) or
-    ``'centerness'``."""
-    weight: float
-    """Factor of the term."""
-
-
-def build_distiller(
-    source: str,
-    loss: dict,
-    weight: float = 1.0,
-    name: Optional[str] = None,
-) -> Tuple[Distiller, nn.Module]:
-    """Build a term and its loss; see ``distillers`` of ``DistillationDetector``.
-
-    Returns:
-        tuple[Distiller, nn.Module]: The term and its loss.
+    Args:
+        source (str): Where the maps are, in both detectors.
+        loss (dict): What compares them.
+        weight (float): Factor of the term.
+        name (str, optional): In the log, after ``loss_distill_``. Defaults to ``source``.
     """
-    criterion = MODELS.build(loss)
-    distiller = Distiller(
-        name=name or source.replace('.', '_').replace('[', '_').strip(']'),
-        source=Source.parse(source),
-        kind=_OUTPUTS.get(source, ('', ''))[1] or getattr(criterion, 'distills', 'features'),
-        weight=float(weight),
-    )
-    return distiller, criterion
+
+    def __init__(
+        self, source: str, loss: dict, weight: float = 1.0, name: Optional[str] = None
+    ) -> None:
+        super().__init__()
+        self.source = Source.parse(source)
+        self.criterion = MODELS.build(loss)
+        self.weight = float(weight)
+        self.name = name or re.sub(r'[.\[]', '_', source).strip(']')
+        # 'features', 'classes', 'boxes' (raw), 'decoded' (boxes) or 'centerness'
+        self.kind = _OUTPUTS.get(source, ('', ''))[1] or getattr(
+            self.criterion, 'distills', 'features'
+        )
