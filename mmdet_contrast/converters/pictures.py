@@ -66,6 +66,7 @@ def read_images(
         LaunchError: If a folder does not exist.
         FileNotFoundError: If the split does not exist.
     """
+    keep = dict(empty=True, leave_out=False)[missing_annotations]
     files = _find_files(ann_dir, (suffix,), report, 'ambiguous_annotation')
     pictures = _find_files(img_dir, IMG_EXTENSIONS, report, 'ambiguous_image')
     # Without a list of images, every image in the folder is meant to have an annotation.
@@ -84,7 +85,6 @@ def read_images(
                 report.add('unreadable_annotation', label, str(error), 'image left out')
                 continue
         else:
-            keep = missing_annotations == 'empty'
             action = 'image kept, no boxes' if keep else 'image left out'
             report.add('missing_annotation', label, 'there is no such file', action)
             if not keep:
@@ -194,11 +194,10 @@ def _size(folder: Path, name: str, report: ConversionReport) -> Optional[Tuple[i
     if levels < _FEW_LEVELS:
         stored = load_image(folder / name, 'unchanged')
         # else nothing is lost, and other pixels are looked at where it was rotated
-        convertible = stored.dtype != np.uint8 or stored.shape[2:] == (4,)
-        if convertible and _contrast(stored) > levels:
+        if stored.dtype != np.uint8 and _contrast(stored) > levels:
             detail = (
-                f'of its {stored.dtype} values training sees {int(levels) + 1} of 256 grey levels, '
-                'without those in an alpha channel: scale them to 8 bits'
+                f'of its {stored.dtype} values training sees {int(levels) + 1} of 256 grey levels: '
+                'scale them to 8 bits'
             )
             report.add('content_lost', name, detail, 'image left out')
             return None

@@ -71,6 +71,7 @@ def voc_to_coco(
         >>> print(report)  # doctest: +SKIP
     """
     convert = _CONVENTIONS[convention]
+    ignore_difficult = dict(ignore=True, keep=False)[difficult]
     report = ConversionReport(str(out_json), strict)
     root = Path(source)
     ann_dir = root / 'Annotations' if (root / 'Annotations').is_dir() else root
@@ -94,7 +95,7 @@ def voc_to_coco(
             corners = (_number(item, f'bndbox/{tag}') for tag in ('xmin', 'ymin', 'xmax', 'ymax'))
             box = RawBox(name, convert(*corners))
             if item.findtext('difficult', '').strip() == '1':
-                box = box._replace(ignore=difficult == 'ignore')
+                box = box._replace(ignore=ignore_difficult)
                 report.add('difficult', label, name, 'ignored: iscrowd=1' if box.ignore else 'kept')
             boxes.append(box)
         # parts of an object, such as hands, have boxes of their own, which are no objects

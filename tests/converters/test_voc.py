@@ -132,6 +132,12 @@ def test_strict_stops_at_the_first_problem(voc, tmp_path):
     assert not (tmp_path / 'out.json').exists()
 
 
+@pytest.mark.parametrize('option', ['difficult', 'convention', 'missing_annotations'])
+def test_a_misspelt_choice_is_not_the_other_one(option, voc, tmp_path):
+    with pytest.raises(KeyError, match='ignored'):
+        _convert(voc({'a': [CAT]}), tmp_path, **{option: 'ignored'})
+
+
 def test_missing_annotations_can_be_taken_as_empty(voc, tmp_path):
     coco, report = _convert(voc({'a': [CAT], 'b': None}), tmp_path, missing_annotations='empty')
     assert [i['file_name'] for i in coco['images']] == ['a.jpg', 'b.jpg']
