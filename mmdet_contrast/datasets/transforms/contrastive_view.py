@@ -1,6 +1,6 @@
 """The second view of an image: each object filled with a zoom of itself, or with another object."""
 
-from typing import Dict, Hashable, List, Optional, Tuple
+from typing import Any, Dict, Hashable, List, Optional, Tuple
 
 import cv2
 import numpy as np
@@ -114,7 +114,8 @@ class ContrastiveView(BaseTransform):
     - ``gt_view_valid`` (np.ndarray): (M,) bool, True for boxes that may be contrasted.
     - ``gt_view_source`` (np.ndarray): (M, 4) the boxes that the view was made from;
       ``PackContrastiveInputs`` checks that no later transform moved them.
-    - ``gt_bboxes_view``: the boxes in the view, type of ``gt_bboxes``; only with ``transforms``.
+    - ``gt_bboxes_view``: the boxes in the view, type of ``gt_bboxes``; only if ``transforms``
+      moved something.
 
     Args:
         zoom_range (tuple[float, float]): Bounds of the zoom factor, at least 1.
@@ -200,8 +201,9 @@ class ContrastiveView(BaseTransform):
             self.bank.add(img, pixels[valid], labels[valid], image)
         if self.transforms:
             view, moved = self._augment(view, results['gt_bboxes'], ignored)
-            valid &= self._still_shown(boxes, box_array(moved), img.shape[:2])
-            results['gt_bboxes_view'] = moved
+            if moved is not None:
+                valid &= self._still_shown(boxes, box_array(moved), img.shape[:2])
+                results['gt_bboxes_view'] = moved
         results['img_view'] = view
         results['gt_view_valid'] = valid
         results['gt_view_source'] = boxes.copy()
@@ -216,8 +218,8 @@ class ContrastiveView(BaseTransform):
                 return resize_patch(other, patch.shape[1], patch.shape[0])
         return zoom_centre(patch, np.random.uniform(*self.zoom_range))
 
-    def _augment(self, view: np.ndarray, boxes, ignored: np.ndarray) -> Tuple[np.ndarray, object]:
-        """Run ``transforms`` on the view; return it and its boxes in the order of ``boxes``."""
+    def _augment(self, view: np.ndarray, boxes, ignored: np.ndarray) -> Tuple[np.ndarray, Any]:
+        """Run ``transforms`` on the view; return it, and its boxes if something was moved."""
         rows = np.arange(len(boxes))
         data = self.transforms(
             dict(
@@ -242,6 +244,10 @@ class ContrastiveView(BaseTransform):
                 info = np.iinfo(view.dtype)
                 out = np.clip(np.rint(out), info.min, info.max)
             out = out.astype(view.dtype)
+        # MMDetection's transforms note it, which an image without boxes does not show
+        same = np.array_equal(box_array(moved), box_array(boxes))
+        if same and 'homography_matrix' not in data:
+            return out, None
         return out, moved if isinstance(boxes, BaseBoxes) else moved.numpy().astype(boxes.dtype)
 
     def _still_shown(

@@ -16,7 +16,8 @@ class PackContrastiveInputs(PackDetInputs):
     MMDetection's :class:`DetDataSample`, whose ``gt_instances`` carry in addition
 
     - ``view_valid`` (Tensor): (M,) bool, True for boxes that may be contrasted;
-    - ``view_bboxes``: the boxes in the view, only with ``ContrastiveView(transforms=...)``.
+    - ``view_bboxes``: the boxes in the view, only if ``transforms`` of ``ContrastiveView`` moved
+      something.
 
     Args:
         meta_keys (Sequence[str]): As in ``PackDetInputs``.

@@ -149,6 +149,17 @@ def test_flip_moves_the_boxes_of_the_view_only():
     assert out['gt_bboxes_view'].tensor.tolist() == [[70, 20, 110, 60], [10, 5, 50, 35]]
 
 
+def test_only_what_moves_is_noted():
+    colours = ContrastiveView(transforms=[dict(type='PhotoMetricDistortion')])
+    flip = ContrastiveView(transforms=[dict(type='RandomFlip', prob=1.0)])
+    never = ContrastiveView(transforms=[dict(type='RandomFlip', prob=0.0)])
+    # the second one is its own mirror image, and the third one has nothing
+    for boxes in ([[10, 20, 50, 60]], [[0, 20, 120, 60]], np.zeros((0, 4))):
+        assert 'gt_bboxes_view' not in colours(make_results(boxes))
+        assert 'gt_bboxes_view' not in never(make_results(boxes))
+        assert 'gt_bboxes_view' in flip(make_results(boxes))
+
+
 def test_transforms_that_drop_boxes_are_refused():
     drop = dict(type='FilterAnnotations', min_gt_bbox_wh=(35, 35))
     results = make_results([[10, 20, 50, 60], [70, 5, 80, 15]])
