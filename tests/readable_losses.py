@@ -113,7 +113,7 @@ def with_background(
         labels=torch.full_like(valid, -1, dtype=torch.long) if labels is None else labels[None],
         valid=valid,
         groups=None if groups is None else groups[None],
-        background_mask=use[None],
+        queue_mask=use[None],
     )
     return criterion.loss_weight * criterion.compare(batch).mean()[0]
 

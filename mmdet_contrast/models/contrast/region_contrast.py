@@ -226,7 +226,7 @@ class RegionContrast(BaseModule):
         if self.queue is None:
             return batch
         rows = torch.cat((batch.rows, self.queue.entries.to(batch.rows.dtype)), dim=1)
-        return batch._replace(rows=rows, background_mask=self.queue.mask(batch.labels))
+        return batch._replace(rows=rows, queue_mask=self.queue.mask(batch.labels))
 
     @torch.no_grad()
     def _enqueue(self, batch: PairBatch) -> None:

@@ -67,7 +67,7 @@ class YOLOCIoULoss(nn.Module):
         Args:
             pred (Tensor): (K, 4) boxes ``(x1, y1, x2, y2)``, float; K may be 0.
             target (Tensor): (K, 4) boxes.
-            weight (Tensor, optional): (K,) weights.
+            weight (Tensor, optional): (K,) weights, or (K, 4), whose mean is taken.
             avg_factor (float | Tensor, optional): Divisor of the sum; the number of boxes by
                 default.
 
@@ -75,5 +75,8 @@ class YOLOCIoULoss(nn.Module):
             Tensor: Scalar, 0 and connected to the boxes where there are none.
         """
         terms = 1 - complete_iou(pred.float(), target.float())
-        total = (terms if weight is None else terms * weight).sum()
+        if weight is not None:
+            # heads with anchors weigh the four numbers of a box alike
+            terms = terms * (weight.mean(dim=-1) if weight.dim() > 1 else weight)
+        total = terms.sum()
         return self.loss_weight * total / (max(len(pred), 1) if avg_factor is None else avg_factor)

@@ -64,7 +64,8 @@ class LocationDivergence(nn.Module):
                 values = self.divergence(s.to(dtype), t.detach().to(dtype))
             count += values.numel()
             if w is not None:
-                values = values * w.detach().to(values)
+                # of another shape they would be broadcast
+                values = values * w.detach().to(values).view_as(values)
             totals.append(values.sum())
         mean = torch.stack(totals).sum() / (max(count, 1) if avg_factor is None else avg_factor)
         return self.loss_weight * self.tau**2 * mean

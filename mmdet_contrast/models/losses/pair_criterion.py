@@ -34,7 +34,7 @@ class PairBatch(NamedTuple):
     """(1 | L, 1 | M, F) bool: which pair is compared with which of the F rows, if it is compared
     with no other pair. None: there are no such rows."""
 
-    background_mask: Optional[Tensor] = None
+    queue_mask: Optional[Tensor] = None
     """(1 | L, 1 | M, K) bool: which pair is compared with which of the K rows. None: there are no
     such rows."""
 
@@ -175,8 +175,8 @@ def compared_rows(pairs: Tensor, batch: PairBatch, views: int) -> Tensor:
     masks = [pairs] * views
     if batch.fallback_mask is not None:
         masks.append(batch.fallback_mask & ~pairs.any(dim=2, keepdim=True))
-    if batch.background_mask is not None:
-        masks.append(batch.background_mask)
+    if batch.queue_mask is not None:
+        masks.append(batch.queue_mask)
     levels = max(len(mask) for mask in masks)
     masks = [mask.expand(levels, batch.num_pairs, -1) for mask in masks]
     return torch.cat(masks, dim=2).repeat(1, views, 1)

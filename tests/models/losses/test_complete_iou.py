@@ -70,3 +70,7 @@ def test_weights_and_divisor():
     assert YOLOCIoULoss()(pred, target).item() == pytest.approx(terms.mean().item())
     loss = YOLOCIoULoss(loss_weight=2)(pred, target, weight=torch.tensor([0.5, 0.25]), avg_factor=3)
     assert loss.item() == pytest.approx(2 * (0.5 * terms[0] + 0.25 * terms[1]).item() / 3)
+    # as the anchor heads give them
+    wide = torch.tensor([[0.5], [0.25]]).expand(2, 4)
+    again = YOLOCIoULoss(loss_weight=2)(pred, target, weight=wide, avg_factor=3)
+    torch.testing.assert_close(again, loss)

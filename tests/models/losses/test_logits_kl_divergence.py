@@ -61,6 +61,9 @@ def test_every_layout_gives_the_same(mode):
         torch.testing.assert_close(loss(*levels, *cut), expected)
         anchors = (x.flatten(2).transpose(1, 2) for x in (student, teacher))
         torch.testing.assert_close(loss(*anchors, None if w is None else w.flatten(1)), expected)
+    torch.testing.assert_close(loss(student, teacher, weight[:, None]), expected)
+    with pytest.raises(RuntimeError):
+        loss(student, teacher, weight[:1])
 
 
 def test_hand_worked():

@@ -43,7 +43,7 @@ def make_batch(make_pairs, count, seed=0, levels=2):
         groups=torch.randint(2, (levels, count), generator=generator),
         own=chance(),
         fallback_mask=chance(FALLBACK),
-        background_mask=chance(EXTRA),
+        queue_mask=chance(EXTRA),
     )
 
 
@@ -135,8 +135,8 @@ def test_fallback_is_for_pairs_that_are_compared_with_no_other(name, make_pairs)
     )
     by_class = name not in ('patch_nce', 'nt_xent_all')
     alone = torch.tensor([by_class, by_class, False, False, False, False, True])
-    mask = torch.cat((batch.fallback_mask & alone[:, None], batch.background_mask), dim=2)
-    expected = loss.compare(batch._replace(fallback_mask=None, background_mask=mask))
+    mask = torch.cat((batch.fallback_mask & alone[:, None], batch.queue_mask), dim=2)
+    expected = loss.compare(batch._replace(fallback_mask=None, queue_mask=mask))
     torch.testing.assert_close(loss.compare(batch).values, expected.values)
     for never in (batch.fallback_mask & False, batch.fallback_mask | True):
         other = loss.compare(batch._replace(fallback_mask=never)).values
