@@ -14,6 +14,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Callable, Dict, Hashable, List, Mapping, Optional, Sequence, Tuple, TypeVar
 
+from terminaltables import GithubFlavoredMarkdownTable
+
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 # lightly asks the network for a newer version of itself otherwise
@@ -245,11 +247,7 @@ def print_peak(step: Callable[[], object], device: str) -> None:
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Lay out a Markdown table whose columns line up in a terminal, too."""
-    cells = [list(header), *[list(row) for row in rows]]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
-    lines = [' | '.join(x.ljust(w) for x, w in zip(row, widths)) for row in cells]
-    lines.insert(1, ' | '.join('-' * w for w in widths))
-    return '\n'.join(f'| {line} |' for line in lines)
+    return GithubFlavoredMarkdownTable([list(header), *map(list, rows)]).table
 
 
 def show_time(value: Optional[float]) -> str:

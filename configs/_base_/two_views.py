@@ -16,12 +16,7 @@ view_changes = [
         channel_weights=(0.114, 0.587, 0.299),
         color_format='bgr',
     ),
-    # views of 32 pixels and less are not blurred
-    dict(
-        type='RandomApply',
-        prob=0.5,
-        transforms=[dict(type='GaussianBlur', sigma_range=(0.1, 2.0), min_size=33)],
-    ),
+    dict(type='RandomApply', prob=0.5, transforms=[dict(type='GaussianBlur')]),
     dict(type='PackDetInputs', meta_keys=('img_path', 'img_shape')),
 ]
 data_preprocessor = dict(

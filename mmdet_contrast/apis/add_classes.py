@@ -83,7 +83,7 @@ def add_classes(
         )
     runner = train(cfg, launcher=launcher, trust_checkpoint=trust_checkpoint)
     after = {
-        key[len('val/') :]: float(history.current())
+        key[len('val/coco/') :]: float(history.current())
         for key, history in runner.message_hub.log_scalars.items()
         if key.startswith('val/coco/')
     }
@@ -93,8 +93,8 @@ def add_classes(
         config=osp.join(cfg.work_dir, 'detector.py'),
         old_classes=old,
         new_classes=everything[len(old) :],
-        metrics_before=_without_prefix(before),
-        metrics_after=_without_prefix(after),
+        metrics_before={key[len('coco/') :]: value for key, value in before.items()},
+        metrics_after=after,
     )
     if is_main_process():
         saved = CheckpointLoader.load_checkpoint(find_resumable(cfg.work_dir), 'cpu')
@@ -103,8 +103,3 @@ def add_classes(
         result.save(cfg.work_dir)
     barrier()
     return result
-
-
-def _without_prefix(metrics: Dict[str, float]) -> Dict[str, float]:
-    # only the prefix: the name of a class may hold a slash
-    return {key.split('/', 1)[-1]: value for key, value in metrics.items()}

@@ -41,7 +41,6 @@ class ShardDataset(CocoDataset):
         pipeline (Sequence[dict]): The transforms.
         test_mode (bool): Whether the data are evaluated: nothing is filtered.
         lazy_init (bool): Whether not to read the index yet.
-        max_refetch (int): As in MMEngine's ``BaseDataset``.
 
     Attributes:
         shard_sizes (ndarray): Number of samples of each shard, without those filtered out.
@@ -72,7 +71,6 @@ class ShardDataset(CocoDataset):
         pipeline: Sequence[Any] = (),
         test_mode: bool = False,
         lazy_init: bool = False,
-        max_refetch: int = 1000,
     ) -> None:
         super().__init__(
             data_root=data_root,
@@ -83,7 +81,6 @@ class ShardDataset(CocoDataset):
             test_mode=test_mode,
             serialize_data=False,
             lazy_init=lazy_init,
-            max_refetch=max_refetch,
         )
 
     def full_init(self) -> None:

@@ -12,14 +12,13 @@ from mmdet.registry import TRANSFORMS
 class GaussianBlur(BaseTransform):
     """Blur with a Gaussian of random width (SimCLR, arXiv 2002.05709, appendix A).
 
-    Small images are left as they are: blur would leave nothing to see in them.
+    Images of 32 pixels and less are left as they are: blur would leave nothing to see in them.
 
     Required and modified key: ``img``.
 
     Args:
         sigma_range (tuple[float, float]): Bounds in pixels of the uniform standard deviation,
             ``0 < low <= high``.
-        min_size (int): Images with a side under this, in pixels, are not blurred.
 
     Examples:
         >>> blur = dict(
@@ -27,9 +26,8 @@ class GaussianBlur(BaseTransform):
         ... )
     """
 
-    def __init__(self, sigma_range: Tuple[float, float] = (0.1, 2.0), min_size: int = 33) -> None:
+    def __init__(self, sigma_range: Tuple[float, float] = (0.1, 2.0)) -> None:
         self.sigma_range = tuple(sigma_range)
-        self.min_size = min_size
 
     def transform(self, results: dict) -> dict:
         """Blur the image.
@@ -40,10 +38,10 @@ class GaussianBlur(BaseTransform):
         Returns:
             dict: With the blurred ``img``.
         """
-        if min(results['img'].shape[:2]) >= self.min_size:
+        if min(results['img'].shape[:2]) > 32:
             sigma = np.random.uniform(*self.sigma_range)
             results['img'] = cv2.GaussianBlur(results['img'], (0, 0), sigma)
         return results
 
     def __repr__(self) -> str:
-        return f'{type(self).__name__}(sigma_range={self.sigma_range}, min_size={self.min_size})'
+        return f'{type(self).__name__}(sigma_range={self.sigma_range})'

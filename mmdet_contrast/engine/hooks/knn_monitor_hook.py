@@ -48,7 +48,6 @@ class KNNMonitorHook(Hook):
         module (str, optional): See ``BoxEmbedder``. Defaults to the neck, else the backbone.
         level (int | str): See ``BoxEmbedder``. Defaults to ``'scale'``.
         k (int): Neighbours that vote, at most the bank. Defaults to 200.
-        temperature (float): Of the votes. Defaults to 0.1.
         max_samples (int, optional): At most so many images of each set, spread evenly. Defaults to
             all.
         batch_size (int): Images in a batch.
@@ -86,7 +85,6 @@ class KNNMonitorHook(Hook):
         module: Optional[str] = None,
         level: Union[int, str] = 'scale',
         k: int = 200,
-        temperature: float = 0.1,
         max_samples: Optional[int] = None,
         batch_size: int = 8,
         num_workers: int = 0,
@@ -95,7 +93,7 @@ class KNNMonitorHook(Hook):
         self.bank = bank
         self.queries = queries
         self.embedder = BoxEmbedder(module, level)
-        self.vote = dict(k=k, temperature=temperature)
+        self.k = k
         self.max_samples = max_samples
         self.loading = dict(batch_size=batch_size, num_workers=num_workers)
         self._sets: Tuple[LabelledSamples, ...] = ()
@@ -140,7 +138,7 @@ class KNNMonitorHook(Hook):
                     f"KNNMonitorHook's bank has no box of {[classes[i] for i in absent]}: queries "
                     'of these classes count as wrong.'
                 )
-            values = knn_accuracy(*queries, *bank, num_classes=len(classes), **self.vote)
+            values = knn_accuracy(*queries, *bank, num_classes=len(classes), k=self.k)
             if len(queries.labels) > 1:
                 values['std'] = embedding_std(queries.vectors)
         values = {f'knn/{key}': value for key, value in values.items()}
