@@ -13,15 +13,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mmdet_contrast.utils.config import LaunchError
-from mmdet_contrast.utils.model import ModuleCapture, PlainForward, evaluating
+from mmdet_contrast.utils.model import ModuleCapture, evaluating
 
-METHODS = ('grad-cam', 'hires-cam', 'eigen-cam')
+METHODS = ('grad-cam', 'hires-cam')
 # Two predictions with boxes this alike are told apart by their scores.
 _SAME_BOX = 1e-3
-_UNTRACED = (
-    'the detection cannot be traced back; a class without detections can be explained, or take '
-    "'eigen-cam'."
-)
+_UNTRACED = 'the detection cannot be traced back; a class without detections can be explained.'
 
 
 class CamTarget(NamedTuple):
@@ -72,8 +69,8 @@ def head_outputs(detector: nn.Module, inputs: Tensor) -> Tuple[Any, ...]:
     # Heads of transformers look alike, but take queries instead of feature maps.
     if not hasattr(head, 'cls_out_channels') or isinstance(detector, DetectionTransformer):
         raise LaunchError(
-            f'{type(detector).__name__} has no dense head, so there is no score to explain: use '
-            "the method 'eigen-cam', which needs none."
+            f'{type(detector).__name__} has no dense head, so there is no score to explain: see '
+            'its feature maps (tools/analysis_tools/feature_map.py).'
         )
     return tuple(head(detector.extract_feat(inputs)))
 
@@ -284,7 +281,7 @@ class ActivationMap(NamedTuple):
 def class_activation_map(
     detector: nn.Module,
     inputs: Tensor,
-    target: Optional[CamTarget] = None,
+    target: CamTarget,
     modules: Sequence[str] = ('neck',),
     level: Optional[int] = None,
     method: str = 'hires-cam',
@@ -294,8 +291,6 @@ def class_activation_map(
     - ``grad-cam`` (Selvaraju et al., arXiv 1610.02391): ReLU(Σ_c w_c A_c), where w_c is the mean
       over all places of ∂y/∂A_c.
     - ``hires-cam`` (Draelos & Carin, arXiv 2011.08891): ReLU(Σ_c ∂y/∂A_c · A_c), place by place.
-    - ``eigen-cam`` (Muhammad & Yeasin, arXiv 2008.00299): the first principal component of A,
-      A · v with A = U S Vᵀ as (h·w, C), its strongest value made positive. It has no score.
 
     The heat maps of several feature maps are each scaled to 1, enlarged to the input and averaged.
 
@@ -303,9 +298,9 @@ def class_activation_map(
     call it is in evaluation mode.
 
     Args:
-        detector (nn.Module): A single-stage detector with a dense head; any for ``eigen-cam``.
+        detector (nn.Module): A single-stage detector with a dense head.
         inputs (Tensor): (1, 3, H, W) normalised image.
-        target (CamTarget, optional): The score; none for ``eigen-cam``.
+        target (CamTarget): The score.
         modules (Sequence[str]): Dotted paths of modules. Defaults to ('neck',).
         level (int, optional): Which map of a module that gives several. Defaults to all of them.
         method (str): See above. Defaults to 'hires-cam', which keeps to the places that the score
@@ -317,26 +312,19 @@ def class_activation_map(
     Raises:
         ValueError: If a module or a level does not exist, or a module gives maps of regions instead
             of the image.
-        LaunchError: If the detector has no dense head, which all methods but ``eigen-cam`` need.
+        LaunchError: If the detector has no dense head.
 
     Example:
         >>> outputs = head_outputs(detector, inputs)
         >>> target = box_target(detector, outputs, sample, detections, 0)
         >>> heat = class_activation_map(detector, inputs, target, ['backbone.layer3']).heat
     """
-    by_gradient = method != 'eigen-cam'
-    with evaluating(detector), torch.set_grad_enabled(by_gradient):
-        with ModuleCapture(detector, modules, gradient=by_gradient) as capture:
-            if by_gradient:
-                logits = class_logits(detector.bbox_head, head_outputs(detector, inputs)[0])
-            else:
-                PlainForward(detector)(inputs)
+    with evaluating(detector), torch.enable_grad():
+        with ModuleCapture(detector, modules, gradient=True) as capture:
+            logits = class_logits(detector.bbox_head, head_outputs(detector, inputs)[0])
         chosen = [capture.maps[place] for place in capture.chosen(level, one_image=True)]
         features = [entry.features for entry in chosen]
-        if by_gradient:
-            heats = _gradient_cam(target.score(logits)[0], features, method)
-        else:
-            heats = [eigen_cam(entry[0]) for entry in features]
+        heats = _gradient_cam(target.score(logits)[0], features, method)
     size = tuple(inputs.shape[-2:])
     total, used, empty = torch.zeros(size), [], []
     for entry, heat in zip(chosen, heats):
@@ -347,23 +335,6 @@ def class_activation_map(
             heat = (heat / heat.max()).float().cpu()
             total += F.interpolate(heat[None, None], size=size, mode='bilinear')[0, 0]
     return ActivationMap(total / total.max() if used else total, used, empty)
-
-
-def eigen_cam(features: Tensor) -> Tensor:
-    """Project a feature map on its first principal component, without centring (Eigen-CAM).
-
-    Args:
-        features (Tensor): (C, h, w).
-
-    Returns:
-        Tensor: (h, w), not negative: the component's sign is the one with which its strongest
-        value is positive, and what is negative then is 0.
-    """
-    flat = features.flatten(1).t().double()
-    _, _, directions = torch.linalg.svd(flat, full_matrices=False)
-    values = flat @ directions[0]
-    values = values * torch.sign(values[values.abs().argmax()])
-    return values.clamp(min=0).reshape(features.shape[1:]).float()
 
 
 def _gradient_cam(score: Tensor, features: List[Tensor], method: str) -> List[Tensor]:

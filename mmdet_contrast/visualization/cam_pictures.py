@@ -54,7 +54,7 @@ def save_cams(
 
     Raises:
         ValueError: If a class, module or level does not exist.
-        LaunchError: If the detector has no dense head, which all methods but 'eigen-cam' need.
+        LaunchError: If the detector has no dense head.
         FileNotFoundError: If ``inputs`` does not exist or holds no image.
 
     Example:
@@ -71,10 +71,7 @@ def save_cams(
             found = detector.predict(entry.inputs, [entry.sample], rescale=True)[0].pred_instances
         found = found[found.scores.argsort(descending=True)]
         kept = found[found.scores >= score_thr]
-        targets: List[Tuple[str, Union[CamTarget, str, None]]] = [('', None)]
-        if method != 'eigen-cam':
-            targets = _targets(detector, entry, kept, boxes, class_name)
-        for name, target in targets:
+        for name, target in _targets(detector, entry, kept, boxes, class_name):
             if isinstance(target, str):
                 surest = f'{float(found.scores[0]):.2f}' if len(found) else 'none'
                 note = f'{target} with a score of {score_thr:g} or more (the surest: {surest})'
@@ -82,7 +79,7 @@ def save_cams(
                 continue
             heat = class_activation_map(detector, entry.inputs, target, modules, level, method)
             title = f'{method} of {", ".join(heat.used or heat.empty)}'
-            note = title if target is None else f'{target.text}: {title}'
+            note = f'{target.text}: {title}'
             if not heat.used:
                 note += (
                     ' is 0 everywhere: the score does not rest on this feature map, or is only '
@@ -104,14 +101,14 @@ def _targets(
     kept: InstanceData,
     boxes: Sequence[int],
     class_name: Optional[str],
-) -> List[Tuple[str, Union[CamTarget, str, None]]]:
+) -> List[Tuple[str, Union[CamTarget, str]]]:
     """Give the name of each picture and what it explains, or why there is nothing to explain."""
     outputs = head_outputs(detector, entry.inputs)
     if class_name is not None:
         # a name such as 'car/truck' is no folder
         name = f'{class_name.replace("/", "_")}.'
         return [(name, class_target(detector, outputs, entry.sample, kept, class_name))]
-    targets: List[Tuple[str, Union[CamTarget, str, None]]] = []
+    targets: List[Tuple[str, Union[CamTarget, str]]] = []
     for index in boxes:
         if index < len(kept):
             target = box_target(detector, outputs, entry.sample, kept, index)
@@ -124,21 +121,17 @@ def _targets(
 def _draw(
     heat: ActivationMap,
     entry: DetectorInput,
-    target: Optional[CamTarget],
+    target: CamTarget,
     detections: InstanceData,
     title: str,
 ) -> np.ndarray:
     """Draw an image with its detections, what is explained in white; beside it the heat map."""
     plain, scale = enlarge(entry.picture)
     painted = paint_heat(align_to_image(heat.heat[None], entry.sample, plain.shape[:2])[0], plain)
-    text, explained = f'{len(detections)} detections', []
-    if target is not None:
-        boxes = to_array(target.boxes) * scale
-        name = target.text if len(boxes) == 1 else ''
-        explained = [DrawnBox(box, _EXPLAINED, name) for box in boxes]
-        text = target.text
-        if len(boxes) < len(detections):
-            text += ' (white; other detections grey)' if len(boxes) else ' (detections grey)'
+    boxes, text = to_array(target.boxes) * scale, target.text
+    explained = [DrawnBox(box, _EXPLAINED, text if len(boxes) == 1 else '') for box in boxes]
+    if len(boxes) < len(detections):
+        text += ' (white; other detections grey)' if len(boxes) else ' (detections grey)'
     others = [DrawnBox(box, GREY) for box in to_array(detections.bboxes) * scale]
     draw_boxes(plain, [*explained, *others])
     draw_boxes(painted, [entry._replace(text='') for entry in explained])
