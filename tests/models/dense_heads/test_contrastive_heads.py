@@ -1,4 +1,5 @@
 import json
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -175,6 +176,9 @@ def tiny_run(cfg, root, work_dir, epochs=1):
 @pytest.mark.parametrize('head', ['retina', pytest.param('gfl', marks=pytest.mark.slow)])
 def test_training_logs_every_level(head, tiny_shapes, tmp_path):
     cfg = contrastive_config(head)
+    if find_spec('tensorboard'):
+        kinds = ('LocalVisBackend', 'TensorboardVisBackend')
+        cfg.visualizer.vis_backends = [dict(type=kind) for kind in kinds]
     runner = tiny_run(cfg, tiny_shapes, tmp_path)
     lines = [json.loads(line) for line in open(next(tmp_path.glob('*/vis_data/scalars.json')))]
     logged = [line for line in lines if 'loss' in line]
