@@ -188,6 +188,7 @@ def test_epochs_options_and_hooks(pictures, tmp_path):
     settings = dict(
         custom_hooks=hooks,
         train_cfg=dict(type='IterBasedTrainLoop', max_iters=90, _delete_=True),
+        default_hooks=dict(run_check=dict(type='RunCheckHook', trust_checkpoint=True)),
         **{'train_dataloader.sampler.type': 'InfiniteSampler', 'log_processor.by_epoch': False},
     )
     saved = yolo(2)
@@ -206,6 +207,7 @@ def test_epochs_options_and_hooks(pictures, tmp_path):
     assert made.train_cfg.max_epochs == 84
     assert made.train_dataloader.sampler == dict(type='DefaultSampler', shuffle=True)
     assert [hook.type for hook in made.custom_hooks] == ['EMAHook', 'DistillationHook']
+    assert made.default_hooks.run_check.trust_checkpoint
     assert made.optim_wrapper.optimizer.lr == 0.5 and made.model.distillers[0].weight == 9
     assert made.model.student.bbox_head.head_module.cls_channels == 32
     assert 'init_cfg' not in made.model.student.backbone

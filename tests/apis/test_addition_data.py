@@ -126,7 +126,7 @@ def test_validation_files_say_nothing_of_what_they_annotate(tmp_path):
 
 
 def test_a_picture_named_twice_annotates_what_it_does_in_either_entry(tmp_path):
-    pictures = [('a.jpg', ['bus'], ['bus']), ('a.jpg', ['van', 'bus'], ['van', 'bus'])]
+    pictures = [('a.jpg', ['bus'], ['bus']), ('./a.jpg', ['van', 'bus'], ['van', 'bus'])]
     path = write(tmp_path / 'new.json', CLASSES, pictures)
     merged = merge_files([new_part(path)], CLASSES)
     assert boxes_of(merged) == [('/new/a.jpg', 'bus'), ('/new/a.jpg', 'van')]
