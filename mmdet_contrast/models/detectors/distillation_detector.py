@@ -22,14 +22,17 @@ from ..distill import (
     Teacher,
     TransferReport,
     decode_boxes,
+    join_levels,
     map_classes,
     object_weights,
     record,
-    select_classes,
     spare_unannotated,
     transfer_weights,
     without_negative_sides,
 )
+
+# kinds of terms that the teacher's scores weigh
+_WEIGHTED = ('boxes', 'decoded', 'centerness')
 
 
 @MODELS.register_module()
@@ -217,14 +220,17 @@ class DistillationDetector(BaseDetector):
                 "the teacher is not loaded: set custom_hooks=[dict(type='DistillationHook')]."
             )
         theirs, outputs = self._run_teacher(batch_inputs, batch_data_samples)
+        # the head sees the originals, not the views of a contrastive batch, which come last
+        originals = [each for each in batch_data_samples if not each.metainfo.get('view', 0)]
         # recorded first: the terms see the maps before they are spared
         with record(self.student, [d.source for d in self.distillers]) as ours:
-            with self._spare(batch_data_samples, batch_inputs.device):
+            with self._spare(originals, batch_inputs.device):
                 losses = self.student.loss(batch_inputs, batch_data_samples)
-        factor = self._batch_factor(batch_data_samples)
+        factor = self._batch_factor(len(originals))
+        weighed = self._weigh(outputs, len(originals))
         for distiller in self.distillers:
             maps = distiller.source.maps(ours), distiller.source.maps(theirs)
-            value = self._distil(distiller, *maps, outputs) * (distiller.weight * factor)
+            value = self._distil(distiller, *maps, weighed) * (distiller.weight * factor)
             losses[f'loss_distill_{distiller.name}'] = value
         return losses
 
@@ -279,8 +285,7 @@ class DistillationDetector(BaseDetector):
 
     def _refuse_softmax(self) -> None:
         """Refuse heads whose scores would silently be taken for sigmoid scores."""
-        weighted = ('boxes', 'decoded', 'centerness')
-        terms = [d.source.text for d in self.distillers if d.kind in weighted]
+        terms = [d.source.text for d in self.distillers if d.kind in _WEIGHTED]
         spared = [] if self._annotated is None else ['annotated_classes']
         for owner, model, parts in (
             ('teacher', self.teacher.model, terms),
@@ -298,8 +303,7 @@ class DistillationDetector(BaseDetector):
         """Keep the classes that images do not annotate out of the student's own losses."""
         if self._annotated is None:
             return nullcontext()
-        # the head sees the originals, not the views of a contrastive batch
-        metas = [each.metainfo for each in samples if not each.metainfo.get('view', 0)]
+        metas = [each.metainfo for each in samples]
         # without its path an image would silently annotate what images do by default
         if self._annotated_in and not all('img_path' in meta for meta in metas):
             raise LaunchError(
@@ -312,15 +316,26 @@ class DistillationDetector(BaseDetector):
         mask = torch.stack(masks).to(device, non_blocking=True)
         return spare_unannotated(self.student.bbox_head, mask)
 
-    def _batch_factor(self, samples: SampleList) -> float:
+    def _batch_factor(self, number: int) -> float:
         """Return what the head's own losses are multiplied by, as YOLOv8's are by the batch."""
         head = getattr(self.student, 'bbox_head', None)
-        # the head sees the originals, not the views of a contrastive batch
-        number = sum(not sample.metainfo.get('view', 0) for sample in samples)
         return head.batch_factor(number) if hasattr(head, 'batch_factor') else 1.0
 
+    def _weigh(self, outputs: Any, number: int) -> Optional[Tuple[Tensor, Tensor]]:
+        """Return (N, A, L) weights and their sum, at least 1, if a term needs them."""
+        if not any(distiller.kind in _WEIGHTED for distiller in self.distillers):
+            return None
+        assert self.teacher.model is not None
+        maps = [level[:number] for level in outputs[0]]
+        weights = object_weights(join_levels(maps, self.teacher.model.bbox_head.cls_out_channels))
+        return weights, reduce_mean(weights.sum()).clamp(min=1)
+
     def _distil(
-        self, distiller: Distiller, ours: List[Tensor], theirs: List[Tensor], outputs: Any
+        self,
+        distiller: Distiller,
+        ours: List[Tensor],
+        theirs: List[Tensor],
+        weighed: Optional[Tuple[Tensor, Tensor]],
     ) -> Tensor:
         """Return a term: over all maps together, for features the mean of the maps' terms."""
         criterion = distiller.criterion
@@ -328,32 +343,35 @@ class DistillationDetector(BaseDetector):
             return self._compare_features(distiller, ours, theirs)
         assert self.teacher.model is not None
         head, other = self.student.bbox_head, self.teacher.model.bbox_head
-        # the originals of a contrastive batch come before their views
-        number = len(ours[0])
-        theirs = [level[:number] for level in theirs]
+        theirs = [level[: len(ours[0])] for level in theirs]
         if distiller.kind == 'classes':
-            assert self.shared is not None
-            # all of the teacher's, without the background of a softmax
-            every = range(len(self.shared))
-            ours = [select_classes(each, head.cls_out_channels, self.shared) for each in ours]
-            theirs = [select_classes(each, other.cls_out_channels, every) for each in theirs]
-            return criterion(ours, theirs)
-        maps = [level[:number] for level in outputs[0]]
-        weights = object_weights(maps, other.cls_out_channels)
-        objects = reduce_mean(torch.stack([level.sum() for level in weights]).sum()).clamp(min=1)
+            shared = self.shared
+            assert shared is not None
+            first, second = (
+                join_levels(maps, each.cls_out_channels).flatten(0, 1)
+                for each, maps in ((head, ours), (other, theirs))
+            )
+            number = len(shared)
+            # a list of indices would be copied to the GPU, and the classes with it
+            alike = list(shared) == list(range(number))
+            first = first[:, :number] if alike else first[:, shared]
+            # without the background of a softmax
+            return criterion(first, second[:, :number])
+        assert weighed is not None
+        weights, objects = weighed
         if distiller.kind == 'decoded':
-            pairs = zip(decode_boxes(head, ours), decode_boxes(other, theirs))
-            boxes = [torch.cat([level.flatten(0, 2) for level in side]) for side in zip(*pairs)]
-            weight = torch.cat([level.flatten() for level in weights])
-            first, second = (without_negative_sides(side) for side in boxes)
+            # anchor by anchor in a cell, as the boxes are
+            weight = weights.transpose(1, 2).flatten()
+            first, second = (
+                without_negative_sides(decode_boxes(each, maps).flatten(0, 2))
+                for each, maps in ((head, ours), (other, theirs))
+            )
             # where the teacher's box has no area it is none, and GIoU of two such boxes is not 1
             weight = weight * (second[:, 2:] > second[:, :2]).all(dim=1)
             return criterion(first, second, weight, avg_factor=objects)
-        if distiller.kind == 'centerness':
-            ours, theirs = (
-                [level.flatten(0, 1)[:, None] for level in maps] for maps in (ours, theirs)
-            )
-        return criterion(ours, theirs, weights, avg_factor=objects)
+        channels = 1 if distiller.kind == 'centerness' else ours[0].shape[1] // weights.shape[1]
+        first, second = (join_levels(maps, channels).flatten(0, 1) for maps in (ours, theirs))
+        return criterion(first, second, weights.flatten(0, 1), avg_factor=objects)
 
     def _compare_features(
         self, distiller: Distiller, ours: List[Tensor], theirs: List[Tensor]

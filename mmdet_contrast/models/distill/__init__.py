@@ -3,8 +3,8 @@
 from .distiller import Distiller, Source, record
 from .head_maps import (
     decode_boxes,
+    join_levels,
     object_weights,
-    select_classes,
     spare_unannotated,
     without_negative_sides,
 )
@@ -17,10 +17,10 @@ __all__ = [
     'Teacher',
     'TransferReport',
     'decode_boxes',
+    'join_levels',
     'map_classes',
     'object_weights',
     'record',
-    'select_classes',
     'spare_unannotated',
     'transfer_weights',
     'without_negative_sides',

@@ -1,29 +1,29 @@
 """The maps of a dense head: its classes, scores and boxes, and what an image does not annotate."""
 
 from contextlib import contextmanager
-from typing import Any, Iterator, List, Sequence
+from typing import Any, Iterator, Sequence
 
 import torch
 from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
 from torch import Tensor, nn
 
 
-def select_classes(logits: Tensor, num_classes: int, index: Sequence[int]) -> Tensor:
-    """Return the logits of some classes, each anchor of a cell by itself.
+def join_levels(maps: Sequence[Tensor], channels: int) -> Tensor:
+    """Join the maps of all levels, each anchor of a cell by itself.
 
     Args:
-        logits (Tensor): (N, A * C, H, W) class map of a head with A anchors in a cell.
-        num_classes (int): C, the head's ``cls_out_channels``.
-        index (Sequence[int]): The T classes wanted.
+        maps (Sequence[Tensor]): (N, A * C, H, W) of each level of a head with A anchors in a cell.
+        channels (int): C.
 
     Returns:
-        Tensor: (N * A, T, H, W); no copy where all classes are wanted in their order.
+        Tensor: (N, A, C, L) in float32 or float64, the L cells of all levels.
     """
-    grouped = _by_anchor(logits, num_classes)
-    return grouped if list(index) == list(range(num_classes)) else grouped[:, index]
+    joined = torch.cat([level.flatten(2) for level in maps], dim=2)
+    joined = joined.to(torch.promote_types(joined.dtype, torch.float32))
+    return joined.unflatten(1, (-1, channels))
 
 
-def object_weights(maps: Sequence[Tensor], num_classes: int) -> List[Tensor]:
+def object_weights(logits: Tensor) -> Tensor:
     """Weigh anchors by how far their highest score lies above the image's mean.
 
     The faint scores of thousands of anchors on the background, all much the same, would outweigh
@@ -32,23 +32,16 @@ def object_weights(maps: Sequence[Tensor], num_classes: int) -> List[Tensor]:
     boxes can only be kept where something looks a little like one.
 
     Args:
-        maps (Sequence[Tensor]): (N, A * C, H, W) class maps of all levels of a head with A anchors
-            in a cell, in logits.
-        num_classes (int): C, the head's ``cls_out_channels``.
+        logits (Tensor): (N, A, C, L) logits of the classes, of :func:`join_levels`.
 
     Returns:
-        list[Tensor]: (N * A, H, W) in float32, from 0 to 1, by level.
+        Tensor: (N, A, L), from 0 to 1.
     """
-    batch = len(maps[0])
-    scores = [_by_anchor(level, num_classes).float().amax(dim=1).sigmoid() for level in maps]
-    mean = torch.cat([level.reshape(batch, -1) for level in scores], dim=1).mean(dim=1)
-    return [
-        (level - mean.repeat_interleave(len(level) // batch)[:, None, None]).clamp(min=0)
-        for level in scores
-    ]
+    scores = logits.amax(dim=2).sigmoid()
+    return (scores - scores.mean(dim=(1, 2), keepdim=True)).clamp(min=0)
 
 
-def decode_boxes(head: BaseDenseHead, maps: Sequence[Tensor]) -> List[Tensor]:
+def decode_boxes(head: BaseDenseHead, maps: Sequence[Tensor]) -> Tensor:
     """Decode the box maps of a head with four numbers for each anchor.
 
     Args:
@@ -57,23 +50,17 @@ def decode_boxes(head: BaseDenseHead, maps: Sequence[Tensor]) -> List[Tensor]:
             mode, training or evaluation, that it is in.
 
     Returns:
-        list[Tensor]: (N * A, H, W, 4) boxes ``(x1, y1, x2, y2)`` in pixels, in float32, by level.
+        Tensor: (N, L, A, 4) boxes ``(x1, y1, x2, y2)`` in pixels of the L cells of all levels.
     """
+    # FCOS multiplies by the stride when it predicts, not when it trains
+    if getattr(head, 'norm_on_bbox', False) and head.training:
+        maps = [level.float() * stride for level, stride in zip(maps, head.strides)]
+    # priors lie cell by cell, the anchors of a cell together
+    deltas = join_levels(maps, 4).permute(0, 3, 1, 2)
     sizes = [level.shape[-2:] for level in maps]
-    priors = head.prior_generator.grid_priors(sizes, device=maps[0].device)
-    decoded = []
-    for level, (size, prior) in enumerate(zip(sizes, priors)):
-        batch, channels = maps[level].shape[:2]
-        anchors = channels // 4
-        # priors lie cell by cell, the anchors of a cell together
-        deltas = maps[level].float().permute(0, 2, 3, 1).reshape(-1, 4)
-        # FCOS multiplies by the stride when it predicts, not when it trains
-        if getattr(head, 'norm_on_bbox', False) and head.training:
-            deltas = deltas * head.strides[level]
-        boxes = head.bbox_coder.decode(prior.repeat(batch, 1), deltas)
-        boxes = boxes.view(batch, *size, anchors, 4).permute(0, 3, 1, 2, 4)
-        decoded.append(boxes.flatten(0, 1))
-    return decoded
+    priors = torch.cat(head.prior_generator.grid_priors(sizes, device=deltas.device))
+    boxes = head.bbox_coder.decode(priors.repeat(len(deltas), 1), deltas.reshape(-1, 4))
+    return boxes.view(deltas.shape)
 
 
 def without_negative_sides(boxes: Tensor) -> Tensor:
@@ -108,13 +95,14 @@ def spare_unannotated(head: nn.Module, annotated: Tensor) -> Iterator[None]:
     Yields:
         None: While the context is open, the losses of the head spare these classes.
     """
+    limit = torch.zeros_like(annotated, dtype=torch.float32).masked_fill_(annotated, torch.inf)
 
     def spare(level: Tensor) -> Tensor:
         anchors = level.shape[1] // annotated.shape[1]
-        mask = annotated[: len(level)].repeat(1, anchors)[..., None, None]
+        limits = limit[: len(level)].repeat(1, anchors)[..., None, None]
         level = level.view_as(level)
         if level.requires_grad:
-            level.register_hook(lambda grad: torch.where(mask, grad, grad.clamp(max=0)))
+            level.register_hook(lambda grad: torch.minimum(grad, limits.to(grad)))
         return level
 
     def hook(module: nn.Module, inputs: Any, outputs: Any) -> Any:
@@ -125,9 +113,3 @@ def spare_unannotated(head: nn.Module, annotated: Tensor) -> Iterator[None]:
         yield
     finally:
         handle.remove()
-
-
-def _by_anchor(logits: Tensor, num_classes: int) -> Tensor:
-    """Return (N * A, C, H, W)."""
-    batch, channels, height, width = logits.shape
-    return logits.reshape(batch * (channels // num_classes), num_classes, height, width)

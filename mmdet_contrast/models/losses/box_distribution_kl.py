@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from mmdet.registry import MODELS
 from torch import Tensor
 
-from .location_divergence import LocationDivergence, channel_axis
+from .location_divergence import LocationDivergence
 
 
 @MODELS.register_module()
@@ -29,7 +29,7 @@ class BoxDistributionKLLoss(LocationDivergence):
 
     Examples:
         >>> loss = BoxDistributionKLLoss(reg_max=16)
-        >>> student, teacher = torch.randn(2, 8, 100, 64)
+        >>> student, teacher = torch.randn(2, 8, 64, 100)
         >>> weight = torch.rand(8, 100)
         >>> loss(student, teacher, weight, avg_factor=weight.sum())
     """
@@ -43,8 +43,7 @@ class BoxDistributionKLLoss(LocationDivergence):
 
     def divergence(self, student: Tensor, teacher: Tensor) -> Tensor:
         """Compute each location's divergence, mean over sides; see the base class."""
-        axis = channel_axis(student)
-        sides, bins = (4, self.reg_max), axis + 1
-        log_s = F.log_softmax(student.unflatten(axis, sides) / self.tau, bins)
-        log_t = F.log_softmax(teacher.unflatten(axis, sides) / self.tau, bins)
-        return (log_t.exp() * (log_t - log_s)).sum(bins).mean(axis)
+        sides = (4, self.reg_max)
+        log_s = F.log_softmax(student.unflatten(1, sides), 2)
+        log_t = F.log_softmax(teacher.unflatten(1, sides), 2)
+        return F.kl_div(log_s, log_t, reduction='none', log_target=True).sum(2).mean(1)

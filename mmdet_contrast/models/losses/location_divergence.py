@@ -1,15 +1,13 @@
 """What the divergences of class logits and of boxes' sides share: their call and the mean."""
 
-from typing import List, Optional, Sequence, Union
+from typing import Optional
 
 import torch
 from torch import Tensor, nn
 
-Levels = Union[Tensor, Sequence[Tensor]]
-
 
 class LocationDivergence(nn.Module):
-    """Base of the divergences whose mean over the locations of all levels is the loss.
+    """Base of the divergences whose mean over locations is the loss.
 
     Args:
         tau (float): Temperature, > 0.
@@ -23,20 +21,18 @@ class LocationDivergence(nn.Module):
 
     def forward(
         self,
-        student: Levels,
-        teacher: Levels,
-        weight: Optional[Levels] = None,
+        student: Tensor,
+        teacher: Tensor,
+        weight: Optional[Tensor] = None,
         avg_factor: Optional[Tensor] = None,
     ) -> Tensor:
         """Compute the mean divergence of a location, times ``tau`` squared.
 
         Args:
-            student (Tensor | Sequence[Tensor]): (N, C, H, W) logits, (N, A, C) or (L, C), or a list
-                of such, one for each level. Heads with several anchors at a position: reshape to
-                (L, C) first.
-            teacher (Tensor | Sequence[Tensor]): Likewise; gets no gradient.
-            weight (Tensor | Sequence[Tensor], optional): Weights >= 0 of the locations, (N, H, W),
-                (N, A) or (L,), in a list where the logits are; gets no gradient.
+            student (Tensor): (N, C, ...) logits of N images, or of their anchors, at any number of
+                locations: (N, C), (N, C, L) or (N, C, H, W).
+            teacher (Tensor): Likewise; gets no gradient.
+            weight (Tensor, optional): (N, ...) weights >= 0 of the locations; gets no gradient.
             avg_factor (Tensor, optional): Scalar that the sum is divided by, in place of the number
                 of locations.
 
@@ -45,40 +41,29 @@ class LocationDivergence(nn.Module):
             location or no weight.
 
         Raises:
-            ValueError: If student and teacher have other levels or shapes.
+            ValueError: If student and teacher, or their weights, have other shapes.
         """
-        students, teachers = _levels(student), _levels(teacher)
-        weights = [None] * len(students) if weight is None else _levels(weight)
-        shapes = [[tuple(level.shape) for level in levels] for levels in (students, teachers)]
-        # a single class or location would be broadcast, and levels without a counterpart left out
-        if shapes[0] != shapes[1] or len(weights) != len(students):
+        places = (len(student), *student.shape[2:])
+        shapes = [tuple(each.shape) for each in (student, teacher)]
+        # a single class or location would be broadcast
+        if shapes[0] != shapes[1] or (weight is not None and weight.shape != places):
+            weights = 'none' if weight is None else tuple(weight.shape)
             raise ValueError(
-                f'the levels of the student have the shapes {shapes[0]}, those of the teacher '
-                f'{shapes[1]}, with {len(weights)} weights: the same shapes expected, and as many '
-                'weights; where the classes differ, select those that both have.'
+                f'logits of the student have the shape {shapes[0]}, of the teacher {shapes[1]}, '
+                f'weights {weights}: logits of one shape (N, C, ...) expected, weights (N, ...); '
+                'where the classes differ, select those that both have.'
             )
-        totals, count = [], 0
-        for s, t, w in zip(students, teachers, weights):
-            dtype = torch.promote_types(s.dtype, torch.float32)
-            with torch.autocast(device_type=s.device.type, enabled=False):
-                values = self.divergence(s.to(dtype), t.detach().to(dtype))
-            count += values.numel()
-            if w is not None:
-                # of another shape they would be broadcast
-                values = values * w.detach().to(values).view_as(values)
-            totals.append(values.sum())
-        mean = torch.stack(totals).sum() / (max(count, 1) if avg_factor is None else avg_factor)
-        return self.loss_weight * self.tau**2 * mean
+        dtype = torch.promote_types(student.dtype, torch.float32)
+        with torch.autocast(device_type=student.device.type, enabled=False):
+            student, teacher = student.to(dtype), teacher.detach().to(dtype)
+            if self.tau != 1:
+                student, teacher = student / self.tau, teacher / self.tau
+            values = self.divergence(student, teacher)
+        if weight is not None:
+            values = values * weight.detach().to(values)
+        divisor = max(values.numel(), 1) if avg_factor is None else avg_factor
+        return values.sum() * (self.loss_weight * self.tau**2 / divisor)
 
     def divergence(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """Compute the divergence of each location: the shape of the level without its channels."""
+        """Compute the divergence of each location, (N, ...), of logits over the temperature."""
         raise NotImplementedError
-
-
-def channel_axis(logits: Tensor) -> int:
-    """Return the axis of the channels of a level."""
-    return 1 if logits.dim() == 4 else logits.dim() - 1
-
-
-def _levels(given: Levels) -> List[Tensor]:
-    return [given] if isinstance(given, Tensor) else list(given)

@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from mmdet.registry import MODELS
 from torch import Tensor
 
-from .location_divergence import LocationDivergence, channel_axis
+from .location_divergence import LocationDivergence
 
 MODES = ('bernoulli', 'softmax')
 
@@ -20,9 +20,9 @@ class LogitsKLDivergence(LocationDivergence):
     - ``'softmax'``: the classes compete: :math:`\tau^2 KL(softmax(t) \,\|\, softmax(s))`. Blind to
       anything added to all classes of a location, so sigmoid scores may drift away under it.
 
-    The result is the mean over the locations of all levels and images, so it does not grow with
-    the size of the images, as a mean over images (``'batchmean'``) does. Weights multiply the
-    divergence of a location, and ``avg_factor`` replaces the number of locations as the divisor.
+    The result is the mean over locations, so it does not grow with the size of the images, as a
+    mean over images (``'batchmean'``) does. Weights multiply the divergence of a
+    location, and ``avg_factor`` replaces the number of locations as the divisor.
 
     Args:
         tau (float): Temperature :math:`\tau`, > 0.
@@ -49,9 +49,9 @@ class LogitsKLDivergence(LocationDivergence):
 
     def divergence(self, student: Tensor, teacher: Tensor) -> Tensor:
         """Compute the divergence of each location; see the base class."""
-        axis, s, t = channel_axis(student), student / self.tau, teacher / self.tau
         if self.mode == 'softmax':
-            log_s, log_t = F.log_softmax(s, axis), F.log_softmax(t, axis)
-            return (log_t.exp() * (log_t - log_s)).sum(axis)
+            log_s, log_t = F.log_softmax(student, 1), F.log_softmax(teacher, 1)
+            return F.kl_div(log_s, log_t, reduction='none', log_target=True).sum(1)
         # log sigmoid(x) = x - softplus(x) and log(1 - sigmoid(x)) = -softplus(x)
-        return (t.sigmoid() * (t - s) + F.softplus(s) - F.softplus(t)).sum(axis)
+        levels = F.softplus(student) - F.softplus(teacher)
+        return (teacher.sigmoid() * (teacher - student) + levels).sum(1)

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from _operator_calls import OperatorCalls
 from head_toys import CLASSES, HEADS, gfl, retina, save_teacher, yolo
 from mmcv.cnn import is_norm
 from mmdet.registry import MODELS
@@ -16,8 +17,9 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 
 from mmdet_contrast import config_path
+from mmdet_contrast.apis.addition_config import distillation_terms
 from mmdet_contrast.engine.hooks import DistillationHook
-from mmdet_contrast.models.distill import decode_boxes, object_weights
+from mmdet_contrast.models.distill import decode_boxes, join_levels, object_weights
 from mmdet_contrast.utils.config import LaunchError
 
 CWD = dict(type='ChannelWiseDivergence', tau=2.0)
@@ -114,16 +116,39 @@ def test_terms_equal_the_losses_on_the_maps(checkpoint):
     # stage2 is the backbone's first output
     expected = [0.5 * cwd(first[0], second[0])]
     expected.append(torch.stack([cwd(a, b) for a, b in zip(*pyramids)]).mean())
-    expected.append(3 * kl([m[:, [2, 0]] for m in heads[0][0]], list(heads[1][0])))
-    scores = [m.amax(1).sigmoid() for m in heads[1][0]]
-    mean = torch.cat([m.flatten(1) for m in scores], dim=1).mean(dim=1)
-    weights = [(m - mean[:, None, None]).clamp(min=0) for m in scores]
+    (ours, our_boxes), (theirs, their_boxes) = (
+        [torch.cat([m.flatten(2) for m in maps], dim=2) for maps in head] for head in heads
+    )
+    expected.append(3 * kl(ours[:, [2, 0]], theirs))
+    scores = theirs.amax(1).sigmoid()
+    weights = (scores - scores.mean(dim=1, keepdim=True)).clamp(min=0)
     boxes = MODELS.build(dict(type='BoxDistributionKLLoss'))
-    objects = sum(level.sum() for level in weights).clamp(min=1)
-    expected.append(boxes(*[list(h[1]) for h in heads], weights, avg_factor=objects))
+    objects = weights.sum().clamp(min=1)
+    expected.append(boxes(our_boxes, their_boxes, weights, avg_factor=objects))
     for name, value in zip(names, expected):
         # YOLOv8's own losses are multiplied by the batch, too
         torch.testing.assert_close(losses[f'loss_distill_{name}'], 2 * value, **CLOSE)
+
+
+def test_terms_launch_few_kernels_and_wait_for_none(checkpoint):
+    """On a GPU a step of a small detector takes as long as its launches do."""
+    kernels, waits = [], []
+    for used in (False, True):
+        model = build(yolo(), yolo(2), checkpoint, annotated_classes=CLASSES[2:])
+        if used:
+            terms = distillation_terms(model.student.bbox_head)
+            model = build(yolo(), yolo(2), checkpoint, terms, annotated_classes=CLASSES[2:])
+        inputs, samples = make_batch(model)
+        with OperatorCalls() as calls:
+            if not used:
+                with torch.no_grad():
+                    network = model.teacher.model
+                    network.bbox_head(network.extract_feat(inputs))
+            total(model.loss(inputs, samples)).backward()
+        kernels.append(sum(calls.kernels.values()))
+        waits.append(calls.waits)
+    assert 0 < kernels[1] - kernels[0] <= 150, kernels
+    assert waits[0] == waits[1]
 
 
 def test_teacher_stays_and_the_student_learns_from_every_term(checkpoint):
@@ -303,10 +328,10 @@ def test_boxes_and_centerness_of_a_head(head, tmp_path):
         for network in (model.student, model.teacher.model):
             outputs.append(network.bbox_head(network.extract_feat(inputs)))
         ours, theirs = (
-            torch.cat([level.flatten(0, 2) for level in decode_boxes(network.bbox_head, maps[1])])
+            decode_boxes(network.bbox_head, maps[1]).flatten(0, 2)
             for network, maps in zip((model.student, model.teacher.model), outputs)
         )
-    weight = torch.cat([level.flatten() for level in object_weights(outputs[1][0], 3)])
+    weight = object_weights(join_levels(outputs[1][0], 3)).transpose(1, 2).flatten()
     divisor = max(weight.sum().item(), 1)
     expected, skipped = 0, 0
     for (a, b, c, d), target, share in zip(ours.tolist(), theirs, weight):
@@ -320,7 +345,8 @@ def test_boxes_and_centerness_of_a_head(head, tmp_path):
     assert (skipped > 0) is (head in ('fcos', 'small rtmdet'))
     torch.testing.assert_close(losses['loss_distill_bbox_head_boxes'], expected, **CLOSE)
     if len(terms) == 2:
-        s, t = (torch.cat([m.flatten() for m in each[2]]).sigmoid() for each in outputs)
+        # one anchor
+        s, t = (join_levels(each[2], 1).flatten().sigmoid() for each in outputs)
         kl = t * (t / s).log() + (1 - t) * ((1 - t) / (1 - s)).log()
         expected = (kl * weight).sum() / divisor
         torch.testing.assert_close(losses['loss_distill_bbox_head_centerness'], expected, **CLOSE)
@@ -470,11 +496,12 @@ def test_softmax_heads_are_refused_where_sigmoid_scores_are_needed(tmp_path):
     value = model.loss(inputs, samples)['loss_distill_bbox_head_cls']
     with torch.no_grad():
         maps = [
-            [level.unflatten(1, (-1, channels))[:, :, :2].flatten(0, 1) for level in levels]
+            torch.cat([m.unflatten(1, (-1, channels))[:, :, :2].flatten(3) for m in levels], 3)
             for network, channels in ((model.student, 4), (model.teacher.model, 3))
             for levels in [network.bbox_head(network.extract_feat(inputs))[0]]
         ]
     # without the background
+    maps = [joined.flatten(0, 1) for joined in maps]
     torch.testing.assert_close(value, model.distillers[0].criterion(*maps), **CLOSE)
 
 

@@ -9,50 +9,51 @@ from mmengine.registry import init_default_scope
 
 from mmdet_contrast.models.distill import (
     decode_boxes,
+    join_levels,
     object_weights,
-    select_classes,
     without_negative_sides,
 )
 
 
+@pytest.mark.parametrize('dtype', [torch.float64, torch.bfloat16])
 @pytest.mark.parametrize('anchors', [1, 3])
-@pytest.mark.parametrize('index', [[0, 1, 2, 3], [2, 0], [3]])
-def test_select_classes(anchors, index):
-    logits = torch.randn(2, anchors * 4, 3, 5)
-    selected = select_classes(logits, 4, index)
-    assert selected.shape == (2 * anchors, len(index), 3, 5)
-    for image in range(2):
-        for anchor in range(anchors):
-            for place, wanted in enumerate(index):
-                expected = logits[image, anchor * 4 + wanted]
-                assert torch.equal(selected[image * anchors + anchor, place], expected)
+def test_join_levels(anchors, dtype):
+    sizes = ((3, 5), (2, 2))
+    maps = [torch.randn(2, anchors * 4, *size, dtype=torch.float64).to(dtype) for size in sizes]
+    joined = join_levels(maps, 4)
+    assert joined.shape == (2, anchors, 4, 15 + 4)
+    assert joined.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    for anchor in range(anchors):
+        for channel in range(4):
+            place = 0
+            for level in maps:
+                for row in level[:, anchor * 4 + channel].unbind(1):
+                    for cell in row.unbind(1):
+                        assert torch.equal(joined[:, anchor, channel, place], cell.to(joined))
+                        place += 1
 
 
-@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
-def test_object_weights(dtype):
-    """A slow loop over images, levels and anchors."""
-    maps = [torch.randn(2, 3 * 4, *size).to(dtype) for size in ((4, 6), (2, 3))]
-    found = object_weights(maps, 4)
-    assert [level.dtype for level in found] == [torch.float32] * 2
-    assert [level.shape for level in found] == [(6, 4, 6), (6, 2, 3)]
-    for image in range(2):
-        scores = []
-        for level in maps:
-            for anchor in range(3):
-                each = level[image, anchor * 4 : anchor * 4 + 4].float().sigmoid()
-                scores.append(each.max(dim=0).values)
-        mean = torch.cat([each.flatten() for each in scores]).mean()
-        mine = [level[image * 3 + anchor] for level in found for anchor in range(3)]
-        for weight, score in zip(mine, scores):
-            torch.testing.assert_close(weight, (score - mean).clamp(min=0))
+def test_object_weights():
+    """A slow loop over images, anchors and cells."""
+    logits = torch.randn(2, 3, 4, 7)
+    weights = object_weights(logits)
+    assert weights.shape == (2, 3, 7)
+    for image, found in zip(logits, weights):
+        scores = [
+            [max(image[anchor, :, cell].sigmoid().tolist()) for cell in range(7)]
+            for anchor in range(3)
+        ]
+        mean = sum(map(sum, scores)) / 21
+        for anchor in range(3):
+            expected = [max(0.0, score - mean) for score in scores[anchor]]
+            torch.testing.assert_close(found[anchor], torch.tensor(expected))
 
 
 def test_an_even_background_has_no_weight():
-    maps = [torch.full((1, 9, 8, 8), -3.0), torch.full((1, 9, 4, 4), -3.0)]
-    maps[1][0, 4, 1, 2] = 2.0
-    weights = object_weights(maps, 1)
-    assert weights[0].max() == 0
-    assert weights[1].nonzero().tolist() == [[4, 1, 2]] and weights[1].max() > 0.8
+    logits = torch.full((1, 9, 1, 80), -3.0)
+    logits[0, 4, 0, 66] = 2.0
+    weights = object_weights(logits)
+    assert weights.nonzero().tolist() == [[0, 4, 66]] and weights.max() > 0.8
 
 
 HEADS = [
@@ -109,18 +110,17 @@ def test_decoded_boxes_are_those_that_the_head_predicts(cfg):
             outputs[2] = [torch.full_like(m, 99.0) for m in outputs[2]]
         metas = [dict(img_shape=(10**6, 10**6), scale_factor=(1.0, 1.0))] * 2
         found = head.predict_by_feat(*outputs, batch_img_metas=metas, with_nms=False)
-        joined = torch.cat([b.view(2, anchors, -1, 4) for b in boxes], dim=2)
+        assert boxes.shape == (2, 16, anchors, 4)
         for image in range(2):
             first = found[image].bboxes[found[image].labels == 0]
             order = found[image].scores[found[image].labels == 0].argsort()
             # the head cuts boxes at the border
-            torch.testing.assert_close(first[order], joined[image].flatten(0, 1).clamp(min=0))
+            expected = boxes[image].transpose(0, 1).flatten(0, 1).clamp(min=0)
+            torch.testing.assert_close(first[order], expected)
         if cfg['type'] == 'FCOSHead':
             # in training its maps are in strides
             head.train()
-            again = decode_boxes(head, head(feats)[1])
-            for level, same in zip(boxes, again):
-                torch.testing.assert_close(level, same)
+            torch.testing.assert_close(decode_boxes(head, head(feats)[1]), boxes)
 
 
 def test_giou_is_bounded_for_any_boxes():
