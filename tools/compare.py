@@ -6,8 +6,7 @@ from typing import Any
 from mmengine.config import DictAction
 
 from mmdet_contrast.apis import compare
-from mmdet_contrast.apis.runs import RunError
-from mmdet_contrast.utils.config import LaunchError
+from mmdet_contrast.utils.config import errors_in_one_line
 
 
 class VariantAction(DictAction):
@@ -52,10 +51,9 @@ def main() -> None:
     )
     parser.add_argument('--split', choices=['val', 'test'], default='val', help='evaluate on this')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='for every run')
-    try:
-        print(compare(**vars(parser.parse_args())).to_markdown())
-    except (LaunchError, RunError) as error:
-        raise SystemExit(f'compare.py: error: {error}') from None
+    args = parser.parse_args()
+    with errors_in_one_line(parser):
+        print(compare(**vars(args)).to_markdown())
 
 
 if __name__ == '__main__':

@@ -9,7 +9,7 @@ from math import ceil, prod
 from typing import Any, Dict, List, Optional, Sequence, Union
 
 from mmdet.models.dense_heads import ATSSHead, FCOSHead, GFLHead, RTMDetHead
-from mmdet.registry import DATASETS
+from mmdet.registry import DATASETS, TRANSFORMS
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 from torch import nn
@@ -59,7 +59,6 @@ _DROPPED_HOOKS = (
     'PipelineSwitchHook',
     'YOLOXModeSwitchHook',
 )
-_MIXING = ('CachedMixUp', 'CachedMosaic', 'CopyPaste', 'MixUp', 'Mosaic')
 # Keys of the config that the training replaces; variables of its own lines are left out, too.
 _REPLACED = re.compile(
     r'model|data_preprocessor|(train|val|test)_.*|load_from|resume|launcher|work_dir|experiment_name'
@@ -422,9 +421,13 @@ def _without_mixing(pipeline: Sequence[Any]) -> List[Any]:
         if isinstance(step, (list, tuple)):
             step = _without_mixing(step)
         else:
-            name = type_name(step.get('type'))
+            kind = step.get('type')
+            transform = TRANSFORMS.get(kind) if isinstance(kind, str) else kind
+            # what MMDetection's MultiImageMixDataset gives other pictures; of a class, hasattr
+            # fails where mmcv caches what is drawn
+            mixes = 'get_indexes' in dir(transform)
             # the border cuts a picture out of a mosaic
-            if name in _MIXING or (name == 'RandomAffine' and any(step.get('border') or ())):
+            if mixes or (type_name(kind) == 'RandomAffine' and any(step.get('border') or ())):
                 continue
             if 'transforms' in step:
                 step = dict(step, transforms=_without_mixing(step['transforms']))

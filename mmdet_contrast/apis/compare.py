@@ -237,7 +237,7 @@ def compare(
     Raises:
         LaunchError: If a config does not exist, or two have one name; see also
             :func:`run_variants`.
-        RunError: If a run fails.
+        LaunchError: If a run fails.
 
     Example:
         >>> found = compare(

@@ -30,10 +30,6 @@ Variant = Tuple[PathLike, Mapping[str, Any]]
 _WARM_UP = 3
 
 
-class RunError(RuntimeError):
-    """A run that failed; the message names its log."""
-
-
 class RunResult(NamedTuple):
     """What one run reached."""
 
@@ -70,7 +66,7 @@ def run_variants(
     Raises:
         LaunchError: If a config does not exist, has nothing to evaluate on, or is not the one that
             the run in ``work_dir`` was started with.
-        RunError: If a run fails; runs that wait are not started.
+        LaunchError: If a run fails; runs that wait are not started.
     """
     loaded = {
         name: load_config(config, cfg_options=dict(options))
@@ -223,7 +219,7 @@ def _call(folder: Path, tool: str, arguments: Sequence[Union[str, Path]], thread
         code = subprocess.call(command, stdout=stream, stderr=subprocess.STDOUT, env=env)
     if code != 0:
         lines = log.read_text(encoding='utf-8').strip().splitlines()
-        raise RunError(f'{tool} failed for {folder} (see {log}): {lines[-1] if lines else ""}')
+        raise LaunchError(f'{tool} failed for {folder} (see {log}): {lines[-1] if lines else ""}')
 
 
 def _step_time(folder: Path) -> Optional[float]:

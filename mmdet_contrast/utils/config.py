@@ -34,6 +34,8 @@ CONFIG_KEYS = {
 class LaunchError(ValueError):
     """A run that cannot start; the message says what was given, what was expected, what to change.
 
+    It is also raised by what starts several runs, of which one fails; the message names its log.
+
     The programs in ``tools/`` print it as one line; other exceptions keep their traceback.
     """
 

@@ -67,7 +67,7 @@ def run_protocol(
 
     Raises:
         LaunchError: If there is no such variant, or classes cannot be added to the teacher.
-        RunError: If a run fails.
+        LaunchError: If a run fails.
     """
     work_dir, options, first = Path(work_dir), dict(cfg_options or {}), list(seeds[:1])
     known: Dict[str, Callable[[Config], Config]]

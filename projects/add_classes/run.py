@@ -5,12 +5,11 @@ import argparse
 from mmengine.config import DictAction
 from protocol import format_table, run_protocol
 
-from mmdet_contrast.apis.runs import RunError
-from mmdet_contrast.utils.config import LaunchError
+from mmdet_contrast.utils.config import errors_in_one_line
 
 
-def parse_args() -> argparse.Namespace:
-    """Parse the command line."""
+def main() -> None:
+    """Parse the command line, run and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', help="the teacher's")
     parser.add_argument(
@@ -34,16 +33,10 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--jobs', type=int, default=1, help='processes at a time')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, help='for every run')
-    return parser.parse_args()
-
-
-def main() -> None:
-    """Run and print."""
-    print(format_table(*run_protocol(**vars(parse_args()))))
+    args = parser.parse_args()
+    with errors_in_one_line(parser):
+        print(format_table(*run_protocol(**vars(args))))
 
 
 if __name__ == '__main__':
-    try:
-        main()
-    except (LaunchError, RunError) as error:
-        raise SystemExit(f'run.py: error: {error}') from None
+    main()

@@ -186,7 +186,7 @@ def test_every_config_is_run_with_every_seed_once(config, tmp_path, tools, capsy
 
 def test_what_is_new_is_run_and_what_was_interrupted_is_resumed(config, tmp_path, tools):
     tools.fails = lambda folder, tool: tool == 'test.py'
-    with pytest.raises(RuntimeError, match=r'test\.py failed for .*val \(see .*test\.log\): a rea'):
+    with pytest.raises(LaunchError, match=r'test\.py failed for .*val \(see .*test\.log\): a rea'):
         compare([config], tmp_path, seeds=(0,))
     tools.fails = lambda folder, tool: False
     compare([config], tmp_path, seeds=(0, 1))
@@ -232,7 +232,7 @@ def test_metrics_of_two_evaluators_stay_apart(config, tmp_path, tools):
 
 def test_runs_that_wait_are_not_started_after_a_failure(config, tmp_path, tools):
     tools.fails = lambda folder, tool: True
-    with pytest.raises(RuntimeError, match=r'train\.py failed for .*seed0 .*\.log\): a reason'):
+    with pytest.raises(LaunchError, match=r'train\.py failed for .*seed0 .*\.log\): a reason'):
         compare([config], tmp_path, seeds=range(9), jobs=1)
     assert tools.calls == [('train.py', tmp_path.name, 'plain', 'seed0')]
 
@@ -285,7 +285,7 @@ def test_the_program_passes_on_its_options(repo_root, tmp_path, monkeypatch, cap
     monkeypatch.setattr(apis, 'compare', compare)
     with pytest.raises(SystemExit, match=r"compare\.py: error: config file 'no\.py'"):
         run('no.py', '--work-dir', str(tmp_path))
-    for error, shown in ((runs.RunError('a run'), SystemExit), (RuntimeError('a bug'), None)):
+    for error, shown in ((LaunchError('a run'), SystemExit), (RuntimeError('a bug'), None)):
         monkeypatch.setattr(apis, 'compare', mock.Mock(side_effect=error))
         with pytest.raises(shown or type(error), match=str(error)):
             run('a.py')

@@ -194,14 +194,14 @@ def test_a_failing_run_is_an_error_with_its_log(data, tiny_shapes, tmp_path, mon
 
     monkeypatch.setattr(runs.subprocess, 'call', fail)
     config = write_teacher(tmp_path, retina(2), tiny_shapes)
-    with pytest.raises(RuntimeError, match=r'train.py failed for .*seed0 \(see .*train.log\)'):
+    with pytest.raises(LaunchError, match=r'train.py failed for .*seed0 \(see .*train.log\)'):
         run_protocol(config, work_dir=tmp_path / 'out', seeds=(0, 1), **data)
     (log,) = (tmp_path / 'out').rglob('train.log')
     assert log.read_text() == 'a reason'
 
 
 @pytest.mark.parametrize(
-    'error, shown', [(runs.RunError('a run'), SystemExit), (RuntimeError('a bug'), RuntimeError)]
+    'error, shown', [(LaunchError('a run'), SystemExit), (RuntimeError('a bug'), RuntimeError)]
 )
 def test_only_a_run_that_fails_ends_the_program_in_one_line(error, shown, repo_root, monkeypatch):
     monkeypatch.setattr('protocol.run_protocol', mock.Mock(side_effect=error))

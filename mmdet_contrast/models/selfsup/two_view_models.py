@@ -133,19 +133,11 @@ class TwoViewModel(BaseModel, metaclass=ABCMeta):
     @torch.no_grad()
     def _spread(self, z: Tensor) -> Optional[Tensor]:
         """Return the spread of the embeddings; None where a single one has none."""
-        # in training every process is here; another one may not be when one of them evaluates
-        world = dist.get_world_size() if self.training else 1
-        count = len(z) * world
-        if count < 2:
-            return None
         unit = F.normalize(z.detach().float(), dim=1)
-        mean = unit.mean(dim=0)
-        if world > 1:
-            dist.all_reduce(mean, 'mean')
-        squares = (unit - mean).square().mean(dim=0)
-        if world > 1:
-            dist.all_reduce(squares, 'mean')
-        return (squares * count / (count - 1)).sqrt().mean()
+        # in training every process is here; another one may not be when one of them evaluates
+        if self.training:
+            unit = torch.cat(dist.all_gather(unit))
+        return unit.std(dim=0).mean() if len(unit) > 1 else None
 
     def _watch(self, std: Tensor, width: int) -> None:
         """Warn, once, when the spread of embeddings of some width stays near zero in training."""
