@@ -140,8 +140,9 @@ class _Run:
         _call(self.folder, 'train.py', [self.config_file, '--resume'], threads)
         checkpoint = str(find_resumable(str(self.folder)))
         _call(self.folder / self.split, 'test.py', [self.test_config_file, checkpoint], threads)
-        # the newest of the time stamps
-        newest = max((self.folder / self.split).glob('*/*.json'))
+        # the newest of the time stamps, whose folders hold a file of the same name
+        written = (self.folder / self.split).glob('*/*.json')
+        newest = max(file for file in written if file.stem == file.parent.name)
         found = {
             key: value
             for key, value in json.loads(newest.read_text()).items()

@@ -3,7 +3,8 @@
 from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 
 from mmcv.transforms import LoadAnnotations
-from mmdet.models.dense_heads import GARPNHead, RPNHead
+from mmdet.datasets import BaseVideoDataset, CocoDataset
+from mmdet.models.dense_heads import DETRHead, GARPNHead, RPNHead, SOLOHead
 from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
 from mmdet.models.detectors.panoptic_two_stage_segmentor import TwoStagePanopticSegmentor
 from mmdet.models.roi_heads.bbox_heads import BBoxHead
@@ -18,6 +19,8 @@ from mmdet_contrast.utils.model import unwrap_model
 
 from .data_config import reads_coco
 
+# Heads with classes; those of DETR and SOLO are none of MMDetection's dense heads.
+_HEADS = (BaseDenseHead, BBoxHead, DETRHead, SOLOHead)
 _SHOWN = 20
 
 
@@ -61,8 +64,8 @@ def check_classes(
         return
     own = tuple(classes) == tuple(getattr(kind, 'METAINFO', {}).get('classes') or ())
     stock = own and kind.__module__.startswith('mmdet.')
-    # of its own data sets MMDetection itself promises the order
-    if stock and len(found) == len(classes):
+    # of its own data sets MMDetection itself promises the order, but any file can be a CocoDataset
+    if stock and kind is not CocoDataset and len(found) == len(classes):
         return
     if stock:
         raise LaunchError(
@@ -94,7 +97,9 @@ def check_dataset(dataset: Any, where: str) -> None:
         # that of concatenated data sets may be a list
         classes = (metainfo.get('classes') or ()) if isinstance(metainfo, dict) else ()
         found, file = getattr(part, 'cat_ids', None), getattr(part, 'ann_file', None)
-        if classes and file and found is not None:
+        # videos are of one class, whatever MMDetection lists
+        videos = isinstance(part, BaseVideoDataset)
+        if classes and file and found is not None and not videos:
             args = getattr(part, 'backend_args', None)
             if reads_coco(type(part)):
                 names = read_coco_file(file, args).categories
@@ -141,7 +146,7 @@ def check_heads(model: nn.Module, classes: Sequence[str], where: str, exact: boo
         # proposals are of one class whatever the head they come from
         proposes = isinstance(module, (RPNHead, GARPNHead)) or name.endswith('rpn_head')
         number = getattr(module, 'num_classes', None)
-        if not isinstance(module, (BaseDenseHead, BBoxHead)) or proposes or number is None:
+        if not isinstance(module, _HEADS) or proposes or number is None:
             continue
         if number < len(classes) or (exact and classes and number != len(classes)):
             raise LaunchError(

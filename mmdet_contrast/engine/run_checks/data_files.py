@@ -264,9 +264,9 @@ _RESIZED: Dict[str, Callable[[Size, Dict[str, Any]], Size]] = dict(
 def _check_images(part: DataPart, file: CocoFile) -> None:
     """Refuse a folder that does not hold the images; a few are looked for."""
     prefix = part.cfg.get('data_prefix') or {}
-    if 'img' not in prefix:
+    if not isinstance(prefix, dict) or 'img' not in prefix:
         raise LaunchError(
-            f'{part.where}: data_prefix={dict(prefix)} does not say where the images are: set '
+            f'{part.where}: data_prefix={prefix!r} does not say where the images are: set '
             'data_prefix=dict(img=...) to their folder, relative to data_root.'
         )
     names = list(file.images.values())

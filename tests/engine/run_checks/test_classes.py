@@ -8,7 +8,7 @@ import mmdet
 import pytest
 import torch
 from mmcv.transforms import Compose, LoadImageFromFile
-from mmdet.datasets import CocoDataset
+from mmdet.datasets import CocoDataset, LVISV1Dataset, MOTChallengeDataset
 from mmdet.datasets.transforms import LoadAnnotations, PackDetInputs, Resize
 from mmdet.registry import DATASETS, MODELS
 from mmengine.config import Config
@@ -100,9 +100,27 @@ def test_forgotten_metainfo_names_both_lists():
     text = r"the 80 classes of CocoDataset, \('person', .* has \('cell',\): set metainfo"
     with pytest.raises(LaunchError, match=text):
         check_classes('train_dataloader', CocoDataset, classes, {0: 'cell'}, 'x.json')
-    # MMDetection itself promises the order of its classes
-    categories = dict(enumerate(reversed(classes)))
-    check_classes('train_dataloader', CocoDataset, classes, categories, 'x.json')
+    # any file can be a CocoDataset; of its other data sets MMDetection itself promises the order
+    backwards = dict(enumerate(reversed(classes)))
+    with pytest.raises(LaunchError, match="has .'toothbrush', 'hair drier'.*: set metainfo"):
+        check_classes('train_dataloader', CocoDataset, classes, backwards, 'x.json')
+    check_classes('train_dataloader', CocoDataset, classes, dict(enumerate(classes)), 'x.json')
+    classes = LVISV1Dataset.METAINFO['classes']
+    backwards = dict(enumerate(reversed(classes)))
+    check_classes('train_dataloader', LVISV1Dataset, classes, backwards, 'x.json')
+
+
+def test_videos_are_of_one_class_whatever_mmdetection_lists(tmp_path):
+    content = dict(
+        categories=[dict(id=1, name='pedestrian')],
+        videos=[dict(id=1, name='v')],
+        images=[dict(id=1, video_id=1, frame_id=0, file_name='a.jpg', width=8, height=8)],
+        annotations=[],
+    )
+    (tmp_path / 'x.json').write_text(json.dumps(content))
+    data = MOTChallengeDataset(ann_file=str(tmp_path / 'x.json'), pipeline=[], test_mode=True)
+    assert len(data.metainfo['classes']) == 13
+    check_dataset(data, 'test_dataloader')
 
 
 def test_a_head_has_all_classes_of_its_data():
@@ -115,6 +133,17 @@ def test_a_head_has_all_classes_of_its_data():
     check_heads(head, ('a',), 'train_dataloader')
     with pytest.raises(LaunchError, match='num_classes=2, but val_dataloader has the 1 classes'):
         check_heads(head, ('a',), 'val_dataloader', exact=True)
+
+
+@pytest.mark.parametrize('name', ['dino/dino-4scale_r50_8xb2-12e_coco',
+                                  'solo/solo_r50_fpn_1x_coco'])  # fmt: skip
+def test_heads_that_are_no_dense_heads_have_all_classes_too(name):
+    cfg = Config.fromfile(Path(mmdet.__file__).parent / f'.mim/configs/{name}.py')
+    with torch.device('meta'):
+        model = MODELS.build(cfg.model)
+    check_heads(model, CocoDataset.METAINFO['classes'], 'val_dataloader', exact=True)
+    with pytest.raises(LaunchError, match='has num_classes=80, but val_dataloader has the 2 clas'):
+        check_heads(model, ('a', 'b'), 'val_dataloader', exact=True)
 
 
 @pytest.mark.parametrize('name', ['panoptic_fpn/panoptic-fpn_r50_fpn_1x_coco',

@@ -369,6 +369,8 @@ def test_folder_of_the_images(data, check):
     check(configs)
     configs.train_dataloader.dataset.data_prefix = dict(image='img/')
     refused(check, configs, "data_prefix={'image': 'img/'} does not say where")
+    configs.train_dataloader.dataset.data_prefix = 'img/'
+    refused(check, configs, "data_prefix='img/' does not say where")
 
 
 def test_a_missing_image_is_not_the_wrong_folder(data, check, tmp_path):
