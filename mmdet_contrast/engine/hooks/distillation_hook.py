@@ -82,7 +82,8 @@ def _annotated_in(dataset: Any) -> Dict[str, Optional[List[int]]]:
     # shards have no such file, and are not written from one that says so
     if isinstance(dataset, CocoDataset) and dataset.ann_file:
         content = load(dataset.ann_file, backend_args=dataset.backend_args)
-        for image in content['images']:
+        # images of LVIS have a URL alone, and no such entry
+        for image in (each for each in content['images'] if 'file_name' in each):
             path = osp.join(dataset.data_prefix['img'], image['file_name'])
             ids = image.get('annotated_category_ids')
             known = dataset.cat2label

@@ -81,7 +81,7 @@ class ContrastiveDataPreprocessor(DetDataPreprocessor):
             -(-max(view.shape[axis] for view in views) // divisor) * divisor for axis in (1, 2)
         )
         number = -(-len(views) // GRID**2)
-        blank = self._blank.to(views[0].device).expand(len(views[0]), 1, 1)
+        blank = self._blank.to(views[0].device, non_blocking=True).expand(len(views[0]), 1, 1)
         whole = blank.repeat(number * GRID**2, 1, height, width)
         for place, view in zip(whole, views):
             place[:, : view.shape[1], : view.shape[2]] = view
@@ -102,8 +102,9 @@ def _describe(originals: Sequence[DetDataSample], pictures: Tensor) -> List[DetD
         place = (len(originals) + picture, column / GRID, row / GRID)
         sample.set_metainfo(dict(view=0, view_moved=moved, view_place=place))
         own = get_box_tensor(instances.pop('view_bboxes') if moved else instances.bboxes)
-        corner = own.new_tensor([column * width / GRID, row * height / GRID] * 2)
-        boxes[picture].append(own / GRID + corner)
+        corner = torch.tensor([column * width / GRID, row * height / GRID] * 2)
+        # copied without a wait for the GPU
+        boxes[picture].append(own / GRID + corner.to(own, non_blocking=True))
         labels[picture].append(instances.labels)
         if 'view_bboxes' in sample.get('ignored_instances', ()):
             sample.ignored_instances.pop('view_bboxes')

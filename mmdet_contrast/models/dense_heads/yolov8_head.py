@@ -329,9 +329,11 @@ class YOLOv8Head(BaseDenseHead):
         """Join the objects of all images; no point lies in those without an area."""
         boxes = [get_box_tensor(gt.bboxes).to(like).reshape(-1, 4) for gt in batch_gt_instances]
         labels = torch.cat([gt.labels for gt in batch_gt_instances])
-        images = torch.arange(len(boxes), device=like.device).repeat_interleave(
-            torch.tensor([len(b) for b in boxes], device=like.device)
+        images = torch.tensor(
+            [i for i, b in enumerate(boxes) for _ in range(len(b))], dtype=torch.long
         )
+        # copied without a wait for the GPU
+        images = images.to(like.device, non_blocking=True)
         return _Objects(torch.cat(boxes), labels.to(images.device), images)
 
 

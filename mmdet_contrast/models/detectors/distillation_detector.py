@@ -39,11 +39,12 @@ _WEIGHTED = ('boxes', 'decoded', 'centerness')
 class DistillationDetector(BaseDetector):
     """Train a student with its own losses and with the outputs of a frozen teacher.
 
-    The wrapper's ``state_dict`` is the student's: checkpoints load in the student's plain config,
-    and a plain checkpoint starts the wrapper. The teacher is no registered module: it is absent
-    from parameters, ``state_dict`` and checkpoints, and shared by copies of the model (EMA). It is
-    built and loaded when training starts, and runs in eval mode, without gradient, on images as its
-    own data preprocessor normalises them. Validation and testing use the student alone.
+    The wrapper's ``state_dict`` is the student's, and the weights of losses that have some:
+    checkpoints load in the student's plain config, and a plain checkpoint starts the wrapper. The
+    teacher is no registered module: it is absent from parameters, ``state_dict`` and checkpoints,
+    and shared by copies of the model (EMA). It is built and loaded when training starts, and runs
+    in eval mode, without gradient, on images as its own data preprocessor normalises them.
+    Validation and testing use the student alone.
 
     A term compares ``source`` in the student with the same in the teacher. The maps of a head are
     ``'bbox_head.cls'`` (raw class maps, compared on the classes both know, by name),
@@ -394,5 +395,7 @@ def _leave_student(module: nn.Module, state: dict, prefix: str, metadata: dict) 
 
 def _enter_student(state: dict, prefix: str, *_: Any) -> None:
     """Name a plain checkpoint's weights as the wrapper has them."""
-    for key in [key for key in state if key.startswith(prefix)]:
+    # a loss may have weights of its own
+    own = f'{prefix}distillers.'
+    for key in [key for key in state if key.startswith(prefix) and not key.startswith(own)]:
         state[f'{prefix}student.{key[len(prefix) :]}'] = state.pop(key)

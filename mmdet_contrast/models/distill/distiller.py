@@ -46,24 +46,33 @@ class Source(NamedTuple):
         path, _, item = _OUTPUTS.get(text, (text, ''))[0].partition('[')
         return cls(text, path, int(item.rstrip(']')) if item else None)
 
-    def maps(self, outputs: Dict[str, Any]) -> List[Tensor]:
+    def maps(self, outputs: Dict[str, List[Any]]) -> List[Tensor]:
         """Return the maps of the source.
 
         Args:
-            outputs (dict[str, Any]): What :func:`record` recorded.
+            outputs (dict[str, list]): What :func:`record` recorded.
 
         Returns:
             list[Tensor]: One (N, C, H, W) map, or one for each level.
+
+        Raises:
+            ValueError: If the module has not been called, as a list of modules is not.
         """
-        output = outputs[self.path]
-        if self.item is not None:
-            output = output[self.item]
-        return [output] if isinstance(output, Tensor) else list(output)
+        if self.path not in outputs:
+            raise ValueError(
+                f'source {self.text!r} is a module that the detector does not call: choose one '
+                'that it does, such as one of those inside of it.'
+            )
+        maps: List[Tensor] = []
+        for output in outputs[self.path]:
+            output = output if self.item is None else output[self.item]
+            maps += [output] if isinstance(output, Tensor) else output
+        return maps
 
 
 # `ModuleCapture` copies maps, and begins the graph anew where nothing before them trains.
 @contextmanager
-def record(model: nn.Module, sources: Sequence[Source]) -> Iterator[Dict[str, Any]]:
+def record(model: nn.Module, sources: Sequence[Source]) -> Iterator[Dict[str, List[Any]]]:
     """Record what the modules of sources return while the context is open.
 
     Args:
@@ -71,15 +80,16 @@ def record(model: nn.Module, sources: Sequence[Source]) -> Iterator[Dict[str, An
         sources (Sequence[Source]): What to record.
 
     Yields:
-        dict[str, Any]: The last output of each module by its path, as the modules run.
+        dict[str, list]: The outputs of each module by its path, as the modules run: a layer of a
+        head that runs on every level has one for each.
 
     Raises:
         ValueError: If the detector has no such module.
     """
-    outputs: Dict[str, Any] = {}
+    outputs: Dict[str, List[Any]] = {}
     handles = [
         find_module(model, path).register_forward_hook(
-            lambda module, inputs, output, path=path: outputs.update({path: output})
+            lambda module, inputs, output, path=path: outputs.setdefault(path, []).append(output)
         )
         for path in {source.path for source in sources}
     ]

@@ -10,6 +10,7 @@ import torch
 from _operator_calls import OperatorCalls
 from head_toys import CLASSES, HEADS, gfl, retina, save_teacher, yolo
 from mmcv.cnn import is_norm
+from mmdet.datasets import LVISV1Dataset
 from mmdet.registry import MODELS
 from mmdet.structures.bbox import bbox_overlaps
 from mmdet.testing import demo_mm_inputs
@@ -72,6 +73,15 @@ def test_state_dict_is_the_students(checkpoint):
     torch.nn.init.constant_(plain.backbone.stem.conv.weight, 0.25)
     model.load_state_dict(plain.state_dict(), strict=True)
     assert (model.student.backbone.stem.conv.weight == 0.25).all()
+
+
+def test_a_loss_with_weights_of_its_own_resumes(checkpoint):
+    model = build(yolo(), yolo(2), checkpoint, [dict(source='neck[0]', loss=CWD)])
+    model.distillers[0].criterion.adapter = torch.nn.Linear(2, 2)
+    state = {key: value + 1 for key, value in model.state_dict().items()}
+    model.load_state_dict(state, strict=True)
+    own = 'distillers.0.criterion.adapter.weight'
+    assert torch.equal(model.distillers[0].criterion.adapter.weight, state[own])
 
 
 def test_the_teacher_is_nowhere_to_be_found(checkpoint):
@@ -306,6 +316,21 @@ def test_pictures_that_annotate_different_classes_are_not_mixed(tiny_shapes, tmp
         hook([ids[1:]] + [ids[:1]] * (size - 1), [mosaic])
     with pytest.raises(LaunchError, match="'.*jpg' is in two annotation files, whose annotated_"):
         hook([ids] * size, name='other.json')
+
+
+def test_pictures_of_lvis_have_a_url_alone(tmp_path, checkpoint):
+    file = tmp_path / 'lvis.json'
+    file.write_text(json.dumps(dict(images=[dict(id=1, coco_url='http://coco/train2017/1.jpg')])))
+    # without the lvis package no such data set can be built
+    dataset = object.__new__(LVISV1Dataset)
+    given = dict(ann_file=str(file), backend_args=None, data_prefix=dict(img=''), cat2label={})
+    vars(dataset).update(given, _metainfo=dict(classes=CLASSES), pipeline=[])
+    model = build(yolo(), yolo(2), checkpoint, MAPS, prepare=None)
+    loader, logger = SimpleNamespace(dataset=dataset), logging.getLogger()
+    DistillationHook().before_train(
+        SimpleNamespace(model=model, train_dataloader=loader, logger=logger, iter=0)
+    )
+    assert model.student_classes == CLASSES
 
 
 @pytest.mark.parametrize('head', ['retina', 'fcos', 'atss', 'rtmdet', 'small rtmdet'])
