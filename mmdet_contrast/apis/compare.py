@@ -235,9 +235,8 @@ def compare(
         Comparison: The results, those of ``configs`` first.
 
     Raises:
-        LaunchError: If a config does not exist, or two have one name; see also
+        LaunchError: If a config does not exist, two have one name, or a run fails; see also
             :func:`run_variants`.
-        LaunchError: If a run fails.
 
     Example:
         >>> found = compare(

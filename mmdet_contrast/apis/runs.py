@@ -65,8 +65,8 @@ def run_variants(
 
     Raises:
         LaunchError: If a config does not exist, has nothing to evaluate on, or is not the one that
-            the run in ``work_dir`` was started with.
-        LaunchError: If a run fails; runs that wait are not started.
+            the run in ``work_dir`` was started with; or if a run fails, and those that wait are not
+            started.
     """
     loaded = {
         name: load_config(config, cfg_options=dict(options))

@@ -66,8 +66,8 @@ def run_protocol(
         tuple[Comparison, Comparison]: The teacher, and the variants in the order given.
 
     Raises:
-        LaunchError: If there is no such variant, or classes cannot be added to the teacher.
-        LaunchError: If a run fails.
+        LaunchError: If there is no such variant, classes cannot be added to the teacher, or a run
+            fails.
     """
     work_dir, options, first = Path(work_dir), dict(cfg_options or {}), list(seeds[:1])
     known: Dict[str, Callable[[Config], Config]]

@@ -21,8 +21,8 @@ class LogitsKLDivergence(LocationDivergence):
       anything added to all classes of a location, so sigmoid scores may drift away under it.
 
     The result is the mean over locations, so it does not grow with the size of the images, as a
-    mean over images (``'batchmean'``) does. Weights multiply the divergence of a
-    location, and ``avg_factor`` replaces the number of locations as the divisor.
+    mean over images (``'batchmean'``) does. Weights multiply the divergence of a location, and
+    ``avg_factor`` replaces the number of locations as the divisor.
 
     Args:
         tau (float): Temperature :math:`\tau`, > 0.

@@ -123,6 +123,13 @@ def test_videos_are_of_one_class_whatever_mmdetection_lists(tmp_path):
     check_dataset(data, 'test_dataloader')
 
 
+def build_stock(name):
+    cfg = Config.fromfile(Path(mmdet.__file__).parent / f'.mim/configs/{name}.py')
+    with torch.device('meta'):
+        model = MODELS.build(cfg.model)
+    return cfg, model
+
+
 def test_a_head_has_all_classes_of_its_data():
     head = nn.Sequential(MODELS.build(dict(type='mmdet.RetinaHead', num_classes=2, in_channels=8)))
     for exact in (False, True):
@@ -138,9 +145,7 @@ def test_a_head_has_all_classes_of_its_data():
 @pytest.mark.parametrize('name', ['dino/dino-4scale_r50_8xb2-12e_coco',
                                   'solo/solo_r50_fpn_1x_coco'])  # fmt: skip
 def test_heads_that_are_no_dense_heads_have_all_classes_too(name):
-    cfg = Config.fromfile(Path(mmdet.__file__).parent / f'.mim/configs/{name}.py')
-    with torch.device('meta'):
-        model = MODELS.build(cfg.model)
+    _, model = build_stock(name)
     check_heads(model, CocoDataset.METAINFO['classes'], 'val_dataloader', exact=True)
     with pytest.raises(LaunchError, match='has num_classes=80, but val_dataloader has the 2 clas'):
         check_heads(model, ('a', 'b'), 'val_dataloader', exact=True)
@@ -149,9 +154,7 @@ def test_heads_that_are_no_dense_heads_have_all_classes_too(name):
 @pytest.mark.parametrize('name', ['panoptic_fpn/panoptic-fpn_r50_fpn_1x_coco',
                                   'guided_anchoring/ga-rpn_r50_fpn_1x_coco'])  # fmt: skip
 def test_heads_that_know_other_classes_than_the_data_pass(name):
-    cfg = Config.fromfile(Path(mmdet.__file__).parent / f'.mim/configs/{name}.py')
-    with torch.device('meta'):
-        model = MODELS.build(cfg.model)
+    cfg, model = build_stock(name)
     classes = DATASETS.get(cfg.train_dataloader.dataset.type).METAINFO['classes']
     check_heads(model, classes, 'val_dataloader', exact=True)
 
